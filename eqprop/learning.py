@@ -1,0 +1,129 @@
+"""Learners: how a batch changes a network. Rule and optimizer after the phase, or continually inside it."""
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from eqprop.continual import continual_phase
+from eqprop.errors import EqpropError
+from eqprop.network import Network
+from eqprop.nudging import Nudge
+from eqprop.phases import System
+from eqprop.rules import Free, Increment, Rule, scale_edges
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets
+
+type Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+"""Factor on all learning rates, given the number of minibatches learnt so far."""
+
+
+def constant(step: Int[Array, ""]) -> Float[Array, ""]:
+    """The schedule of the papers: learning rates stay as they are."""
+    return jnp.ones(())
+
+
+def _check_rates(rates: Sequence[float], network: Network | None = None) -> None:
+    if any(not math.isfinite(rate) or rate < 0 for rate in rates):
+        raise EqpropError(f"learning rates {tuple(rates)}: each must be a finite number, at least 0")
+    if network is not None and len(rates) != len(network.edges):
+        raise EqpropError(
+            f"{len(rates)} learning rate(s) {tuple(rates)} for {len(network.edges)} connections: give "
+            "one for each, from the input side to the output"
+        )
+
+
+class Learner(eqx.Module):
+    """Abstract: one minibatch, from the free phase to the new parameters."""
+
+    @abc.abstractmethod
+    def init(self, network: Network) -> optax.OptState:
+        """The learner's own state for this network. Raises ``EqpropError`` where the two don't fit."""
+
+    @abc.abstractmethod
+    def learn(
+        self,
+        system: System,
+        network: Network,
+        memory: optax.OptState,
+        batch: tuple[Layer, Targets],
+        key: PRNGKeyArray,
+    ) -> tuple[Network, optax.OptState, Free]:
+        """The network and the learner's state after one batch ``(x, y)``, and the batch's free phase."""
+
+
+class WithOptimizer(Learner):
+    """A rule's update handed to an Optax optimizer after the phase; the rates of edges scale its output."""
+
+    rule: Rule
+    rates: tuple[float, ...] = eqx.field(static=True)
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True, default=constant)
+
+    def __check_init__(self) -> None:
+        _check_rates(self.rates)
+
+    @override
+    def init(self, network: Network) -> optax.OptState:
+        _check_rates(self.rates, network)
+        return self.optimizer.init(network), jnp.zeros((), jnp.int32)  # pyright: ignore[reportArgumentType]
+
+    @override
+    def learn(
+        self,
+        system: System,
+        network: Network,
+        memory: optax.OptState,
+        batch: tuple[Layer, Targets],
+        key: PRNGKeyArray,
+    ) -> tuple[Network, optax.OptState, Free]:
+        state, step = memory  # pyright: ignore[reportGeneralTypeIssues]
+        update, free = self.rule.update(system, network, *batch, key)
+        # Optax descends: the update stands for minus a gradient.
+        descent = jax.tree.map(jnp.negative, update)
+        scaled, state = self.optimizer.update(descent, state, network)
+        factors = jnp.asarray(self.rates) * self.schedule(step)
+        moved = jax.tree.map(jnp.subtract, network, scale_edges(scaled, factors))
+        return moved, (state, step + 1), free
+
+
+class Continual(Learner):
+    """C-EP or C-VF: plain steps of size ``eta`` per edge, inside the nudged phase."""
+
+    increment: Increment
+    nudge: Nudge
+    rates: tuple[float, ...] = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True, default=constant)
+
+    def __check_init__(self) -> None:
+        _check_rates(self.rates)
+        if not self.nudge.one_sided:
+            raise EqpropError(
+                f"a continual rule moves the weights along one nudged phase, but {type(self.nudge).__name__} "
+                "has several: use a one-sided or random-sign nudge"
+            )
+
+    @override
+    def init(self, network: Network) -> optax.OptState:
+        _check_rates(self.rates, network)
+        return jnp.zeros((), jnp.int32)
+
+    @override
+    def learn(
+        self,
+        system: System,
+        network: Network,
+        memory: optax.OptState,
+        batch: tuple[Layer, Targets],
+        key: PRNGKeyArray,
+    ) -> tuple[Network, optax.OptState, Free]:
+        x, _ = batch
+        free = Free(*system.free(system.clamp(network, x), x))
+        beta = self.nudge.stencil(key).betas[0].astype(network.dtype)
+        eta = jnp.asarray(self.rates) * self.schedule(jnp.asarray(memory))
+        moved = continual_phase(system, self.increment, network, free.states, batch, (beta, eta))
+        return moved, jnp.asarray(memory) + 1, free

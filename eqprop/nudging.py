@@ -1,0 +1,126 @@
+"""Costs, and nudges: finite-difference stencils in beta.
+
+A nudged phase adds the force ``-beta dl/ds_N`` to the output. A nudge says for which betas to run it
+and with which weights to combine what is found, so that the combination is an estimate of the
+derivative with respect to beta at 0.
+"""
+
+import abc
+import math
+from typing import NamedTuple, override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from eqprop.errors import EqpropError
+from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, Targets
+
+
+class Cost(eqx.Module):
+    """Abstract: the loss of an output against its target."""
+
+    @abc.abstractmethod
+    def loss(self, output: Layer, y: Targets) -> Float[Array, " B"]:
+        """Loss of each example."""
+
+    @abc.abstractmethod
+    def predict(self, output: Layer) -> Float[Array, "B classes"]:
+        """Scores whose largest is the predicted class."""
+
+    def force(self, output: Layer, y: Targets) -> Layer:
+        """``-dl/ds_N`` for each example, shape ``(B, *output)``."""
+        return -jax.grad(lambda s: jnp.sum(self.loss(s, y)))(output)
+
+
+class SquaredError(Cost):
+    """``l = 1/2 |y - s_N|^2``, whose force is ``y - s_N``."""
+
+    @override
+    def loss(self, output: Layer, y: Targets) -> Float[Array, " B"]:
+        return 0.5 * jnp.sum((y - output) ** 2, axis=-1)
+
+    @override
+    def predict(self, output: Layer) -> Float[Array, "B classes"]:
+        return output
+
+
+class Stencil(NamedTuple):
+    """Estimate ``d/dbeta f(beta) at 0`` by ``sum_k weights[k] f(betas[k]) + rest f(0)``."""
+
+    betas: Inexact[Array, " points"]
+    weights: Inexact[Array, " points"]
+    rest: Inexact[Array, ""] | None
+    """None where the fixed point itself has no weight."""
+
+
+class Nudge(eqx.Module):
+    """Abstract: which betas a batch is nudged with."""
+
+    one_sided: eqx.AbstractClassVar[bool]
+    """Whether one phase with one beta is all there is to it, as continual rules need."""
+
+    @abc.abstractmethod
+    def stencil(self, key: PRNGKeyArray) -> Stencil:
+        """The stencil for one minibatch; ``key`` serves those that are drawn at random."""
+
+
+def _check_beta(beta: float) -> None:
+    if beta == 0 or not math.isfinite(beta):
+        raise EqpropError(f"beta is {beta}: the nudging strength must be finite and not 0")
+
+
+class OneSided(Nudge):
+    """Nudge with ``beta``, which may be negative; bias O(beta)."""
+
+    beta: float | Float[Array, ""]
+    one_sided = True
+
+    def __check_init__(self) -> None:
+        if isinstance(self.beta, float | int):
+            _check_beta(self.beta)
+
+    @override
+    def stencil(self, key: PRNGKeyArray) -> Stencil:
+        beta = jnp.asarray(self.beta)
+        return Stencil(beta[None], 1 / beta[None], -1 / beta)
+
+
+class RandomSign(Nudge):
+    """Nudge each minibatch with ``+beta``, with probability ``positive``, or else with ``-beta``."""
+
+    beta: float
+    positive: float = 0.5
+    one_sided = True
+
+    def __check_init__(self) -> None:
+        _check_beta(self.beta)
+        if not 0 <= self.positive <= 1:
+            raise EqpropError(
+                f"the probability of a positive beta is {self.positive}: give a number from 0 to 1"
+            )
+
+    @override
+    def stencil(self, key: PRNGKeyArray) -> Stencil:
+        sign = jnp.where(jax.random.bernoulli(key, self.positive), 1.0, -1.0)
+        return OneSided(self.beta * sign).stencil(key)
+
+
+class Centered(Nudge):
+    """Nudge with ``+beta`` and ``-beta``, as one batch; bias O(beta^2) (arXiv:2006.03824).
+
+    What a free phase that has not settled leaves as drift is the same in both and cancels.
+    """
+
+    beta: float | Float[Array, ""]
+    one_sided = False
+
+    def __check_init__(self) -> None:
+        if isinstance(self.beta, float | int):
+            _check_beta(self.beta)
+
+    @override
+    def stencil(self, key: PRNGKeyArray) -> Stencil:
+        beta = jnp.asarray(self.beta)
+        betas = jnp.stack([beta, -beta])
+        return Stencil(betas, 0.5 / betas, None)

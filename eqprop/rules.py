@@ -1,0 +1,177 @@
+"""Learning rules: two local increments, applied after the nudged phase or at every step of it.
+
+================  =======================  ========================
+                  after the phase          at every step (continual)
+================  =======================  ========================
+``Equilibrium``   EP                       C-EP
+``VectorField``   VF                       C-VF
+================  =======================  ========================
+
+An increment between two consecutive states, divided by ``beta B``, is ``dtheta(t)`` of the papers:
+training applies it, and the curves of Theorem 1 plot it.
+"""
+
+import abc
+from typing import ClassVar, NamedTuple, override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from eqprop.network import Edge, Network
+from eqprop.nudging import Nudge, Stencil
+from eqprop.phases import System
+from eqprop.relaxation import Settled
+from eqprop.types import Array, Float, Layer, PRNGKeyArray, Rates, Scalar, States, Targets
+
+
+class Free(NamedTuple):
+    """A free phase: the states ``s*`` and how the relaxation ended."""
+
+    states: States
+    settled: Settled
+
+
+class Increment(eqx.Module):
+    """Abstract: what the synapses of a network see between two consecutive states."""
+
+    telescopes: eqx.AbstractClassVar[bool]
+    """Whether the sum over a phase depends on its first and last states alone."""
+
+    @abc.abstractmethod
+    def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
+        """The increment of one edge, summed over the batch, from its rates (before, after)."""
+
+    @abc.abstractmethod
+    def total(
+        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Network:
+        """The increments of a whole nudged phase, summed over steps and batch, combined by the stencil."""
+
+    def between(self, network: Network, before: Rates, after: Rates) -> Network:
+        """The increments of all edges, summed over the batch: ``beta B dtheta(t)``."""
+        edges = [
+            self.edge(e, (before[e.pre], after[e.pre]), (before[e.post], after[e.post]))
+            if e.pre
+            # The input does not move: both rules are then linear in the postsynaptic change.
+            else e.statistic(before[0], after[e.post] - before[e.post])
+            for e in network.edges
+        ]
+        return network.replace_edges(edges)
+
+
+class Equilibrium(Increment):
+    """EP: ``dPhi/dtheta(s_{t+1}) - dPhi/dtheta(s_t)``. It telescopes, so a phase needs its ends only."""
+
+    telescopes: ClassVar[bool] = True
+
+    @override
+    def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
+        # The statistic sums over the batch and is linear in r_post: a difference is one call.
+        return edge.statistic(
+            jnp.concatenate([pre[1], pre[0]]), jnp.concatenate([post[1], -post[0]])
+        )
+
+    @override
+    def total(
+        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Network:
+        clamped = system.clamp(network, x)
+        points = jax.vmap(lambda beta: system.nudged(clamped, x, y, beta, free))(stencil.betas)
+        r_free = system.dynamics.rates(x, free)
+        r_points = jax.vmap(lambda s: system.dynamics.rates(x, s)[1:])(points)
+
+        def weigh(layer: int) -> tuple[Layer, Layer]:
+            """Rates of a layer at all points (and at rest), and the same times their weights."""
+            ends = r_points[layer - 1]
+            weights = stencil.weights.astype(ends.dtype)
+            if stencil.rest is not None:
+                ends = jnp.concatenate([ends, r_free[layer][None]])
+                weights = jnp.append(weights, stencil.rest.astype(ends.dtype))
+            return ends, jax.vmap(jnp.multiply)(ends, weights)
+
+        def edge_total(edge: Edge) -> Edge:
+            ends, weighted = weigh(edge.post)
+            if not edge.pre:
+                return edge.statistic(r_free[0], jnp.sum(weighted, axis=0))
+            pre, _ = weigh(edge.pre)
+            return edge.statistic(pre.reshape(-1, *pre.shape[2:]), weighted.reshape(-1, *ends.shape[2:]))
+
+        return network.replace_edges([edge_total(e) for e in network.edges])
+
+
+class VectorField(Increment):
+    """VF: each synapse multiplies its presynaptic rate now by its postsynaptic change."""
+
+    telescopes: ClassVar[bool] = False
+
+    @override
+    def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
+        return edge.vector_field(pre[0], pre[1] - pre[0], post[0], post[1] - post[0])
+
+    @override
+    def total(
+        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Network:
+        clamped = system.clamp(network, x)
+        hidden = [e for e in network.edges if e.pre]
+
+        def phase(beta: Scalar) -> tuple[list[Edge], Rates]:
+            def body(_: int, carry: tuple[States, list[Edge]]) -> tuple[States, list[Edge]]:
+                s, sums = carry
+                new = system.nudged_step(clamped, x, y, beta, s)
+                a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
+                steps = [self.edge(e, (a[e.pre], b[e.pre]), (a[e.post], b[e.post])) for e in hidden]
+                return new, jax.tree.map(jnp.add, sums, steps)
+
+            zeros = jax.tree.map(jnp.zeros_like, hidden)
+            s, sums = lax.fori_loop(0, system.nudged_steps, body, (free, zeros))
+            return sums, system.dynamics.rates(x, s)
+
+        sums, ends = jax.vmap(phase)(stencil.betas)
+        start = system.dynamics.rates(x, free)
+
+        def combine(leaf: Array) -> Array:
+            return jnp.tensordot(stencil.weights.astype(leaf.dtype), leaf, axes=1)
+
+        totals = iter(jax.tree.map(combine, sums))
+        edges = [
+            next(totals) if e.pre else e.statistic(start[0], combine(ends[e.post] - start[e.post]))
+            for e in network.edges
+        ]
+        return network.replace_edges(edges)
+
+
+class Rule(eqx.Module):
+    """Abstract: finds an update of the parameters from a batch, to be applied by an optimizer."""
+
+    @abc.abstractmethod
+    def update(
+        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Network, Free]:
+        """The update (an ascent direction, mean over the batch), and the free phase it was found from."""
+
+
+class AfterPhase(Rule):
+    """EP or VF: the increments of the nudged phase, summed."""
+
+    increment: Increment
+    nudge: Nudge
+
+    @override
+    def update(
+        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Network, Free]:
+        free = Free(*system.free(system.clamp(network, x), x))
+        total = self.increment.total(system, network, x, y, free.states, self.nudge.stencil(key))
+        return jax.tree.map(lambda leaf: leaf / x.shape[0], total), free
+
+
+def scale_edges(network: Network, factors: Float[Array, " edges"]) -> Network:
+    """Each edge's parameters times the edge's own factor."""
+    edges = [
+        jax.tree.map(lambda leaf, f=f: leaf * f.astype(leaf.dtype), e)
+        for e, f in zip(network.edges, factors, strict=True)
+    ]
+    return network.replace_edges(edges)

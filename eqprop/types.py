@@ -1,0 +1,40 @@
+"""Array aliases and shape letters.
+
+``B`` batch rows, ``T`` free steps, ``K`` nudged steps, ``N`` state layers (layer 0 is the input). A
+layer of units has a shape without the batch axis, ``(n,)`` or ``(height, width, channels)``.
+"""
+
+from jaxtyping import Array, Bool, Float, Inexact, Int, PRNGKeyArray, UInt8
+
+type Layer = Inexact[Array, "B *units"]
+"""Values of one layer for a batch; complex in holomorphic phases, else real."""
+
+type States = tuple[Layer, ...]
+"""States of the layers 1 ... N."""
+
+type Rates = tuple[Layer, ...]
+"""What each neuron sends, layers 0 ... N (layer 0 is the input)."""
+
+type Shape = tuple[int, ...]
+"""Shape of one layer, without the batch axis."""
+
+type Targets = Float[Array, "B classes"]
+"""One-hot targets."""
+
+type Scalar = Inexact[Array, ""]
+
+__all__ = [
+    "Array",
+    "Bool",
+    "Float",
+    "Inexact",
+    "Int",
+    "Layer",
+    "PRNGKeyArray",
+    "Rates",
+    "Scalar",
+    "Shape",
+    "States",
+    "Targets",
+    "UInt8",
+]
