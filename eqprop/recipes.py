@@ -1,0 +1,315 @@
+"""Recipes: every published row as a frozen record, with its published result, and how to build it.
+
+A recipe is data: it can be printed, saved as JSON and overridden field by field from the command line.
+``build`` turns it into the objects that do the work.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from eqprop import learning
+from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
+from eqprop.errors import EqpropError
+from eqprop.learning import Continual, Learner, Schedule, WithOptimizer
+from eqprop.network import Network, chain
+from eqprop.nudging import Centered, Nudge, OneSided, RandomSign, SquaredError
+from eqprop.phases import System
+from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
+from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
+from eqprop.types import PRNGKeyArray, Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A published result, as reported: test error in %, mean and std over ``seeds`` runs; train error in %."""
+
+    test: float
+    std: float
+    train: float | None = None
+    seeds: int = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that determines a training, but for the seed. The docstring of a field is its help."""
+
+    name: str
+    """Name of the recipe."""
+    about: str = ""
+    """What the recipe is, in a line."""
+    dataset: Literal["mnist", "fashion-mnist", "digits"] = "mnist"
+    """Data set."""
+    hidden: tuple[int, ...] = (512,)
+    """Sizes of the hidden layers, from the input side to the output."""
+    setting: Literal["prototypical", "energy"] = "prototypical"
+    """Discrete time (prototypical), or real time on an energy."""
+    activation: str = "sigm"
+    """Activation: sigm, hardsigm, tanh."""
+    dt: float = 0.2
+    """Time step of the energy-based setting; no effect in the prototypical one."""
+    clip: bool = True
+    """Keep states in [0, 1] in the energy-based setting."""
+    rule: Literal["ep", "c-ep", "vf", "c-vf"] = "ep"
+    """Learning rule: ep, vf; or continually, c-ep, c-vf."""
+    angle: float | None = None
+    """Initial angle in degrees between forward and feedback weights; None ties them."""
+    nudge: Literal["one-sided", "random-sign", "centered"] = "one-sided"
+    """How the output is nudged."""
+    inside: bool = False
+    """Nudge inside the activation (a force on the potential) instead of outside, as the paper does."""
+    beta: float = 0.1
+    """Nudging strength."""
+    positive: float = 0.5
+    """Probability of a positive beta, for the random-sign nudge."""
+    T: int = 30
+    """Free steps; the most that are taken when there is a tolerance."""
+    K: int = 10
+    """Nudged steps."""
+    tolerance: float = 0.0
+    """Stop the free phase when no unit moves by this much in a step; 0 takes all T steps."""
+    sweeps: bool = False
+    """Sweep even and odd layers in turn in the free phase, instead of synchronous steps."""
+    lr: tuple[float, ...] = (0.08, 0.04)
+    """Learning rates of the connections, from the input side to the output."""
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """What scales the updates before the learning rates."""
+    momentum: float = 0.9
+    """Momentum of the momentum optimizer."""
+    weight_decay: float = 0.0
+    """Decay of the weights, as a term added to the update: lr * weight_decay * weight."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rates change over the training: constant, or cosine to 0 at the last epoch."""
+    batch: int = 20
+    """Examples in a minibatch."""
+    epochs: int = 30
+    """Passes through the training set."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Floating-point type of states and weights."""
+    published: Published | None = None
+    """The published result."""
+
+    def __post_init__(self) -> None:
+        def require(ok: bool, message: str) -> None:
+            if not ok:
+                raise EqpropError(message)
+
+        # Bounds of what the built objects do not see; the rest is checked where it is used.
+        require(self.batch >= 1, f"batch is {self.batch}: a minibatch needs at least 1 example")
+        require(self.epochs >= 1, f"epochs is {self.epochs}: it must be at least 1")
+        require(
+            math.isfinite(self.tolerance) and self.tolerance >= 0,
+            f"the tolerance is {self.tolerance}: give a number above 0, or 0 for all T steps",
+        )
+        require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            f"weight_decay is {self.weight_decay}: it must be at least 0",
+        )
+        require(0 <= self.momentum < 1, f"momentum is {self.momentum}: give a number from 0 to below 1")
+        require(
+            self.angle is None or not self.rule.endswith("ep"),
+            f"rule {self.rule} needs tied weights, but angle is {self.angle}: leave the angle out, or "
+            "use rule vf or c-vf",
+        )
+        require(
+            not self.rule.startswith("c-") or (self.optimizer == "sgd" and not self.weight_decay),
+            f"rule {self.rule} moves the weights inside the nudged phase, where {self.optimizer} with "
+            f"weight_decay {self.weight_decay} has no place: use --optimizer sgd --weight-decay 0",
+        )
+
+
+class Built(NamedTuple):
+    """What a recipe builds: the system, the learner, and the function that draws a network."""
+
+    system: System
+    learner: Learner
+    init: Callable[[PRNGKeyArray], Network]
+
+
+def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
+    """The objects of a recipe for images of a shape ``(height, width)`` and ``batches`` minibatches an epoch.
+
+    Raises ``EqpropError`` for values that cannot be.
+    """
+    if recipe.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
+    system = System(
+        _dynamics(recipe), SquaredError(), _relaxation(recipe), recipe.K, sweeps=recipe.sweeps
+    )
+    shapes: tuple[Shape, ...] = ((math.prod(image),), *((n,) for n in recipe.hidden), (classes,))
+
+    def init(key: PRNGKeyArray) -> Network:
+        network = chain(shapes, key, angle=recipe.angle)
+        return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
+
+    learner = _learner(recipe, batches)
+    learner.init(jax.eval_shape(init, jax.random.key(0)))  # learning rates that don't match
+    return Built(system, learner, init)
+
+
+def _dynamics(recipe: Recipe) -> Dynamics:
+    rho = activation(recipe.activation)
+    if recipe.setting == "energy":
+        return EnergyBased(rho, recipe.dt, recipe.clip)
+    return Prototypical(rho, recipe.inside)
+
+
+def _relaxation(recipe: Recipe) -> Relaxation:
+    return ToTolerance(recipe.T, recipe.tolerance) if recipe.tolerance else FixedSteps(recipe.T)
+
+
+def _nudge(recipe: Recipe) -> Nudge:
+    match recipe.nudge:
+        case "one-sided":
+            return OneSided(recipe.beta)
+        case "random-sign":
+            return RandomSign(recipe.beta, recipe.positive)
+        case "centered":
+            return Centered(recipe.beta)
+
+
+def _learner(recipe: Recipe, batches: int) -> Learner:
+    increment: Increment = Equilibrium() if recipe.rule.endswith("ep") else VectorField()
+    nudge, schedule = _nudge(recipe), _schedule(recipe, batches)
+    if recipe.rule.startswith("c-"):
+        return Continual(increment, nudge, recipe.lr, schedule)
+    return WithOptimizer(AfterPhase(increment, nudge), recipe.lr, _optimizer(recipe), schedule)
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    match recipe.optimizer:
+        case "sgd":
+            base = optax.identity()
+        case "momentum":
+            base = optax.trace(recipe.momentum)
+        case "adam":
+            base = optax.scale_by_adam()
+    decay = optax.add_decayed_weights(recipe.weight_decay) if recipe.weight_decay else optax.identity()
+    return optax.chain(base, decay)
+
+
+def _schedule(recipe: Recipe, batches: int) -> Schedule:
+    if recipe.schedule == "constant":
+        return learning.constant
+    cosine = optax.cosine_decay_schedule(1.0, recipe.epochs * batches)
+    return lambda step: jnp.asarray(cosine(step))
+
+
+_ONE, _TWO, _THREE = (512,), (512, 512), (512, 512, 512)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="ep-1h",
+            about="EP, one hidden layer, discrete time",
+            published=Published(2.00, 0.13, 0.20),
+        ),
+        Recipe(
+            name="ep-2h",
+            about="EP, two hidden layers, discrete time",
+            hidden=_TWO,
+            lr=(0.2, 0.05, 0.005),
+            T=100,
+            K=20,
+            beta=0.5,
+            epochs=50,
+            published=Published(1.95, 0.10, 0.14),
+        ),
+        Recipe(
+            name="ep-3h",
+            about="EP, three hidden layers, discrete time",
+            hidden=_THREE,
+            lr=(0.2, 0.05, 0.01, 0.002),
+            T=180,
+            K=20,
+            beta=0.5,
+            epochs=100,
+            published=Published(2.01, 0.18, 0.10),
+        ),
+        Recipe(
+            name="eb-1h",
+            about="EP, one hidden layer, real time on an energy",
+            setting="energy",
+            lr=(0.1, 0.05),
+            T=100,
+            K=12,
+            beta=0.5,
+            published=Published(2.06, 0.17, 0.13),
+        ),
+        Recipe(
+            name="eb-2h",
+            about="EP, two hidden layers, real time on an energy",
+            hidden=_TWO,
+            setting="energy",
+            lr=(0.4, 0.1, 0.01),
+            T=500,
+            K=40,
+            beta=0.5,
+            epochs=50,
+            published=Published(2.01, 0.21, 0.11),
+        ),
+        Recipe(
+            name="c-ep-1h",
+            about="continual EP, one hidden layer",
+            rule="c-ep",
+            lr=(0.0056, 0.0028),
+            T=40,
+            K=15,
+            beta=0.2,
+            epochs=100,
+            published=Published(2.28, 0.16, 0.41),
+        ),
+        Recipe(
+            name="c-ep-2h",
+            about="continual EP, two hidden layers",
+            hidden=_TWO,
+            rule="c-ep",
+            lr=(0.01, 0.0018, 0.00018),
+            T=100,
+            K=20,
+            beta=0.5,
+            epochs=150,
+            published=Published(2.44, 0.14, 0.31),
+        ),
+        Recipe(
+            name="c-vf-1h",
+            about="continual vector field (untied weights), one hidden layer",
+            rule="c-vf",
+            angle=0.0,
+            nudge="random-sign",
+            lr=(0.0076, 0.0038),
+            T=40,
+            K=15,
+            beta=0.2,
+            epochs=100,
+            published=Published(2.43, 0.08, 0.77),
+        ),
+        Recipe(
+            name="c-vf-2h",
+            about="continual vector field (untied weights), two hidden layers",
+            hidden=_TWO,
+            rule="c-vf",
+            angle=0.0,
+            nudge="random-sign",
+            lr=(0.009, 0.0016, 0.00016),
+            T=100,
+            K=20,
+            beta=0.35,
+            epochs=150,
+            published=Published(2.97, 0.19, 1.58),
+        ),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises ``EqpropError`` that lists the names there are."""
+    if name not in RECIPES:
+        raise EqpropError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,206 @@
+"""Training: a state that is all there is to a run, compiled stretches of an epoch, evaluation.
+
+Nothing here touches files or the screen. Every random number follows from the seed and the place in
+the run, so a training cut anywhere and continued is the training that was not cut.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from eqprop.errors import EqpropError
+from eqprop.learning import Learner
+from eqprop.network import Network, Untied, realised_angle
+from eqprop.phases import System
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets, UInt8
+
+
+class Totals(NamedTuple):
+    """Sums over the minibatches of the epoch so far."""
+
+    loss: Float[Array, ""]
+    errors: Int[Array, ""]
+    steps: Int[Array, ""]
+    residual: Float[Array, ""]
+    """Largest residual of a free phase."""
+
+
+class TrainState(eqx.Module):
+    """All that changes while a network is trained: what a checkpoint holds."""
+
+    network: Network
+    memory: optax.OptState
+    seed: Int[Array, ""]
+    epoch: Int[Array, ""]
+    """Epochs finished."""
+    batch: Int[Array, ""]
+    """Minibatches of the current epoch learnt."""
+    totals: Totals
+
+
+def _no_totals(dtype: jnp.dtype) -> Totals:
+    # A buffer each: what is donated must not be shared.
+    dtypes = (dtype, jnp.int32, jnp.int32, dtype)
+    return Totals(*(jnp.zeros((), d) for d in dtypes))
+
+
+class Examples(NamedTuple):
+    """Images as bytes, ``(n, *input)``, and labels, on the device."""
+
+    images: UInt8[Array, "n *input"]
+    labels: Int[Array, " n"]
+
+    @staticmethod
+    def put(images: np.ndarray, labels: np.ndarray, network: Network) -> "Examples":
+        """Examples on the device in the shape of the network's input.
+
+        Raises ``EqpropError`` where images or labels do not fit the network.
+        """
+        shape, (classes,) = network.shapes[0], network.shapes[-1]
+        if images[0].size != np.prod(shape):
+            raise EqpropError(
+                f"images of shape {images.shape[1:]} do not fit a network with an input of shape {shape}"
+            )
+        if labels.max() >= classes:
+            raise EqpropError(f"label {labels.max()} does not fit a network with {classes} outputs")
+        return Examples(
+            jnp.asarray(images.reshape(-1, *shape)), jnp.asarray(labels.astype(np.int32))
+        )
+
+
+def fetch(examples: Examples, rows: Int[Array, " B"], network: Network) -> tuple[Layer, Targets]:
+    """The input, pixels in [0, 1], and the one-hot targets of some examples."""
+    x = examples.images[rows].astype(network.dtype) / 255
+    return x, jax.nn.one_hot(examples.labels[rows], network.shapes[-1][0], dtype=network.dtype)
+
+
+def compiler_options() -> dict[str, bool]:
+    """Options for ``jax.jit``: on a CPU, matrix products and convolutions through oneDNN."""
+    on_cpu = jax.default_backend() == "cpu"
+    return {"xla_cpu_experimental_onednn_custom_call": True} if on_cpu else {}
+
+
+class Trainer:
+    """The compiled functions of one training; holds no state of it.
+
+    ``batch`` is the number of examples in a minibatch.
+    """
+
+    def __init__(self, system: System, learner: Learner, batch: int) -> None:
+        self.system, self.learner, self.batch = system, learner, batch
+        options = compiler_options()
+        # The state is donated: weights are updated where they lie.
+        self._advance = jax.jit(self._advance_plain, donate_argnums=0, compiler_options=options)
+        self._evaluate = jax.jit(self._evaluate_plain, static_argnums=2, compiler_options=options)
+        self._order = jax.jit(_order, static_argnums=2)
+
+    def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
+        """The state before the first minibatch."""
+        network = init(jax.random.key(seed))
+        zero = [jnp.asarray(n, jnp.int32) for n in (seed, 0, 0)]
+        memory = self.learner.init(network)
+        return TrainState(network, memory, *zero, _no_totals(network.dtype))
+
+    def batches(self, examples: Examples) -> int:
+        """Minibatches in an epoch; examples left over sit out the epoch.
+
+        Raises ``EqpropError`` when there is not one.
+        """
+        n = len(examples.labels)
+        if n < self.batch:
+            raise EqpropError(f"a minibatch of {self.batch} does not fit {n} training examples")
+        return n // self.batch
+
+    def order(self, state: TrainState, examples: Examples) -> Int[Array, "batches B"]:
+        """The rows of each minibatch of the state's epoch: a permutation that seed and epoch decide."""
+        rows = self._order(state.seed, state.epoch, len(examples.labels))
+        n = self.batches(examples)
+        return rows[: n * self.batch].reshape(n, self.batch)
+
+    def advance(
+        self, state: TrainState, examples: Examples, order: Int[Array, "batches B"], stop: int
+    ) -> TrainState:
+        """Learn the minibatches ``state.batch`` up to ``stop`` of the current epoch. Consumes ``state``."""
+        return self._advance(state, examples, order, jnp.asarray(stop, jnp.int32))
+
+    def next_epoch(self, state: TrainState) -> TrainState:
+        """The same state at the beginning of the next epoch."""
+        zero = jnp.zeros((), jnp.int32)
+        start = (state.epoch + 1, zero, _no_totals(state.network.dtype))
+        return eqx.tree_at(lambda s: (s.epoch, s.batch, s.totals), state, start)
+
+    def evaluate(self, network: Network, examples: Examples, rows: int = 500) -> tuple[float, int]:
+        """Mean loss and number of errors over all examples, ``rows`` at a time."""
+        loss, errors = self._evaluate(network, examples, min(rows, len(examples.labels)))
+        return float(loss), int(errors)
+
+    def _advance_plain(
+        self,
+        state: TrainState,
+        examples: Examples,
+        order: Int[Array, "batches B"],
+        stop: Int[Array, ""],
+    ) -> TrainState:
+        # A traced bound: one program serves a stretch of any length.
+        def body(batch: Int[Array, ""], state: TrainState) -> TrainState:
+            return self._learn(eqx.tree_at(lambda s: s.batch, state, batch), examples, order[batch])
+
+        return lax.fori_loop(state.batch, stop, body, state)
+
+    def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
+        x, y = fetch(examples, rows, state.network)
+        key = jax.random.fold_in(jax.random.key(state.seed), 1)
+        key = jax.random.fold_in(jax.random.fold_in(key, state.epoch), state.batch)
+        network, memory, (free, settled) = self.learner.learn(
+            self.system, state.network, state.memory, (x, y), key
+        )
+        loss, wrong = _score(self.system, free[-1], y)
+        totals = Totals(
+            state.totals.loss + jnp.sum(loss),
+            state.totals.errors + jnp.sum(wrong),
+            state.totals.steps + settled.steps.astype(jnp.int32),
+            jnp.maximum(state.totals.residual, settled.residual),
+        )
+        return TrainState(network, memory, state.seed, state.epoch, state.batch + 1, totals)
+
+    def _evaluate_plain(
+        self, network: Network, examples: Examples, rows: int
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        n = len(examples.labels)
+        blocks = -(-n // rows)
+        # The last block is filled up with rows that do not count.
+        index = jnp.arange(blocks * rows).reshape(blocks, rows)
+
+        def block(index: Int[Array, " rows"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
+            x, y = fetch(examples, jnp.minimum(index, n - 1), network)
+            states, _ = self.system.free(self.system.clamp(network, x), x)
+            loss, wrong = _score(self.system, states[-1], y)
+            counts = index < n
+            return jnp.sum(jnp.where(counts, loss, 0)), jnp.sum(wrong & counts)
+
+        loss, errors = lax.map(block, index)
+        return jnp.sum(loss) / n, jnp.sum(errors)
+
+
+def _order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int) -> Int[Array, " n"]:
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), epoch)
+    return jax.random.permutation(key, n).astype(jnp.int32)
+
+
+def _score(system: System, output: Layer, y: Targets) -> tuple[Float[Array, " B"], Array]:
+    """Loss of each example, and whether its largest score is not its class."""
+    wrong = jnp.argmax(system.cost.predict(output), axis=-1) != jnp.argmax(y, axis=-1)
+    return system.cost.loss(output, y), wrong
+
+
+def angles(network: Network) -> dict[str, float]:
+    """Realised angle in degrees between forward and feedback weights, of each untied edge."""
+    return {
+        f"{e.pre}-{e.post}": float(realised_angle(e)) for e in network.edges if isinstance(e, Untied)
+    }
