@@ -1,12 +1,12 @@
 """Continual rules, C-EP and C-VF: weights that move at every step of the nudged phase.
 
-``continual_step`` is the definition: it rewrites every weight at every step. ``continual_phase`` runs
-the same K steps in exactly equivalent forms that rewrite fewer: a change of rank B acts on the
+``continual_step`` is the definition: it rewrites every weight at every step. ``continual_phase``
+runs the same K steps in exactly equivalent forms that rewrite fewer: a change of rank B acts on the
 states through B x B matrices, and is written into the weights once, after the phase.
 """
 
 import abc
-from typing import Self, override
+from typing import override
 
 import equinox as eqx
 import jax
@@ -27,10 +27,11 @@ def continual_step(
     clamps: tuple[Layer, Targets],
     rates: tuple[Scalar, Float[Array, " edges"]],
 ) -> tuple[Network, States, Network]:
-    """One nudged step: ``s_{t+1} = F(x, s_t, theta_t, beta)``, then ``theta_{t+1} = theta_t + eta dtheta(t)``.
+    """One nudged step: ``s_{t+1} = F(x, s_t, theta_t, beta)``, then ``theta_{t+1} = theta_t + eta
+    dtheta(t)``.
 
-    ``clamps`` is ``(x, y)`` and ``rates`` is ``(beta, eta per edge)``. Returns the moved network, the
-    new states, and ``dtheta(t)``. Nothing of the free phase is read.
+    ``clamps`` is ``(x, y)`` and ``rates`` is ``(beta, eta per edge)``. Returns the moved network,
+    the new states, and ``dtheta(t)``. Nothing of the free phase is read.
     """
     (x, y), (beta, eta) = clamps, rates
     new = system.nudged_step(network, x, y, beta, states)
@@ -44,7 +45,7 @@ class Moving(Edge):
     """Abstract: an edge whose weights follow a continual rule."""
 
     @abc.abstractmethod
-    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Self:
+    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "Moving":
         """The edge after one step, from its rates (before, after)."""
 
     @abc.abstractmethod
@@ -52,11 +53,11 @@ class Moving(Edge):
         """The edge with its weights written out."""
 
     @override
-    def statistic(self, r_pre: Layer, r_post: Layer) -> Self:
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Moving":
         raise NotImplementedError("settle a moving edge first")
 
     @override
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> Self:
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Moving":
         raise NotImplementedError("settle a moving edge first")
 
 
@@ -79,7 +80,7 @@ class Rewritten(Moving):
         return self.edge.feedback(r_pre, r_post)
 
     @override
-    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Self:
+    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "Rewritten":
         if self.pre:
             step = self.increment.edge(self.edge, pre, post)
         else:
@@ -116,7 +117,7 @@ class FromInput(Moving):
         raise NotImplementedError("the input receives no feedback")
 
     @override
-    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Self:
+    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "FromInput":
         return eqx.tree_at(lambda m: m.now, self, post[1])
 
     @override
@@ -156,7 +157,7 @@ class LowRank(Moving):
         return drive
 
     @override
-    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Self:
+    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "LowRank":
         return eqx.tree_at(lambda m: m.now, self, (pre[1], post[1]))
 
     @override
@@ -178,8 +179,10 @@ def continual_phase(
     states: States,
     clamps: tuple[Layer, Targets],
     rates: tuple[Scalar, Float[Array, " edges"]],
-) -> Network:
-    """K times ``continual_step``, in the cheapest equivalent form; returns the moved network."""
+) -> tuple[Network, States]:
+    """K times ``continual_step``, in the cheapest equivalent form: the moved network and the last
+    states.
+    """
     (x, y), (beta, eta) = clamps, rates
     start = system.dynamics.rates(x, states)
     scaled = eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)
@@ -202,12 +205,12 @@ def continual_phase(
         [set_moving(e, rate) for e, rate in zip(network.edges, scaled, strict=True)]
     )
 
-    def body(_: int, carry: tuple[Network, States]) -> tuple[Network, States]:
+    def body(_: Array, carry: tuple[Network, States]) -> tuple[Network, States]:
         moving, s = carry
         new = system.nudged_step(moving, x, y, beta, s)
         a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
         edges = [e.advance((a[e.pre], b[e.pre]), (a[e.post], b[e.post])) for e in moving.edges]
         return moving.replace_edges(edges), new
 
-    moving, _ = lax.fori_loop(0, system.nudged_steps, body, (moving, states))
-    return network.replace_edges([e.settle() for e in moving.edges])
+    moving, last = lax.fori_loop(0, system.nudged_steps, body, (moving, states))
+    return network.replace_edges([e.settle() for e in moving.edges]), last

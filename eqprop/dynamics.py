@@ -21,13 +21,17 @@ type Activation = Callable[[Layer], Layer]
 
 
 def sigm(v: Layer) -> Layer:
-    """``1 / (1 + exp(-4 (v - 1/2)))``, written with tanh: the same function, cheaper and analytic."""
+    """``1 / (1 + exp(-4 (v - 1/2)))``, written with tanh: the same function, cheaper and
+    analytic.
+    """
     return 0.5 + 0.5 * jnp.tanh(2 * v - 1)
 
 
 @jax.custom_jvp
 def hardsigm(v: Layer) -> Layer:
-    """``clip(v, 0, 1)``, with derivative 1 on the closed interval, so that a unit at rest at 0 can leave it."""
+    """``clip(v, 0, 1)``, with derivative 1 on the closed interval, so that a unit at rest at 0 can
+    leave it.
+    """
     return jnp.clip(v, 0, 1)
 
 
@@ -81,8 +85,8 @@ class Dynamics(eqx.Module):
     ) -> States:
         """``s_{t+1} = F(x, s_t, theta, force)``, all layers at once or those named in ``layers``.
 
-        ``force`` is ``-beta dl/ds_N``, shape ``(B, *output)``; None in a free phase. It has an effect
-        on the output layer only.
+        ``force`` is ``-beta dl/ds_N``, shape ``(B, *output)``; None in a free phase. It has an
+        effect on the output layer only.
         """
         layers = range(1, len(network.shapes)) if layers is None else layers
         drives = network.drives(self.rates(x, states), layers)
@@ -95,9 +99,9 @@ class Dynamics(eqx.Module):
 class Prototypical(Dynamics):
     """Discrete time, ``s_i <- sigma(drive_i)`` (arXiv:2005.04169, "prototypical" setting).
 
-    The nudge stands outside the activation, ``s_N <- sigma(drive_N) + force``, as in the paper; with
-    ``inside`` it is a force on the potential, ``s_N <- sigma(drive_N + force)``, and then the updates
-    follow the BPTT gradients for any differentiable activation.
+    The nudge stands outside the activation, ``s_N <- sigma(drive_N) + force``, as in the paper;
+    with ``inside`` it is a force on the potential, ``s_N <- sigma(drive_N + force)``, and then the
+    updates follow the BPTT gradients for any differentiable activation.
     """
 
     activation: Activation = eqx.field(static=True)
@@ -124,8 +128,8 @@ class Prototypical(Dynamics):
 class EnergyBased(Dynamics):
     """Real time, ``s_i <- s_i + dt (-s_i + rho'(s_i) drive_i)`` (+ ``dt force`` on the output).
 
-    A gradient step on ``E = 1/2 sum |s|^2 - Phi(rho(s))``; neurons send ``rho(s)``, the input included.
-    ``clip`` keeps states in [0, 1], as trainings do and theorem checks do not.
+    A gradient step on ``E = 1/2 sum |s|^2 - Phi(rho(s))``; neurons send ``rho(s)``, the input
+    included. ``clip`` keeps states in [0, 1], as trainings do and theorem checks do not.
     """
 
     activation: Activation = eqx.field(static=True)
@@ -134,7 +138,9 @@ class EnergyBased(Dynamics):
 
     def __check_init__(self) -> None:
         if not (0 < self.time_step <= 1 and math.isfinite(self.time_step)):
-            raise EqpropError(f"dt is {self.time_step}: the time step must be above 0 and at most 1")
+            raise EqpropError(
+                f"dt is {self.time_step}: the time step must be above 0 and at most 1"
+            )
 
     @property
     @override
@@ -151,7 +157,7 @@ class EnergyBased(Dynamics):
             slope = jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
             pull = slope * drive - s if force is None else slope * drive - s + force
             moved = s + self.time_step * pull
-            return jnp.clip(moved, 0, 1) if self.clip else moved
+            return hardsigm(moved) if self.clip else moved
 
         hidden = [move(s, v) for s, v in zip(states[:-1], drives[:-1], strict=True)]
         return (*hidden, move(states[-1], drives[-1], force))

@@ -2,4 +2,14 @@
 
 
 class EqpropError(ValueError):
-    """Base of every user-facing error: one line that names the value and the remedy."""
+    """Base of every user-facing error: one line that names the value and the remedy.
+
+    Line breaks in the message (a quoted error of another library, say) become spaces.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+class DataUnavailable(EqpropError):
+    """A data set is neither in the data folder nor in the cache, and no mirror served it."""

@@ -1,4 +1,6 @@
-"""Learners: how a batch changes a network. Rule and optimizer after the phase, or continually inside it."""
+"""Learners: how a batch changes a network. Rule and optimizer after the phase, or continually
+inside it.
+"""
 
 import abc
 import math
@@ -29,11 +31,13 @@ def constant(step: Int[Array, ""]) -> Float[Array, ""]:
 
 def _check_rates(rates: Sequence[float], network: Network | None = None) -> None:
     if any(not math.isfinite(rate) or rate < 0 for rate in rates):
-        raise EqpropError(f"learning rates {tuple(rates)}: each must be a finite number, at least 0")
+        raise EqpropError(
+            f"learning rates {tuple(rates)}: each must be a finite number, at least 0"
+        )
     if network is not None and len(rates) != len(network.edges):
         raise EqpropError(
-            f"{len(rates)} learning rate(s) {tuple(rates)} for {len(network.edges)} connections: give "
-            "one for each, from the input side to the output"
+            f"{len(rates)} learning rate(s) {tuple(rates)} for {len(network.edges)} connections: "
+            "give one for each, from the input side to the output"
         )
 
 
@@ -42,7 +46,9 @@ class Learner(eqx.Module):
 
     @abc.abstractmethod
     def init(self, network: Network) -> optax.OptState:
-        """The learner's own state for this network. Raises ``EqpropError`` where the two don't fit."""
+        """The learner's own state for this network. Raises ``EqpropError`` where the two don't
+        fit.
+        """
 
     @abc.abstractmethod
     def learn(
@@ -53,11 +59,15 @@ class Learner(eqx.Module):
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
     ) -> tuple[Network, optax.OptState, Free]:
-        """The network and the learner's state after one batch ``(x, y)``, and the batch's free phase."""
+        """The network and the learner's state after one batch ``(x, y)``, and the batch's free
+        phase.
+        """
 
 
 class WithOptimizer(Learner):
-    """A rule's update handed to an Optax optimizer after the phase; the rates of edges scale its output."""
+    """A rule's update handed to an Optax optimizer after the phase; the rates of edges scale its
+    output.
+    """
 
     rule: Rule
     rates: tuple[float, ...] = eqx.field(static=True)
@@ -103,8 +113,8 @@ class Continual(Learner):
         _check_rates(self.rates)
         if not self.nudge.one_sided:
             raise EqpropError(
-                f"a continual rule moves the weights along one nudged phase, but {type(self.nudge).__name__} "
-                "has several: use a one-sided or random-sign nudge"
+                "a continual rule moves the weights along one nudged phase, but "
+                f"{type(self.nudge).__name__} has several: use a one-sided or random-sign nudge"
             )
 
     @override
@@ -125,5 +135,5 @@ class Continual(Learner):
         free = Free(*system.free(system.clamp(network, x), x))
         beta = self.nudge.stencil(key).betas[0].astype(network.dtype)
         eta = jnp.asarray(self.rates) * self.schedule(jnp.asarray(memory))
-        moved = continual_phase(system, self.increment, network, free.states, batch, (beta, eta))
+        moved, _ = continual_phase(system, self.increment, network, free.states, batch, (beta, eta))
         return moved, jnp.asarray(memory) + 1, free

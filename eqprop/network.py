@@ -9,7 +9,7 @@ A network *is* its parameters (a pytree), so gradients and updates are networks 
 import abc
 import math
 from collections.abc import Callable, Sequence
-from typing import Self, override
+from typing import override
 
 import equinox as eqx
 import jax
@@ -22,8 +22,8 @@ from eqprop.types import Array, Float, Layer, PRNGKeyArray, Rates, Shape, States
 class Connection(eqx.Module):
     """Abstract: a differentiable map from the rates of one layer to a drive on another.
 
-    Subclasses write ``__call__`` alone. The feedback and the statistics below are derived from it, so
-    they cannot disagree with it.
+    Subclasses write ``__call__`` alone. The feedback and the statistics below are derived from it,
+    so they cannot disagree with it.
     """
 
     @abc.abstractmethod
@@ -35,18 +35,19 @@ class Connection(eqx.Module):
         _, vjp = jax.vjp(self.__call__, r_pre)
         return vjp(r_post)[0]
 
-    def statistic(self, r_pre: Layer, r_post: Layer) -> Self:
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Connection":
         """``dPhi/dtheta`` summed over the batch; linear in ``r_post``."""
         _, vjp = jax.vjp(lambda connection: connection(r_pre), self)
         return vjp(r_post)[0]
 
-    def feedback_statistic(self, r_pre: Layer, d_pre: Layer, r_post: Layer) -> Self:
+    def feedback_statistic(self, r_pre: Layer, d_pre: Layer, r_post: Layer) -> "Connection":
         """Gradient in theta of ``d_pre . feedback(r_pre, r_post)``, summed over the batch."""
         _, vjp = jax.vjp(lambda connection: connection.feedback(r_pre, r_post), self)
         return vjp(d_pre)[0]
 
     def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
-        """The matrix ``k`` with ``drive(theta + statistic(other, d)) = drive(theta) + k d`` at ``r_pre``.
+        """The matrix ``k`` with ``drive(theta + statistic(other, d)) = drive(theta) + k d`` at
+        ``r_pre``.
 
         It lets a rank-B change of theta act without being written out. None, unless the drive is
         linear in theta with one such factor for all postsynaptic units.
@@ -74,7 +75,7 @@ class Dense(Connection):
         return a @ b.T if self.bias is None else a @ b.T + 1
 
     @classmethod
-    def init(cls, pre: Shape, post: Shape, key: PRNGKeyArray, *, bias: bool = True) -> Self:
+    def init(cls, pre: Shape, post: Shape, key: PRNGKeyArray, *, bias: bool = True) -> "Dense":
         """Weights and biases uniform in ``+-1/sqrt(fan_in)``."""
         n_pre, (n_post,) = math.prod(pre), post
         w_key, b_key = jax.random.split(key)
@@ -99,11 +100,11 @@ class Edge(eqx.Module):
         """Drive on layer ``pre``."""
 
     @abc.abstractmethod
-    def statistic(self, r_pre: Layer, r_post: Layer) -> Self:
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Edge":
         """``dPhi/dtheta``, summed over the batch and linear in ``r_post``."""
 
     @abc.abstractmethod
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> Self:
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Edge":
         """Presynaptic rate times postsynaptic change, for each parameter; summed over the batch."""
 
     def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
@@ -127,14 +128,14 @@ class Tied(Edge):
         return self.connection.feedback(r_pre, r_post)
 
     @override
-    def statistic(self, r_pre: Layer, r_post: Layer) -> Self:
-        return type(self)(self.pre, self.post, self.connection.statistic(r_pre, r_post))
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Tied":
+        return Tied(self.pre, self.post, self.connection.statistic(r_pre, r_post))
 
     @override
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> Self:
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Tied":
         ahead = self.connection.statistic(r_pre, d_post)
         back = self.connection.feedback_statistic(r_pre, d_pre, r_post)
-        return type(self)(self.pre, self.post, jax.tree.map(jnp.add, ahead, back))
+        return Tied(self.pre, self.post, jax.tree.map(jnp.add, ahead, back))
 
     @override
     def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
@@ -142,7 +143,9 @@ class Tied(Edge):
 
 
 class Untied(Edge):
-    """Forward weights ``ahead`` and separate feedback weights ``back`` (of the same shape, no bias)."""
+    """Forward weights ``ahead`` and separate feedback weights ``back`` (of the same shape, no
+    bias).
+    """
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
@@ -158,17 +161,17 @@ class Untied(Edge):
         return self.back.feedback(r_pre, r_post)
 
     @override
-    def statistic(self, r_pre: Layer, r_post: Layer) -> Self:
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Untied":
         raise EqpropError(
             f"the edge {self.pre}->{self.post} is untied, so dPhi/dtheta does not exist: "
             "use a vector-field rule (vf, c-vf), or tied weights"
         )
 
     @override
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> Self:
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Untied":
         ahead = self.ahead.statistic(r_pre, d_post)
         back = self.back.feedback_statistic(r_pre, d_pre, r_post)
-        return type(self)(self.pre, self.post, ahead, back)
+        return Untied(self.pre, self.post, ahead, back)
 
 
 class Clamped(Edge):
@@ -187,20 +190,21 @@ class Clamped(Edge):
         raise NotImplementedError("the input receives no feedback")
 
     @override
-    def statistic(self, r_pre: Layer, r_post: Layer) -> Self:
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Clamped":
         raise NotImplementedError("a clamped drive has no parameters")
 
     @override
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> Self:
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Clamped":
         raise NotImplementedError("a clamped drive has no parameters")
 
 
 class Network(eqx.Module):
-    """Layers 0 ... N of the given shapes and the edges between them; layer 0 is the input, N the output.
+    """Layers 0 ... N of the given shapes and the edges between them; layer 0 is the input, N the
+    output.
 
-    Any graph will do: skip edges ``(0, 2)``, lateral edges ``(1, 1)``. Raises ``EqpropError`` when an
-    edge names a layer that is not there, when a drive does not fit the layer that receives it, or
-    when a layer receives nothing.
+    Any graph will do: skip edges ``(0, 2)``, lateral edges ``(1, 1)``. Raises ``EqpropError`` when
+    an edge names a layer that is not there, when a drive does not fit the layer that receives it,
+    or when a layer receives nothing.
     """
 
     shapes: tuple[Shape, ...] = eqx.field(static=True)
@@ -223,18 +227,22 @@ class Network(eqx.Module):
         """The states ``s = 0`` of layers 1 ... N, where every free phase starts."""
         return tuple(jnp.zeros((batch, *shape), self.dtype) for shape in self.shapes[1:])
 
-    def replace_edges(self, edges: Sequence[Edge]) -> Self:
+    def replace_edges(self, edges: Sequence[Edge]) -> "Network":
         """The same layers with other edges."""
         return eqx.tree_at(lambda n: n.edges, self, tuple(edges))
 
-    def clamp(self, r_input: Layer) -> Self:
-        """The same network with the drives of its static input, ``(B, *shapes[0])``, computed once."""
+    def clamp(self, r_input: Layer) -> "Network":
+        """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
+        once.
+        """
         return self.replace_edges(
             [e if e.pre else Clamped(0, e.post, e.forward(r_input)) for e in self.edges]
         )
 
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
-        """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that order."""
+        """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that
+        order.
+        """
         layers = range(1, len(self.shapes)) if layers is None else layers
         total: dict[int, Layer] = {}
 
@@ -249,12 +257,15 @@ class Network(eqx.Module):
         return tuple(total[layer] for layer in layers)
 
     def phi(self, rates: Rates) -> Float[Array, ""]:
-        """``Phi = sum over edges of r_post . connection(r_pre)``, summed over the batch (tied edges)."""
+        """``Phi = sum over edges of r_post . connection(r_pre)``, summed over the batch (tied
+        edges).
+        """
         terms = [jnp.sum(rates[e.post] * e.forward(rates[e.pre])) for e in self.edges]
         return jnp.sum(jnp.stack(terms))
 
     def colours(self) -> tuple[tuple[int, ...], ...]:
-        """Two groups of layers with no edge inside a group, for sweeps over one group after the other.
+        """Two groups of layers with no edge inside a group, for sweeps over one group after the
+        other.
 
         Raises ``EqpropError`` when there is none: the connection graph has an odd cycle.
         """
@@ -264,8 +275,8 @@ class Network(eqx.Module):
             if layer in colour:
                 if colour[layer] != value:
                     raise EqpropError(
-                        f"layers cannot be swept in two groups: layer {layer} lies on an odd cycle of "
-                        "connections; use synchronous steps"
+                        f"layers cannot be swept in two groups: layer {layer} lies on an odd cycle "
+                        "of connections; use synchronous steps"
                     )
                 return
             colour[layer] = value
@@ -281,10 +292,14 @@ class Network(eqx.Module):
 
 def _check_shapes(shapes: tuple[Shape, ...]) -> None:
     if len(shapes) < 2:
-        raise EqpropError(f"a network needs an input and an output layer, not {len(shapes)} layer(s)")
+        raise EqpropError(
+            f"a network needs an input and an output layer, not {len(shapes)} layer(s)"
+        )
     for index, shape in enumerate(shapes):
         if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
-            raise EqpropError(f"layer {index} has shape {shape}: every size must be an integer >= 1")
+            raise EqpropError(
+                f"layer {index} has shape {shape}: every size must be an integer >= 1"
+            )
 
 
 def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:
@@ -298,7 +313,9 @@ def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:
     except EqpropError:
         raise
     except (TypeError, ValueError) as error:
-        raise EqpropError(f"{name} does not accept layer {edge.pre} of shape {shapes[edge.pre]}: {error}") from error
+        raise EqpropError(
+            f"{name} does not accept layer {edge.pre} of shape {shapes[edge.pre]}: {error}"
+        ) from error
     if drive.shape != post.shape:
         raise EqpropError(
             f"{name} drives units of shape {drive.shape[1:]}, but layer {edge.post} has shape "
@@ -326,23 +343,27 @@ def chain(
     _check_shapes(shapes)
     builds = [Dense.init] * (len(shapes) - 1) if builds is None else builds
     edges: list[Edge] = []
-    for post, (build, k) in enumerate(zip(builds, jax.random.split(key, len(builds)), strict=True), 1):
+    keys = jax.random.split(key, len(builds))
+    for post, (build, k) in enumerate(zip(builds, keys, strict=True), 1):
         init_key, flip_key = jax.random.split(k)
         connection = build(shapes[post - 1], shapes[post], init_key)
-        untie = angle is not None and post > 1
-        edges.append(
-            untied(post - 1, post, connection, angle, flip_key) if untie else Tied(post - 1, post, connection)
-        )
+        if angle is None or post == 1:
+            edges.append(Tied(post - 1, post, connection))
+        else:
+            edges.append(untied(post - 1, post, connection, angle, flip_key))
     return Network(shapes, tuple(edges))
 
 
 def untied(pre: int, post: int, ahead: Connection, angle: float, key: PRNGKeyArray) -> Untied:
-    """Feedback weights equal to the forward ones but for sign flips of probability ``(1 - cos angle)/2``.
+    """Feedback weights equal to the forward ones but for sign flips of probability ``(1 - cos
+    angle)/2``.
 
     ``angle`` in degrees; the angle realised differs from it by chance. The feedback has no bias.
     """
     if not 0 <= angle <= 180:
-        raise EqpropError(f"the angle between forward and feedback weights is {angle}: give 0 to 180 degrees")
+        raise EqpropError(
+            f"the angle between forward and feedback weights is {angle}: give 0 to 180 degrees"
+        )
     p = (1 - math.cos(math.radians(angle))) / 2
     leaves, structure = jax.tree.flatten(without_bias(ahead))
     keys = jax.random.split(key, len(leaves))

@@ -1,13 +1,13 @@
 """Costs, and nudges: finite-difference stencils in beta.
 
-A nudged phase adds the force ``-beta dl/ds_N`` to the output. A nudge says for which betas to run it
-and with which weights to combine what is found, so that the combination is an estimate of the
+A nudged phase adds the force ``-beta dl/ds_N`` to the output. A nudge says for which betas to run
+it and with which weights to combine what is found, so that the combination is an estimate of the
 derivative with respect to beta at 0.
 """
 
 import abc
 import math
-from typing import NamedTuple, override
+from typing import ClassVar, NamedTuple, override
 
 import equinox as eqx
 import jax
@@ -57,7 +57,7 @@ class Stencil(NamedTuple):
 class Nudge(eqx.Module):
     """Abstract: which betas a batch is nudged with."""
 
-    one_sided: eqx.AbstractClassVar[bool]
+    one_sided: ClassVar[bool]
     """Whether one phase with one beta is all there is to it, as continual rules need."""
 
     @abc.abstractmethod
@@ -74,7 +74,7 @@ class OneSided(Nudge):
     """Nudge with ``beta``, which may be negative; bias O(beta)."""
 
     beta: float | Float[Array, ""]
-    one_sided = True
+    one_sided: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         if isinstance(self.beta, float | int):
@@ -87,11 +87,13 @@ class OneSided(Nudge):
 
 
 class RandomSign(Nudge):
-    """Nudge each minibatch with ``+beta``, with probability ``positive``, or else with ``-beta``."""
+    """Nudge each minibatch with ``+beta``, with probability ``positive``, or else with
+    ``-beta``.
+    """
 
     beta: float
     positive: float = 0.5
-    one_sided = True
+    one_sided: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         _check_beta(self.beta)
@@ -113,7 +115,7 @@ class Centered(Nudge):
     """
 
     beta: float | Float[Array, ""]
-    one_sided = False
+    one_sided: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         if isinstance(self.beta, float | int):

@@ -1,6 +1,5 @@
 """The two phases: a free relaxation to the fixed point, then K nudged steps away from it."""
 
-
 import equinox as eqx
 from jax import lax
 
@@ -9,14 +8,15 @@ from eqprop.errors import EqpropError
 from eqprop.network import Network
 from eqprop.nudging import Cost
 from eqprop.relaxation import Relaxation, Settled, Step
-from eqprop.types import Layer, Scalar, States, Targets
+from eqprop.types import Array, Layer, Scalar, States, Targets
 
 
 class System(eqx.Module):
     """What settles, and how: dynamics, cost, free relaxation, and the number K of nudged steps.
 
     ``sweeps`` replaces a synchronous free step by a sweep over the two colours of the connection
-    graph, one after the other: the same fixed point for half the work. Nudged phases are synchronous.
+    graph, one after the other: the same fixed point for half the work. Nudged phases are
+    synchronous.
     """
 
     dynamics: Dynamics
@@ -64,7 +64,7 @@ class System(eqx.Module):
     ) -> States:
         """Phase 2: K steps from ``s*`` with nudging strength ``beta``; the last states."""
 
-        def body(_: int, s: States) -> States:
+        def body(_: Array, s: States) -> States:
             return self.nudged_step(clamped, x, y, beta, s)
 
         return lax.fori_loop(0, self.nudged_steps, body, states)

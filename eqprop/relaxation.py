@@ -67,7 +67,8 @@ class FixedSteps(Relaxation):
 
 
 class ToTolerance(Relaxation):
-    """Until no unit moves by ``tolerance`` or more in a step, tested every ``every`` steps; T at most.
+    """Until no unit moves by ``tolerance`` or more in a step, tested every ``every`` steps; T at
+    most.
 
     The batch stops together, when its slowest example has settled.
     """
@@ -80,8 +81,10 @@ class ToTolerance(Relaxation):
         _check_steps(self.steps)
         if not self.tolerance > 0:
             raise EqpropError(f"the tolerance is {self.tolerance}: it must be above 0")
-        if not 1 <= self.every:
-            raise EqpropError(f"the residual is tested every {self.every} steps: it must be at least 1")
+        if not self.every >= 1:
+            raise EqpropError(
+                f"the residual is tested every {self.every} steps: it must be at least 1"
+            )
 
     @override
     def __call__(self, step: Step, s0: States) -> tuple[States, Settled]:

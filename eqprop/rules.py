@@ -36,7 +36,7 @@ class Free(NamedTuple):
 class Increment(eqx.Module):
     """Abstract: what the synapses of a network see between two consecutive states."""
 
-    telescopes: eqx.AbstractClassVar[bool]
+    telescopes: ClassVar[bool]
     """Whether the sum over a phase depends on its first and last states alone."""
 
     @abc.abstractmethod
@@ -47,7 +47,9 @@ class Increment(eqx.Module):
     def total(
         self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
     ) -> Network:
-        """The increments of a whole nudged phase, summed over steps and batch, combined by the stencil."""
+        """The increments of a whole nudged phase, summed over steps and batch, combined by the
+        stencil.
+        """
 
     def between(self, network: Network, before: Rates, after: Rates) -> Network:
         """The increments of all edges, summed over the batch: ``beta B dtheta(t)``."""
@@ -62,7 +64,9 @@ class Increment(eqx.Module):
 
 
 class Equilibrium(Increment):
-    """EP: ``dPhi/dtheta(s_{t+1}) - dPhi/dtheta(s_t)``. It telescopes, so a phase needs its ends only."""
+    """EP: ``dPhi/dtheta(s_{t+1}) - dPhi/dtheta(s_t)``. It telescopes, so a phase needs its ends
+    only.
+    """
 
     telescopes: ClassVar[bool] = True
 
@@ -96,7 +100,9 @@ class Equilibrium(Increment):
             if not edge.pre:
                 return edge.statistic(r_free[0], jnp.sum(weighted, axis=0))
             pre, _ = weigh(edge.pre)
-            return edge.statistic(pre.reshape(-1, *pre.shape[2:]), weighted.reshape(-1, *ends.shape[2:]))
+            return edge.statistic(
+                pre.reshape(-1, *pre.shape[2:]), weighted.reshape(-1, *ends.shape[2:])
+            )
 
         return network.replace_edges([edge_total(e) for e in network.edges])
 
@@ -118,7 +124,7 @@ class VectorField(Increment):
         hidden = [e for e in network.edges if e.pre]
 
         def phase(beta: Scalar) -> tuple[list[Edge], Rates]:
-            def body(_: int, carry: tuple[States, list[Edge]]) -> tuple[States, list[Edge]]:
+            def body(_: Array, carry: tuple[States, list[Edge]]) -> tuple[States, list[Edge]]:
                 s, sums = carry
                 new = system.nudged_step(clamped, x, y, beta, s)
                 a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
@@ -150,7 +156,9 @@ class Rule(eqx.Module):
     def update(
         self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
     ) -> tuple[Network, Free]:
-        """The update (an ascent direction, mean over the batch), and the free phase it was found from."""
+        """The update (an ascent direction, mean over the batch), and the free phase it was found
+        from.
+        """
 
 
 class AfterPhase(Rule):

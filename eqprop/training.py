@@ -65,7 +65,8 @@ class Examples(NamedTuple):
         shape, (classes,) = network.shapes[0], network.shapes[-1]
         if images[0].size != np.prod(shape):
             raise EqpropError(
-                f"images of shape {images.shape[1:]} do not fit a network with an input of shape {shape}"
+                f"images of shape {images.shape[1:]} do not fit a network with an input of shape "
+                f"{shape}"
             )
         if labels.max() >= classes:
             raise EqpropError(f"label {labels.max()} does not fit a network with {classes} outputs")
@@ -103,9 +104,9 @@ class Trainer:
     def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
         """The state before the first minibatch."""
         network = init(jax.random.key(seed))
-        zero = [jnp.asarray(n, jnp.int32) for n in (seed, 0, 0)]
+        n, epoch, batch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
-        return TrainState(network, memory, *zero, _no_totals(network.dtype))
+        return TrainState(network, memory, n, epoch, batch, _no_totals(network.dtype))
 
     def batches(self, examples: Examples) -> int:
         """Minibatches in an epoch; examples left over sit out the epoch.
@@ -118,7 +119,9 @@ class Trainer:
         return n // self.batch
 
     def order(self, state: TrainState, examples: Examples) -> Int[Array, "batches B"]:
-        """The rows of each minibatch of the state's epoch: a permutation that seed and epoch decide."""
+        """The rows of each minibatch of the state's epoch: a permutation that seed and epoch
+        decide.
+        """
         rows = self._order(state.seed, state.epoch, len(examples.labels))
         n = self.batches(examples)
         return rows[: n * self.batch].reshape(n, self.batch)
@@ -126,7 +129,9 @@ class Trainer:
     def advance(
         self, state: TrainState, examples: Examples, order: Int[Array, "batches B"], stop: int
     ) -> TrainState:
-        """Learn the minibatches ``state.batch`` up to ``stop`` of the current epoch. Consumes ``state``."""
+        """Learn the minibatches ``state.batch`` up to ``stop`` of the current epoch. Consumes
+        ``state``.
+        """
         return self._advance(state, examples, order, jnp.asarray(stop, jnp.int32))
 
     def next_epoch(self, state: TrainState) -> TrainState:
@@ -202,5 +207,7 @@ def _score(system: System, output: Layer, y: Targets) -> tuple[Float[Array, " B"
 def angles(network: Network) -> dict[str, float]:
     """Realised angle in degrees between forward and feedback weights, of each untied edge."""
     return {
-        f"{e.pre}-{e.post}": float(realised_angle(e)) for e in network.edges if isinstance(e, Untied)
+        f"{e.pre}-{e.post}": float(realised_angle(e))
+        for e in network.edges
+        if isinstance(e, Untied)
     }

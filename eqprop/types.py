@@ -6,8 +6,8 @@ layer of units has a shape without the batch axis, ``(n,)`` or ``(height, width,
 
 from jaxtyping import Array, Bool, Float, Inexact, Int, PRNGKeyArray, UInt8
 
-type Layer = Inexact[Array, "B *units"]
-"""Values of one layer for a batch; complex in holomorphic phases, else real."""
+type Layer = Inexact[Array, "B ..."]
+"""Values of one layer for a batch, ``(B, *units)``; complex in holomorphic phases, else real."""
 
 type States = tuple[Layer, ...]
 """States of the layers 1 ... N."""
