@@ -1,0 +1,217 @@
+"""Checkpoints: the state of a training on disk, exactly; never half-written, never read when damaged.
+
+A checkpoint is a folder named ``<epochs finished>-<minibatches learnt>`` with the arrays as Orbax
+writes them (plain Zarr: reading unpickles nothing and runs nothing), ``notes.json``, and
+``SHA256SUMS`` over all of that, as ``sha256sum --check`` reads it. It is written under a hidden name,
+flushed, and renamed at the end. So whatever is killed whenever, the checkpoints that are there are
+whole; and what a disk did to one later shows in its sums.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from eqprop.errors import EqpropError
+from eqprop.training import TrainState
+
+KEEP = 3
+"""Checkpoints kept: the newest, and those that stand in should it be damaged."""
+
+_ARRAYS, _NOTES, _SUMS = "arrays", "notes.json", "SHA256SUMS"
+_NAME = re.compile(r"\d{4,}-\d{5,}")
+
+
+class Restored(NamedTuple):
+    """A checkpoint as it was read, and what is wrong with the newer ones that could not be."""
+
+    state: TrainState
+    notes: dict[str, Any]
+    path: Path
+    damaged: tuple[str, ...]
+
+
+def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
+    """Writes a checkpoint into the folder ``root``, and deletes all but the newest few there.
+
+    ``notes`` is JSON to go with it. Checkpoints from further on in the training are deleted too:
+    they were passed over as damaged, else the training would have gone on from them.
+
+    Raises:
+        EqpropError: it could not be written; the earlier checkpoints are still there.
+    """
+    name = f"{int(state.epoch):04d}-{int(state.batch):05d}"
+    hidden, final = root / f".{name}", root / name
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for left_over in root.glob(".*"):
+            shutil.rmtree(left_over)
+        hidden.mkdir()
+        with _orbax() as checkpointer:
+            # The absolute path is Orbax's demand.
+            target = hidden.absolute() / _ARRAYS
+            checkpointer.save(target, args=ocp.args.PyTreeSave(_leaves(state)))
+        (hidden / _NOTES).write_text(json.dumps(notes))
+        _seal(hidden)
+        for path in _names(root):
+            if _place(path.name) >= _place(name):
+                shutil.rmtree(path)
+        hidden.rename(final)
+        _flush(root)
+        for path in _names(root)[:-KEEP]:
+            # Out of sight first: one that is half-deleted is no checkpoint.
+            shutil.rmtree(path.rename(root / f".{path.name}"))
+    except (OSError, ValueError, RuntimeError) as error:  # what Orbax and TensorStore raise
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise EqpropError(
+            f"the checkpoint {final} could not be written ({error}); make room or mend the disk: "
+            "earlier checkpoints are intact, and `eqprop resume` goes on from them"
+        ) from error
+    return final
+
+
+def newest(root: Path, like: TrainState) -> Restored | None:
+    """The newest checkpoint in the folder ``root`` that is whole; None when there has been none.
+
+    ``like`` has the structure, shapes and types to be restored, as ``jax.eval_shape`` finds them.
+
+    Raises:
+        EqpropError: no checkpoint is whole, or the newest whole one is of another network.
+    """
+    damaged: list[str] = []
+    for path in reversed(_names(root)):
+        if fault := _fault(path):
+            damaged.append(f"{path} is damaged ({fault})")
+            continue
+        return Restored(
+            _read(path, like), json.loads((path / _NOTES).read_text()), path, tuple(damaged)
+        )
+    if damaged:
+        raise EqpropError(
+            f"no checkpoint is whole: {'; '.join(damaged)}. Delete {root} to start from the beginning"
+        )
+    return None
+
+
+def newest_path(root: Path) -> Path | None:
+    """Where the newest checkpoint is, whole or not."""
+    return next(reversed(_names(root)), None)
+
+
+def _names(root: Path) -> list[Path]:
+    paths = [path for path in root.glob("*") if _NAME.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: _place(path.name))
+
+
+def _place(name: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in name.split("-"))
+
+
+def _leaves(state: TrainState) -> dict[str, Any]:
+    """Arrays by name, ``network.edges.0.connection.weight`` and the like."""
+    leaves = jax.tree.leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _read(path: Path, like: TrainState) -> TrainState:
+    wanted = _leaves(like)
+    with _orbax() as checkpointer:
+        arrays = path.absolute() / _ARRAYS
+        try:
+            found = checkpointer.metadata(arrays).item_metadata.tree
+            _compare(path, found, wanted)
+            as_numpy = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
+            read = checkpointer.restore(
+                arrays, args=ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, EqpropError):
+                raise
+            raise EqpropError(
+                f"{path} cannot be read ({error}), though it is whole: was it written by another "
+                f"version of Orbax than {ocp.__version__}?"
+            ) from error
+    # A copy: training writes over the memory of its state.
+    leaves = [jnp.array(read[name], copy=True) for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    def show(name: str, leaves: Mapping[str, Any]) -> str:
+        if name not in leaves:
+            return "missing"
+        return f"{tuple(leaves[name].shape)} {np.dtype(leaves[name].dtype)}"
+
+    for name in (*wanted, *found):
+        there, here = show(name, found), show(name, wanted)
+        if there != here:
+            raise EqpropError(
+                f"{path} is a checkpoint of another network: {name} is {there} there, {here} in the "
+                "network of this run's recipe; restore the run.json that belongs to it"
+            )
+
+
+def _seal(folder: Path) -> None:
+    """Writes the sums of all files, and flushes everything to the disk."""
+    lines = [f"{digest}  {name}\n" for name, digest in _digests(folder).items()]
+    (folder / _SUMS).write_text("".join(lines))
+    for path in folder.rglob("*"):
+        _flush(path)
+    _flush(folder)
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files."""
+    try:
+        lines = (folder / _SUMS).read_text().splitlines()
+        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        actual = _digests(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        return str(error)
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            where = "is missing" if name not in actual else "is not as it was written"
+            return f"{name} {where}"
+    return None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _SUMS)
+    return {p.relative_to(folder).as_posix(): _sha256(p) for p in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _orbax() -> Iterator[ocp.Checkpointer]:
+    """Orbax's lightest writer for small states: synchronous, and a file per array."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it tells of each step it takes
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)

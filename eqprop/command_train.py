@@ -1,0 +1,100 @@
+"""``eqprop train``."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from eqprop.recipes import RECIPES, Published, Recipe, changes, fast
+from eqprop.runs import check_new
+from eqprop.usage import UsageError, parse, suggest, typed
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is not a field of the recipe."""
+
+    seeds: int = 1
+    """How many seeds to train, one after the other, in seed-0, seed-1, ... of the run directory."""
+    seed: int = 0
+    """The (first) seed."""
+    fast: bool = False
+    """Settings that reach the same error sooner; tells which."""
+    out: Path | None = None
+    """Run directory; runs/RECIPE when left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fields(Recipe):
+    # What was published is not up to whoever trains.
+    published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
+
+
+@dataclass(frozen=True)
+class _Request:
+    options: Annotated[Options, tyro.conf.arg(name="")]
+    fields: Annotated[_Fields, tyro.conf.arg(name="")]
+
+
+_ABOUT = """Train a network from the beginning. The run directory gets the full configuration, the
+metrics, checkpoints, and the curves; `eqprop resume` goes on with it after a stop (Ctrl-C)."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Trains what the arguments say."""
+    if not args or args[0] in {"-h", "--help"}:
+        _help()
+        return
+    name, *rest = args
+    if name.startswith("-"):
+        raise UsageError(f"the recipe comes first: eqprop train RECIPE {name} ...")
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {suggest(name, RECIPES)} (see eqprop list)")
+    recipe, options = _read(name, rest)
+    out = options.out or Path("runs") / recipe.name
+    with typed():
+        check_new(out)
+    if options.fast:
+        recipe = _make_fast(recipe)
+
+    from eqprop.launch import train  # loads JAX
+
+    seeds = range(options.seed, options.seed + options.seeds)
+    train(recipe, seeds, out, ["eqprop", "train", *args])
+
+
+def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    published = RECIPES[name]
+    fields = _Fields(**{name: getattr(published, name) for name in names})
+    about = f"Train {name}: {published.about}. Every field of the recipe is an option."
+    request = parse(_Request, args, f"eqprop train {name}", about, _Request(Options(), fields))
+    options = request.options
+    if options.seeds < 1:
+        raise UsageError(f"seeds is {options.seeds}: train at least 1")
+    if not 0 <= options.seed <= options.seed + options.seeds <= 2**31:
+        raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - options.seeds}")
+    return Recipe(**{name: getattr(request.fields, name) for name in names}), options
+
+
+def _make_fast(recipe: Recipe) -> Recipe:
+    quick = fast(recipe)
+    different = changes(quick, recipe)
+    list_ = ", ".join(f"{name} {new}, was {old}" for name, (new, old) in different.items())
+    print(f"fast: {list_ or 'nothing to change in this recipe'}")
+    return quick
+
+
+def _help() -> None:
+    width = max(map(len, RECIPES))
+    recipes = [f"  {name:{width}}  {recipe.about}" for name, recipe in RECIPES.items()]
+    about = "\n".join(
+        [
+            *(_ABOUT, "", "Recipes:", *recipes, ""),
+            "Every field of a recipe is an option too: eqprop train ep-1h --help lists them.",
+        ]
+    )
+    parse(Options, ["--help"], "eqprop train RECIPE", about, Options())

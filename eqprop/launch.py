@@ -1,0 +1,212 @@
+"""Trainings and evaluations as commands run them: data, run directories, seeds, reports."""
+
+import contextlib
+import dataclasses
+import hashlib
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from eqprop import data
+from eqprop.data import Dataset
+from eqprop.errors import EqpropError
+from eqprop.experiment import Job, Score, evaluate, load, prepare, restore
+from eqprop.plots import training_curves
+from eqprop.progress import Display
+from eqprop.recipes import RECIPES, Recipe, changes
+from eqprop.records import DataUsed, Made, Record, made
+from eqprop.runs import Run, is_run, read_metrics, read_record
+from eqprop.session import Session
+from eqprop.usage import typed
+
+
+def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str]) -> None:
+    """Trains a recipe from the beginning, once for each seed."""
+    display = Display()
+    with _precision(recipe):
+        display.say(f"{recipe.name}: {recipe.about}")
+        with display.doing("loading data"):
+            dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
+        _introduce(dataset, recipe, display)
+        with typed():
+            job = prepare(recipe, dataset)
+            run = Run.create(out, Record(recipe, tuple(seeds), _used(dataset), made(command)))
+        with run:
+            _train_seeds(job, run, run.record.started, display)
+
+
+def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
+    """Goes on with a training, up to the epochs of its recipe or to others."""
+    display = Display()
+    with Run.resume(folder) as run:
+        recipe = run.record.recipe
+        if epochs is not None:
+            with typed():
+                recipe = dataclasses.replace(recipe, epochs=epochs)
+        with _precision(recipe):
+            display.say(f"{recipe.name}: {recipe.about}")
+            job = _prepare_again(run.record, recipe, display)
+            now = made(command)
+            _compare(run.record, now, display)
+            if epochs is not None:
+                if recipe.schedule != "constant":
+                    display.say(f"note: the {recipe.schedule} schedule now ends at epoch {epochs}")
+                run.rewrite(dataclasses.replace(run.record, recipe=recipe))
+            _train_seeds(job, run, now, display)
+
+
+def evaluate_run(folder: Path) -> None:
+    """Prints loss and error of the newest checkpoint of a run, on the test and the training set."""
+    display = Display()
+    record = read_record(folder)
+    with _precision(record.recipe):
+        job = _prepare_again(record, record.recipe, display)
+        for seed, place in _places(folder, record):
+            found = load(job, place / "checkpoints", seed)
+            if found is None:
+                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+            _tell_damage(found.damaged, display)
+            with display.doing("evaluating"):
+                network = found.state.network
+                scores = [evaluate(job, network, part) for part in (job.test, job.train)]
+            done = f"{int(found.state.epoch)} epochs"
+            if within := int(found.state.batch):
+                done += f" and {within} minibatches"
+            test, training = map(_show, scores)
+            display.say(
+                f"{place}, seed {seed}, after {done}: test {test}; training {training}"
+            )
+
+
+def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
+    """Trains each seed from where it stands, and reports."""
+    epochs = job.recipe.epochs
+    for seed, folder in _places(run.folder, run.record):
+        with _open(run, seed, folder, now) as own:
+            start, damaged = restore(job, own, seed)
+            _tell_damage(damaged, display)
+            done, batch = int(start.state.epoch), int(start.state.batch)
+            if done >= epochs:
+                display.say(f"{folder}: {done} epochs are done already (--epochs E adds some)")
+                continue
+            where = f"run {folder}, seed {seed}"
+            if done or batch:
+                where += f", from epoch {done + 1}, minibatch {batch + 1}"
+                again = dataclasses.replace(now, epoch=done, batch=batch)
+                record = dataclasses.replace(own.record, recipe=job.recipe)
+                own.rewrite(dataclasses.replace(record, resumed=(*record.resumed, again)))
+            display.say(where)
+            Session(job, own, display, str(run.folder)).train(start, epochs)
+    _report(run, display)
+
+
+def _places(folder: Path, record: Record) -> list[tuple[int, Path]]:
+    """The run directory of each seed."""
+    if len(record.seeds) == 1:
+        return [(record.seeds[0], folder)]
+    return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
+
+
+@contextlib.contextmanager
+def _open(run: Run, seed: int, folder: Path, now: Made) -> Iterator[Run]:
+    """The run of one seed: the run itself, or one within it, begun if need be."""
+    if folder == run.folder:
+        yield run
+        return
+    own = dataclasses.replace(run.record, seeds=(seed,), started=now, resumed=())
+    with Run.resume(folder) if is_run(folder) else Run.create(folder, own) as within:
+        yield within
+
+
+def _precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Float64 exactly where the recipe asks for it."""
+    return jax.enable_x64(recipe.dtype == "float64")
+
+
+def _prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
+    """The job of a run, with the data that the run has used."""
+    with display.doing("loading data"):
+        dataset = data.load(record.data.name)
+    if _used(dataset).sha256 != record.data.sha256:
+        raise EqpropError(
+            f"the data set {record.data.name} is not the one that the run was trained on "
+            f"({record.data.source}): put that back"
+        )
+    return prepare(recipe, dataset)
+
+
+def _used(dataset: Dataset) -> DataUsed:
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
+    digest.update(np.ascontiguousarray(dataset.train_y))
+    sizes = len(dataset.train_y), len(dataset.test_y)
+    image = dataset.train_x.shape[1:]
+    return DataUsed(dataset.name, dataset.source, *sizes, image, digest.hexdigest())
+
+
+def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
+    height, width = dataset.train_x.shape[1:]
+    sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test images"
+    note = "data" if dataset.name == recipe.dataset else "NOTE"
+    display.say(f"{note}: {dataset.source} {sizes} of {height}x{width}")
+
+
+def _compare(record: Record, now: Made, display: Display) -> None:
+    """Tells what keeps a resumed run from being the same to the last bit."""
+    before = (record.started, *record.resumed)[-1]
+    for name in ("eqprop", "jax", "jaxlib"):
+        old, new = before.versions.get(name), now.versions.get(name)
+        if old != new:
+            display.say(f"note: {name} was {old} and is {new}: the last bits may come out different")
+    old, new = before.device.get("kind"), now.device.get("kind")
+    if old != new:
+        display.say(f"note: the device was {old} and is {new}: the last bits may come out different")
+
+
+def _tell_damage(damaged: Sequence[str], display: Display) -> None:
+    for damage in damaged:
+        display.say(f"note: {damage}; the one before it is used")
+
+
+def _show(score: Score | None) -> str:
+    return f"error {score.error:.2f} %, loss {score.loss:.4f}" if score else "-"
+
+
+def _report(run: Run, display: Display) -> None:
+    """The result, beside the published one, and the curves."""
+    recipe, folder = run.record.recipe, run.folder
+    folders = [place for _, place in _places(folder, run.record)]
+    last = [read_metrics(place)[-1] for place in folders]
+    test = _summary([row["test_error"] for row in last])
+    training = _summary([row["train_error"] for row in last])
+    seeds = f", mean ± std of {len(last)} seeds" if len(last) > 1 else ""
+    display.say(f"test error {test}, training error {training} ({recipe.epochs} epochs{seeds})")
+    base = RECIPES.get(recipe.name)
+    if base and base.published and run.record.data.name == base.dataset:
+        display.say(_published(recipe, base))
+    with display.doing("drawing"):
+        figure = training_curves(folders, folder / "training.png", recipe.name)
+    display.say(f"curves in {figure}")
+
+
+def _summary(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f} %"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
+
+
+def _published(recipe: Recipe, base: Recipe) -> str:
+    published = base.published
+    assert published
+    train = "" if published.train is None else f", training error {published.train:.2f} %"
+    line = (
+        f"published, as reported: test error {published.test:.2f} ± {published.std:.2f} %{train} "
+        f"({base.epochs} epochs, {published.seeds} runs)"
+    )
+    different = changes(recipe, base)
+    if different:
+        list_ = ", ".join(f"{name} {ours}, not {theirs}" for name, (ours, theirs) in different.items())
+        line += f"; this run has {list_}"
+    return line

@@ -1,0 +1,153 @@
+"""The record of a run, ``run.json``: frozen data, strictly read back."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import subprocess
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, final
+
+from eqprop.recipes import Recipe
+
+FORMAT = 1
+"""Version of the layout of ``run.json``."""
+
+_PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class DataUsed:
+    """The data set a run has really used: it may stand in for the one that its recipe asks for."""
+
+    name: str
+    source: str
+    train: int
+    test: int
+    image: tuple[int, ...]
+    sha256: str
+    """Of the training images and labels."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """When, where, and with what a run was started, or gone on with."""
+
+    time: str
+    command: tuple[str, ...]
+    versions: dict[str, Any]
+    device: dict[str, Any]
+    machine: dict[str, Any]
+    git: dict[str, Any] | None
+    """Commit of the repository in the working directory, if there is one."""
+    epoch: int = 0
+    """Epochs that had been finished."""
+    batch: int = 0
+    """Minibatches of the next epoch that had been learnt."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is written in ``run.json``."""
+
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    data: DataUsed
+    started: Made
+    resumed: tuple[Made, ...] = ()
+    format: int = FORMAT
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """The record as JSON can hold it."""
+    return dataclasses.asdict(record)
+
+
+def from_json(value: Any) -> Record:
+    """The record in what JSON has held. Raises ``ValueError`` that says what is wrong with it."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ValueError(f"it is not of format {FORMAT}")
+    return _fit(Record, value, "")
+
+
+def made(command: Sequence[str]) -> Made:
+    """A description of this process, started by ``command``."""
+    import jax  # slow, and not needed to read a record
+
+    device = jax.devices()[0]
+    return Made(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(command),
+        versions={"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
+        device={
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
+        machine={"platform": platform.platform(), "cpus": os.cpu_count()},
+        git=_commit(Path.cwd()),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _fit(kind: Any, value: Any, name: str) -> Any:
+    """The value as that type: lists as tuples, objects as dataclasses; nothing is guessed."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _fit_fields(kind, value, name)
+    if origin is types.UnionType and type(None) in arguments:
+        (other,) = (argument for argument in arguments if argument is not type(None))
+        return None if value is None else _fit(other, value, name)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_fit(arguments[0], item, name) for item in value)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is dict and isinstance(value, dict):
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is type(value):
+        return value
+    raise ValueError(f"{name} is {value!r}")
+
+
+def _fit_fields(kind: Any, value: Mapping[str, Any], name: str) -> Any:
+    kinds = typing.get_type_hints(kind)
+    prefix = f"{name}." if name else ""
+    for unknown in value.keys() - kinds.keys():
+        raise ValueError(f"{prefix}{unknown} is unknown to this version of eqprop")
+    for field in dataclasses.fields(kind):
+        if field.name not in value and field.default is dataclasses.MISSING:
+            raise ValueError(f"{prefix}{field.name} is missing")
+    return kind(**{key: _fit(kinds[key], item, prefix + key) for key, item in value.items()})

@@ -1,0 +1,222 @@
+"""Run directories: what a training leaves behind, and all that it needs to go on.
+
+- ``run.json``: the record (records.py)
+- ``metrics.jsonl``: a JSON object per epoch
+- ``events/``: the same for TensorBoard
+- ``checkpoints/``: see checkpoint.py
+- ``training.png``: the curves, at the end
+
+A run of several seeds has a ``run.json`` for all, and a run directory ``seed-<n>`` for each.
+"""
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, final
+
+from eqprop import records
+from eqprop.errors import EqpropError
+from eqprop.records import Record
+
+_RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
+
+
+@final
+class Run:
+    """A run directory, held by this process until it is closed. Made by ``create`` or ``resume``."""
+
+    def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper) -> None:
+        self.folder, self.record, self._lock = folder, record, lock
+        self._events: Any = None
+
+    @classmethod
+    def create(cls, folder: Path, record: Record) -> Self:
+        """A new run, in a folder that is empty or not there yet.
+
+        Raises:
+            EqpropError: there is something in the folder, or it cannot be written.
+        """
+        check_new(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _hold(folder)
+            check_new(folder)  # another process may have been quicker
+            run = cls(folder, record, lock)
+            run.rewrite(record)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path) -> Self:
+        """The run in a folder, to go on with it.
+
+        Raises:
+            EqpropError: there is none, another process is on it, or its ``run.json`` is damaged.
+        """
+        read_record(folder)
+        try:
+            lock = _hold(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        return cls(folder, read_record(folder), lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    def rewrite(self, record: Record) -> None:
+        """Replaces the record in ``run.json``."""
+        _replace(self.folder / _RECORD, json.dumps(records.to_json(record), indent=2) + "\n")
+        self.record = record
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds the metrics of an epoch to ``metrics.jsonl`` and to the events for TensorBoard."""
+        with (self.folder / _METRICS).open("a") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+        events = self._open_events(row["epoch"])
+        for name, value in _scalars(row):
+            events.add_scalar(name, value, row["epoch"])
+        events.flush()
+
+    def truncate(self, epochs: int) -> int:
+        """Keeps the metrics of the first ``epochs`` epochs, and returns how many rows that leaves.
+
+        What is dropped will be measured again, and come out the same.
+        """
+        rows = [row for row in read_metrics(self.folder) if row["epoch"] <= epochs]
+        _replace(self.folder / _METRICS, "".join(map(_line, rows)))
+        return len(rows)
+
+    def close(self) -> None:
+        """Lets go of the directory."""
+        if self._events is not None:
+            self._events.close()
+        self._lock.close()
+
+    def _open_events(self, epoch: int) -> Any:
+        if self._events is None:
+            from tensorboardX import SummaryWriter  # slow
+
+            # TensorBoard then hides what a training that was cut had told of this epoch and later.
+            self._events = SummaryWriter(str(self.folder / "events"), purge_step=epoch)
+        return self._events
+
+
+def check_new(folder: Path) -> None:
+    """Raises ``EqpropError`` unless the folder is empty or not there."""
+    if folder.is_dir():
+        if any(path.name != _LOCK for path in folder.iterdir()):
+            go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
+            raise EqpropError(
+                f"the run directory {folder} exists and is not empty: give another with --out{go_on}"
+            )
+    elif folder.exists():
+        raise EqpropError(f"{folder} is a file, so no run directory: give another with --out")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has been started in the folder."""
+    return (folder / _RECORD).is_file()
+
+
+def read_record(folder: Path) -> Record:
+    """The record of the run in a folder.
+
+    Raises:
+        EqpropError: there is none, or it is damaged.
+    """
+    path = folder / _RECORD
+    if not path.is_file():
+        raise EqpropError(
+            f"{folder} is no run directory, for it has no {_RECORD}: name one that `eqprop train` made"
+        )
+    try:
+        return records.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EqpropError(
+            f"{path} cannot be used: {error}; restore it, or take the version that wrote it"
+        ) from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of each epoch; a last line that a crash cut short is left out.
+
+    Raises:
+        EqpropError: another line is damaged.
+    """
+    path = folder / _METRICS
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or row.get("epoch") != number:
+            raise EqpropError(
+                f"{path}, line {number}, is not the metrics of epoch {number}: restore that line"
+            )
+        rows.append(row)
+    return rows
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{name}/")
+        elif name != "epoch":
+            yield prefix + name, value
+
+
+def _hold(folder: Path) -> io.TextIOWrapper:
+    """Locks a run directory for this process; the system unlocks it when the process ends or dies."""
+    lock = (folder / _LOCK).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise EqpropError(
+            f"another eqprop process (number {holder}) is on the run directory {folder}: wait for it, "
+            "or stop it"
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _unwritable(folder: Path, error: OSError) -> EqpropError:
+    return EqpropError(
+        f"the run directory {folder} cannot be written ({error.strerror}): give another with --out"
+    )

@@ -1,0 +1,202 @@
+"""A training session: learning with a run directory, a display, and what may happen on the way.
+
+An epoch is learnt in stretches of about half a second, between which numbers are shown, faults found,
+signals heard and checkpoints written. Where it is cut has no effect on what is learnt.
+"""
+
+import math
+import signal
+import threading
+from types import FrameType
+from typing import Any, NoReturn, Self, final
+
+import jax
+
+from eqprop import checkpoint
+from eqprop.divergence import copy, find, whole
+from eqprop.errors import EqpropError
+from eqprop.experiment import Job, Start, evaluate
+from eqprop.progress import Display, Now, Stopwatch
+from eqprop.runs import Run
+from eqprop.training import TrainState, angles
+from eqprop.types import Array, Int
+
+_STRETCH = 0.5  # seconds
+_SAVE_AFTER_EPOCH, _SAVE_WITHIN_EPOCH = 10.0, 60.0  # seconds since the last checkpoint
+
+
+class Stopped(EqpropError):
+    """A training that a signal has stopped, and that can go on."""
+
+
+@final
+class Session:
+    """Trains one seed of a job in a run directory; ``top`` is the directory to resume, as for messages."""
+
+    def __init__(self, job: Job, run: Run, display: Display, top: str) -> None:
+        self._job, self._run, self._display, self._top = job, run, display, top
+        self._saved = Stopwatch()
+        self._pace: float | None = None  # seconds per minibatch, as last measured
+        self._testing = 0.0  # seconds
+        self._length = 1  # minibatches in a stretch
+        self._epochs = 0
+
+    def train(self, start: Start, epochs: int) -> TrainState:
+        """Trains until so many epochs are finished, and returns the final state, a checkpoint of it made.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM came, and a checkpoint was made.
+            EqpropError: the training diverged, or a checkpoint could not be written.
+        """
+        state, seconds = start
+        self._epochs = epochs
+        with _Signals() as signals:
+            state = self._compile(state)
+            with self._display.training(epochs):
+                while int(state.epoch) < epochs:
+                    state, seconds = self._learn(state, seconds, signals)
+                    state = self._finish_epoch(state, seconds, signals)
+                    seconds = 0.0
+                    finished = int(state.epoch) == epochs
+                    if finished or signals.heard or self._saved.seconds >= _SAVE_AFTER_EPOCH:
+                        self._save(state, seconds)
+                    if signals.heard and not finished:
+                        self._stop(state, signals)
+        return state
+
+    def _compile(self, state: TrainState) -> TrainState:
+        job, watch = self._job, Stopwatch()
+        with self._display.doing("compiling"):
+            # No minibatch at all: it is compiled and does nothing.
+            order = job.trainer.order(state, job.train)
+            state = job.trainer.advance(state, job.train, order, int(state.batch))
+            whole(copy(state))
+        self._display.say(f"compiled in {watch.seconds:.1f} s")
+        return state
+
+    def _learn(
+        self, state: TrainState, seconds: float, signals: "_Signals"
+    ) -> tuple[TrainState, float]:
+        """The rest of the state's epoch; and the seconds that the whole epoch took."""
+        job = self._job
+        order = job.trainer.order(state, job.train)
+        batch = int(state.batch)
+        while batch < job.batches:
+            good, watch = copy(state), Stopwatch()
+            stop = min(job.batches, batch + self._length)
+            state = job.trainer.advance(state, job.train, order, stop)
+            if not whole(state):
+                self._diverge(order, good, stop)
+            took = watch.seconds
+            self._pace = took / (stop - batch)
+            # Not by too much at once: a stretch of one tells little.
+            self._length = max(1, min(4 * self._length, round(_STRETCH / self._pace)))
+            seconds, batch = seconds + took, stop
+            self._show(state)
+            if signals.heard:
+                self._save(state, seconds)
+                self._stop(state, signals)
+            if self._saved.seconds >= _SAVE_WITHIN_EPOCH:
+                self._save(state, seconds)
+        return state, seconds
+
+    def _finish_epoch(self, state: TrainState, seconds: float, signals: "_Signals") -> TrainState:
+        """Tests, writes the epoch's metrics, and turns to the next epoch."""
+        job, watch = self._job, Stopwatch()
+
+        def go_on(done: int) -> bool:
+            self._show(state, ("testing", done, len(job.test.labels)))
+            return not signals.heard
+
+        score = evaluate(job, state.network, job.test, go_on)
+        if score is None:
+            self._save(state, seconds)
+            self._stop(state, signals)
+        epoch = int(state.epoch) + 1
+        if not math.isfinite(score.loss):
+            raise EqpropError(
+                f"the training has diverged: the test loss after epoch {epoch} is {score.loss}; "
+                f"{self._remedy()}"
+            )
+        self._testing = watch.seconds
+        row = self._measure(state, epoch) | {
+            "test_loss": score.loss,
+            "test_error": score.error,
+            "seconds": {"train": seconds, "test": self._testing},
+        }
+        self._run.append(row)
+        self._display.epoch(row)
+        return job.trainer.next_epoch(state)
+
+    def _measure(self, state: TrainState, epoch: int) -> dict[str, Any]:
+        """The metrics of a finished epoch that follow from its state."""
+        totals = jax.device_get(state.totals)
+        batches = int(state.batch)
+        examples = batches * self._job.trainer.batch
+        return {
+            "epoch": epoch,
+            "train_loss": float(totals.loss) / examples,
+            "train_error": 100 * int(totals.errors) / examples,
+            "free_steps": int(totals.steps) / batches,
+            "nudged_steps": self._job.recipe.K,
+            "residual": float(totals.residual),
+            "angles": angles(state.network),
+        }
+
+    def _show(self, state: TrainState, doing: tuple[str, int, int] | None = None) -> None:
+        if not self._display.live:
+            return
+        job, epoch = self._job, int(state.epoch) + 1
+        row = self._measure(state, epoch)
+        left = per_epoch = None
+        if self._pace is not None:
+            per_epoch = self._pace * job.batches + self._testing
+            left = (self._epochs - epoch + 1) * per_epoch - self._pace * int(state.batch)
+        what, done, total = doing or ("", int(state.batch), job.batches)
+        self._display.now(Now(row, done, total, what, per_epoch, left))
+
+    def _save(self, state: TrainState, seconds: float) -> None:
+        checkpoint.save(self._run.checkpoints, state, {"seconds": seconds})
+        self._saved.restart()
+
+    def _stop(self, state: TrainState, signals: "_Signals") -> NoReturn:
+        raise Stopped(
+            f"stopped by {signals.heard} in epoch {int(state.epoch) + 1}, with {int(state.batch)} of "
+            f"{self._job.batches} minibatches learnt; to go on: eqprop resume {self._top}"
+        )
+
+    def _diverge(self, order: Int[Array, "batches B"], good: TrainState, stop: int) -> NoReturn:
+        batch, where = find(self._job.trainer, self._job.train, order, good, stop)
+        raise EqpropError(
+            f"the training has diverged in epoch {int(good.epoch) + 1}, minibatch {batch + 1} of "
+            f"{self._job.batches}: {where} are not finite, or beyond all bounds; {self._remedy()}"
+        )
+
+    def _remedy(self) -> str:
+        last = checkpoint.newest_path(self._run.checkpoints) or "none yet"
+        rates = " ".join(map(str, self._job.recipe.lr))
+        return f"train with lower learning rates than --lr {rates}. Last good checkpoint: {last}"
+
+
+@final
+class _Signals:
+    """Hears SIGINT and SIGTERM and leaves them to the training; at a second one, it ends at once."""
+
+    heard: str | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {}
+        # Elsewhere than in the main thread Python lets nobody listen.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        if self.heard:
+            raise KeyboardInterrupt
+        self.heard = signal.Signals(number).name
