@@ -1,1 +1,71 @@
-"""Equilibrium Propagation."""
+"""Equilibrium Propagation: networks that learn by relaxing.
+
+The public names, in the order in which the theory introduces them. Each is loaded when it is first
+used, so that the command line answers without waiting for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eqprop.baselines import BPTT, RecurrentBackprop
+    from eqprop.building import Built, build
+    from eqprop.continual import continual_phase, continual_step
+    from eqprop.convolution import AveragePool, Conv, MaxPool, NoPool, conv, conv_shape
+    from eqprop.curves import Problem
+    from eqprop.data import Dataset, load
+    from eqprop.dynamics import ACTIVATIONS, Dynamics, EnergyBased, Prototypical, activation
+    from eqprop.errors import EqpropError
+    from eqprop.learning import Continual, Learner, WithOptimizer
+    from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied, chain, untied
+    from eqprop.nudging import Centered, Cost, Nudge, OneSided, RandomSign, SquaredError
+    from eqprop.phases import System
+    from eqprop.recipes import RECIPES, Recipe, recipe
+    from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
+    from eqprop.rules import AfterPhase, Equilibrium, Increment, Rule, VectorField
+    from eqprop.training import Examples, Trainer, TrainState
+    from eqprop.verification import Plan, verify
+
+_HOMES = {
+    "network": ("Connection", "Dense", "Edge", "Tied", "Untied", "Network", "chain", "untied"),
+    "convolution": ("Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape"),
+    "dynamics": ("ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased"),
+    "nudging": ("Cost", "SquaredError", "Nudge", "OneSided", "RandomSign", "Centered"),
+    "relaxation": ("Relaxation", "FixedSteps", "ToTolerance"),
+    "phases": ("System",),
+    "rules": ("Increment", "Equilibrium", "VectorField", "Rule", "AfterPhase"),
+    "continual": ("continual_step", "continual_phase"),
+    "learning": ("Learner", "WithOptimizer", "Continual"),
+    "baselines": ("BPTT", "RecurrentBackprop"),
+    "curves": ("Problem",),
+    "verification": ("Plan", "verify"),
+    "data": ("Dataset", "load"),
+    "recipes": ("Recipe", "RECIPES", "recipe"),
+    "building": ("Built", "build"),
+    "training": ("Examples", "TrainState", "Trainer"),
+    "errors": ("EqpropError",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - in the order of the theory
+    "Connection", "Dense", "Edge", "Tied", "Untied", "Network", "chain", "untied",
+    "Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape",
+    "ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased",
+    "Cost", "SquaredError", "Nudge", "OneSided", "RandomSign", "Centered",
+    "Relaxation", "FixedSteps", "ToTolerance", "System",
+    "Increment", "Equilibrium", "VectorField", "Rule", "AfterPhase",
+    "continual_step", "continual_phase", "Learner", "WithOptimizer", "Continual",
+    "BPTT", "RecurrentBackprop", "Problem", "Plan", "verify",
+    "Dataset", "load", "Recipe", "RECIPES", "recipe", "Built", "build",
+    "Examples", "TrainState", "Trainer", "EqpropError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'eqprop' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"eqprop.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

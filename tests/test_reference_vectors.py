@@ -13,7 +13,10 @@ import numpy as np
 import optax
 import pytest
 
+from eqprop.baselines import unroll
 from eqprop.continual import continual_step
+from eqprop.convolution import Conv, MaxPool
+from eqprop.curves import Gradients, Problem, Updates, trace
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.learning import Continual, Learner, WithOptimizer
 from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied
@@ -24,9 +27,6 @@ from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
 
 FOLDER = Path(os.environ.get("EQPROP_VECTORS_DIR", Path(__file__).parent / "vectors"))
 FILES = sorted(FOLDER.glob("*.npz"))
-UNSUPPORTED = {"conv", "gdu"}
-"""Kinds that the library cannot run yet."""
-
 pytestmark = pytest.mark.usefixtures("x64")
 
 
@@ -49,11 +49,27 @@ class Vectors:
         return tuple(np.atleast_1d(self.arrays["lr"]).tolist())
 
     @property
+    def theorem(self) -> bool:
+        """Whether the file holds curves of Theorem 1 rather than a batch learnt."""
+        return any(key.startswith("grad_s") for key in self.arrays)
+
+    @property
     def batch(self) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(self.arrays["x"]), jnp.asarray(self.arrays["y"])
+        return jnp.asarray(ours(self.arrays["x"])), jnp.asarray(self.arrays["y"])
 
     def connection(self, layer: int) -> Connection:
-        return Dense(jnp.asarray(self.arrays[f"W{layer}"]), jnp.asarray(self.arrays[f"b{layer}"]))
+        weight, bias = (jnp.asarray(self.arrays[f"{name}{layer}"]) for name in "Wb")
+        if weight.ndim == 4:
+            pool = MaxPool(int(self.arrays["pool"]))
+            return Conv(weight.transpose(2, 3, 1, 0), bias, pool=pool)
+        return Dense(weight[self.rows(layer)], bias)
+
+    def rows(self, layer: int) -> np.ndarray:
+        """Where each row of a dense weight stands in the file, whose maps flatten channels
+        first.
+        """
+        pre = self.arrays[f"free_{layer - 1}" if layer > 1 else "x"].shape[1:]
+        return ours(np.arange(np.prod(pre)).reshape(1, *pre)).ravel()
 
     def edge(self, layer: int) -> Edge:
         if f"Wb{layer}" not in self.arrays:
@@ -62,9 +78,9 @@ class Vectors:
         return Untied(layer - 1, layer, self.connection(layer), back)
 
     def network(self) -> Network:
-        shapes = tuple(self.arrays[f"free_{n}"].shape[1:] for n in self.layers)
-        edges = tuple(self.edge(n) for n in self.layers)
-        return Network((self.arrays["x"].shape[1:], *shapes), edges)
+        layers = [self.arrays["x"], *(self.arrays[f"free_{n}"] for n in self.layers)]
+        shapes = tuple(ours(layer).shape[1:] for layer in layers)
+        return Network(shapes, tuple(self.edge(n) for n in self.layers))
 
     def dynamics(self) -> Dynamics:
         rho = activation(self.text("activation"))
@@ -89,17 +105,49 @@ class Vectors:
             return Continual(self.increment(), nudge, self.rates)
         return WithOptimizer(AfterPhase(self.increment(), nudge), self.rates, optax.identity())
 
-    def compare(self, key: str, value: jax.Array) -> None:
+    def compare(self, key: str, value: jax.Array | np.ndarray) -> None:
         np.testing.assert_allclose(value, self.arrays[key], rtol=0, atol=1e-10, err_msg=key)
 
+    def compare_states(self, pattern: str, states: tuple[jax.Array, ...]) -> None:
+        """``pattern`` makes a key of a layer's number, as in ``free_{}``."""
+        for layer, values in zip(self.layers, states, strict=True):
+            self.compare(pattern.format(layer), theirs(values))
+
     def compare_parameters(self, network: Network, pattern: str) -> None:
-        """``pattern`` makes a key of a parameter's name, as in ``{}_new`` or ``d{}``."""
+        """``pattern`` makes a key of a parameter's name, as in ``{}_new`` or ``d{}``.
+
+        Parameters may have a leading axis of time. Those that the file does not hold are passed
+        over.
+        """
         for layer, edge in zip(self.layers, network.edges, strict=True):
             for name, value in parameters(edge, layer).items():
-                self.compare(pattern.format(name), value)
+                if value is not None and pattern.format(name) in self.arrays:
+                    self.compare(pattern.format(name), self.restore(name, layer, value))
+
+    def restore(self, name: str, layer: int, value: jax.Array) -> np.ndarray:
+        """A parameter as the file orders it."""
+        if name.startswith("b"):
+            return np.asarray(value)
+        if self.arrays[f"W{layer}"].ndim == 4:
+            return np.moveaxis(np.asarray(value), (-4, -3, -2, -1), (-2, -1, -3, -4))
+        return np.asarray(value)[..., np.argsort(self.rows(layer)), :]
 
 
-def parameters(edge: Edge, layer: int) -> dict[str, jax.Array]:
+def ours(layer: np.ndarray) -> np.ndarray:
+    """Maps ``(..., channels, height, width)`` of the files with channels last, as the library has
+    them.
+    """
+    return np.moveaxis(layer, -3, -1) if layer.ndim == 4 else layer
+
+
+def theirs(layer: jax.Array) -> np.ndarray:
+    """Maps of the library, ``(..., height, width, channels)``, with the channels where the files
+    have them.
+    """
+    return np.moveaxis(layer, -1, -3) if layer.ndim >= 4 else np.asarray(layer)
+
+
+def parameters(edge: Edge, layer: int) -> dict[str, jax.Array | None]:
     """The parameters of an edge under their names in the files."""
     if isinstance(edge, Untied):
         ahead, back = edge.ahead, {f"Wb{layer}": edge.back.weight}
@@ -112,19 +160,20 @@ def test_the_folder_holds_vectors() -> None:
     assert FILES, f"no .npz in {FOLDER}: set EQPROP_VECTORS_DIR to a folder of reference vectors"
 
 
-@pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def vectors(request: pytest.FixtureRequest) -> Vectors:
-    vectors = Vectors(request.param)
-    if vectors.text("kind") in UNSUPPORTED:
-        pytest.skip(f"kind {vectors.text('kind')} is not supported yet")
-    return vectors
+def is_theorem(path: Path) -> bool:
+    return Vectors(path).theorem
 
 
-def test_states_and_increments_at_every_step(vectors: Vectors) -> None:
+def by_file(files: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", files, ids=lambda path: path.stem)
+
+
+@by_file([path for path in FILES if not is_theorem(path)])
+def test_states_and_increments_at_every_step(path: Path) -> None:
+    vectors = Vectors(path)
     system, network, (x, y) = vectors.system(), vectors.network(), vectors.batch
     free, _ = jax.jit(lambda n: system.free(system.clamp(n, x), x))(network)
-    for layer, states in zip(vectors.layers, free, strict=True):
-        vectors.compare(f"free_{layer}", states)
+    vectors.compare_states("free_{}", free)
 
     eta = jnp.asarray(vectors.rates if vectors.continual else np.zeros(len(vectors.rates)))
     rates = (jnp.asarray(vectors.arrays["beta"]), eta)
@@ -136,16 +185,49 @@ def test_states_and_increments_at_every_step(vectors: Vectors) -> None:
     steps = int(vectors.arrays["K"])
     phase = jax.jit(lambda n: jax.lax.scan(body, (n, free), length=steps))
     _, (nudged, dtheta) = phase(network)
-    for layer, states in zip(vectors.layers, nudged, strict=True):
-        vectors.compare(f"nudged_{layer}", states)
+    vectors.compare_states("nudged_{}", nudged)
     vectors.compare_parameters(jax.tree.map(lambda leaf: leaf.sum(0), dtheta), "d{}")
 
 
-def test_parameters_after_a_batch(vectors: Vectors) -> None:
+@by_file([path for path in FILES if not is_theorem(path)])
+def test_parameters_after_a_batch(path: Path) -> None:
+    vectors = Vectors(path)
     system, network, learner = vectors.system(), vectors.network(), vectors.learner()
     memory = learner.init(network)
     learn = jax.jit(lambda n: learner.learn(system, n, memory, vectors.batch, jax.random.key(0)))
     new, _, free = learn(network)
-    for layer, states in zip(vectors.layers, free.states, strict=True):
-        vectors.compare(f"free_{layer}", states)
+    vectors.compare_states("free_{}", free.states)
     vectors.compare_parameters(new, "{}_new")
+
+
+@by_file([path for path in FILES if is_theorem(path)])
+def test_curves_of_the_theorem(path: Path) -> None:
+    """D and grad at every step; states as batch means, weights for t = 1 ... K-1."""
+    vectors = Vectors(path)
+    system, steps = vectors.system(), int(vectors.arrays["K"])
+    problem = Problem(system, vectors.network(), vectors.batch)
+    eta = jnp.asarray(vectors.rates if vectors.continual else np.zeros(len(vectors.rates)))
+    stencil = OneSided(float(vectors.arrays["beta"])).stencil(jax.random.key(0))
+
+    @jax.jit
+    def curves(problem: Problem):
+        window, _ = unroll(system, problem.network, problem.batch[0], steps)
+        updates = Updates(problem, vectors.increment(), window.last, stencil, eta)
+        return window.last, trace(updates, steps), trace(Gradients(problem, window), steps)
+
+    free, updates, ascents = curves(problem)
+    vectors.compare_states("free_{}", free)
+    gradients = jax.tree.map(jnp.negative, ascents)
+    for name, changes in (("D", updates), ("grad", gradients)):
+        means = tuple(
+            mute(curve.mean(1), len(free) - n) for n, curve in enumerate(changes.states, 1)
+        )
+        vectors.compare_states(name + "_s{}", means)
+        late = jax.tree.map(lambda leaf: leaf[1:], changes.network)
+        vectors.compare_parameters(late, name + "_{}")
+
+
+def mute(curve: jax.Array, steps: int) -> jax.Array:
+    """The files hold zeros where nothing can have arrived yet; so do we, but for the free drift."""
+    assert float(jnp.max(jnp.abs(curve[:steps]), initial=0)) < 1e-6
+    return curve.at[:steps].set(0)
