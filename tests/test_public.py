@@ -10,7 +10,7 @@ import eqprop
 
 @pytest.mark.parametrize("name", eqprop.__all__)
 def test_a_public_name_exists_and_is_documented(name: str) -> None:
-    assert name == "ACTIVATIONS" or name == "RECIPES" or getattr(eqprop, name).__doc__
+    assert name in {"ACTIVATIONS", "RECIPES"} or getattr(eqprop, name).__doc__
 
 
 def test_names_that_are_not_there() -> None:
