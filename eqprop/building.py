@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import optax
 
 from eqprop import learning
+from eqprop.baselines import BPTT, RecurrentBackprop
+from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.errors import EqpropError
 from eqprop.learning import Continual, Learner, Schedule, WithOptimizer
-from eqprop.network import Network, chain
+from eqprop.network import Build, Dense, Network, chain
 from eqprop.nudging import Centered, Nudge, OneSided, RandomSign, SquaredError
 from eqprop.phases import System
 from eqprop.recipes import Recipe
 from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
-from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
+from eqprop.rules import AfterPhase, Equilibrium, Increment, Rule, VectorField
 from eqprop.types import PRNGKeyArray, Shape
 
 
@@ -30,7 +32,7 @@ class Built(NamedTuple):
 
 
 def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
-    """The objects of a recipe for images of a shape ``(height, width)`` and ``batches`` minibatches an epoch.
+    """The objects of a recipe, for images ``(height, width)`` and ``batches`` minibatches an epoch.
 
     Raises ``EqpropError`` for values that cannot be.
     """
@@ -39,15 +41,36 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
     system = System(
         _dynamics(recipe), SquaredError(), _relaxation(recipe), recipe.K, sweeps=recipe.sweeps
     )
-    shapes: tuple[Shape, ...] = ((math.prod(image),), *((n,) for n in recipe.hidden), (classes,))
+    shapes, builds = _layers(recipe, image, classes)
 
     def init(key: PRNGKeyArray) -> Network:
-        network = chain(shapes, key, angle=recipe.angle)
+        network = chain(shapes, key, builds, angle=recipe.angle)
         return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
 
     learner = _learner(recipe, batches)
     learner.init(jax.eval_shape(init, jax.random.key(0)))  # learning rates that don't match
     return Built(system, learner, init)
+
+
+def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Build]]:
+    """The shapes of all layers, and how to make the connection into each but the first."""
+    pool = _pool(recipe)
+    shapes: list[Shape] = [(*image, 1)] if recipe.channels else [(math.prod(image),)]
+    for n in recipe.channels:
+        shapes.append(conv_shape(shapes[-1], n, recipe.kernel, 1, recipe.padding, pool))
+    convolutions = [conv(recipe.kernel, 1, recipe.padding, pool)] * len(recipe.channels)
+    dense = [(n,) for n in (*recipe.hidden, classes)]
+    return [*shapes, *dense], [*convolutions, *[Dense.init] * len(dense)]
+
+
+def _pool(recipe: Recipe) -> Pool:
+    match recipe.pool:
+        case "max":
+            return MaxPool(recipe.window)
+        case "average":
+            return AveragePool(recipe.window)
+        case "none":
+            return NoPool()
 
 
 def _dynamics(recipe: Recipe) -> Dynamics:
@@ -61,7 +84,8 @@ def _relaxation(recipe: Recipe) -> Relaxation:
     return ToTolerance(recipe.T, recipe.tolerance) if recipe.tolerance else FixedSteps(recipe.T)
 
 
-def _nudge(recipe: Recipe) -> Nudge:
+def nudge(recipe: Recipe) -> Nudge:
+    """How a recipe nudges the output."""
     match recipe.nudge:
         case "one-sided":
             return OneSided(recipe.beta)
@@ -71,12 +95,34 @@ def _nudge(recipe: Recipe) -> Nudge:
             return Centered(recipe.beta)
 
 
+def increment(recipe: Recipe) -> Increment:
+    """What the synapses of a recipe add up. Raises ``EqpropError`` where its rule has none."""
+    match recipe.rule:
+        case "ep" | "c-ep":
+            return Equilibrium()
+        case "vf" | "c-vf":
+            return VectorField()
+        case "bptt" | "rbp":
+            raise EqpropError(
+                f"rule {recipe.rule} has no nudged phase: choose ep, c-ep, vf or c-vf"
+            )
+
+
+def _rule(recipe: Recipe) -> Rule:
+    match recipe.rule:
+        case "bptt":
+            return BPTT()
+        case "rbp":
+            return RecurrentBackprop()
+        case _:
+            return AfterPhase(increment(recipe), nudge(recipe))
+
+
 def _learner(recipe: Recipe, batches: int) -> Learner:
-    increment: Increment = Equilibrium() if recipe.rule.endswith("ep") else VectorField()
-    nudge, schedule = _nudge(recipe), _schedule(recipe, batches)
+    schedule = _schedule(recipe, batches)
     if recipe.rule.startswith("c-"):
-        return Continual(increment, nudge, recipe.lr, schedule)
-    return WithOptimizer(AfterPhase(increment, nudge), recipe.lr, _optimizer(recipe), schedule)
+        return Continual(increment(recipe), nudge(recipe), recipe.lr, schedule)
+    return WithOptimizer(_rule(recipe), recipe.lr, _optimizer(recipe), schedule)
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:

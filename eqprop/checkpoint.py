@@ -1,10 +1,10 @@
-"""Checkpoints: the state of a training on disk, exactly; never half-written, never read when damaged.
+"""Checkpoints: the state of a training on disk, exactly; never half-written, nor read when damaged.
 
 A checkpoint is a folder named ``<epochs finished>-<minibatches learnt>`` with the arrays as Orbax
 writes them (plain Zarr: reading unpickles nothing and runs nothing), ``notes.json``, and
-``SHA256SUMS`` over all of that, as ``sha256sum --check`` reads it. It is written under a hidden name,
-flushed, and renamed at the end. So whatever is killed whenever, the checkpoints that are there are
-whole; and what a disk did to one later shows in its sums.
+``SHA256SUMS`` over all of that, as ``sha256sum --check`` reads it. It is written under a hidden
+name, flushed, and renamed at the end. So whatever is killed whenever, the checkpoints that are
+there are whole; and what a disk did to one later shows in its sums.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ def newest(root: Path, like: TrainState) -> Restored | None:
         )
     if damaged:
         raise EqpropError(
-            f"no checkpoint is whole: {'; '.join(damaged)}. Delete {root} to start from the beginning"
+            f"no checkpoint is whole: {'; '.join(damaged)}. Delete {root} to start all over"
         )
     return None
 
@@ -129,8 +129,8 @@ def _read(path: Path, like: TrainState) -> TrainState:
     with _orbax() as checkpointer:
         arrays = path.absolute() / _ARRAYS
         try:
-            found = checkpointer.metadata(arrays).item_metadata.tree
-            _compare(path, found, wanted)
+            metadata = checkpointer.metadata(arrays).item_metadata
+            _compare(path, {} if metadata is None else metadata.tree, wanted)
             as_numpy = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
             read = checkpointer.restore(
                 arrays, args=ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
@@ -157,8 +157,8 @@ def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
         there, here = show(name, found), show(name, wanted)
         if there != here:
             raise EqpropError(
-                f"{path} is a checkpoint of another network: {name} is {there} there, {here} in the "
-                "network of this run's recipe; restore the run.json that belongs to it"
+                f"{path} is a checkpoint of another network: {name} is {there} there, {here} in "
+                "the network of this run's recipe; restore the run.json that belongs to it"
             )
 
 

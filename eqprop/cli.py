@@ -5,6 +5,7 @@ Exit codes: 0, done; 1, failed or stopped; 2, what was typed cannot be done.
 
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train RECIPE [options]", "train a network, from the beginning"),
     "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
     "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),
+    "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
 }
 """Each is the function ``run(args)`` of the module ``eqprop.command_<name>``."""
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, that of the process unless given, and returns its exit code."""
     if argv is None:
         argv = sys.argv[1:]
-        _cache_compilations()
+        _prepare_process()
     debug = "--debug" in argv
     try:
         return _run([arg for arg in argv if arg != "--debug"])
@@ -71,7 +73,7 @@ def _help() -> str:
     lines = [f"  eqprop {usage:{width}}  {about}" for usage, about in COMMANDS.values()]
     return "\n".join(
         [
-            "Equilibrium Propagation: train networks that learn by relaxing, and check what they learn.",
+            "Equilibrium Propagation: networks that learn by relaxing.",
             "",
             *lines,
             "",
@@ -103,11 +105,15 @@ def _code(error: BaseException) -> int:
     return 2 if isinstance(error, UsageError) else 1
 
 
-def _cache_compilations() -> None:
-    """Lets JAX keep what it compiles, so that the next start is quick; the user's own setting wins."""
+def _prepare_process() -> None:
+    """What must not be done where Python is somebody else's: in a notebook, or a test."""
     import pooch
 
-    # By variables, for JAX is not loaded yet, and may not be needed at all.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has a plus-minus sign
+    # JAX keeps what it compiles, so that the next start is quick; the user's own setting wins. By
+    # variables, for JAX is not loaded yet, and may not be needed at all.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pooch.os_cache("eqprop") / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 

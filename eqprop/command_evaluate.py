@@ -19,7 +19,7 @@ class Options:
     """Run directory."""
 
 
-_ABOUT = """Print loss and error of a run's newest checkpoint, on the test set and on the training set."""
+_ABOUT = """Print loss and error of a run's newest checkpoint, on the test and the training set."""
 
 
 def run(args: Sequence[str]) -> None:

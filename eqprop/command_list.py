@@ -16,10 +16,10 @@ def run(args: Sequence[str]) -> None:
     """Prints the recipes with the results published for them."""
     parse(Options, args, "eqprop list", "List the recipes, with the published results.", Options())
     width = max(len(recipe.about) for recipe in RECIPES.values())
-    print(f"{'recipe':8}  {'what':{width}}  {'epochs':>6}  {'test error':>13}  {'train error':>11}")
+    print(f"{'recipe':9}  {'what':{width}}  {'epochs':>6}  {'test error':>13}  {'train error':>11}")
     for name, recipe in RECIPES.items():
         test, train = errors(recipe.published)
-        print(f"{name:8}  {recipe.about:{width}}  {recipe.epochs:6}  {test:>13}  {train:>11}")
+        print(f"{name:9}  {recipe.about:{width}}  {recipe.epochs:6}  {test:>13}  {train:>11}")
     print("\nErrors as reported in arXiv:2005.04169, mean ± std of 5 runs on MNIST.")
     print("Train one: eqprop train RECIPE; its settings: eqprop train RECIPE --help")
 

@@ -21,8 +21,8 @@ class Options:
     """Train up to this many epochs in all, instead of what the recipe says."""
 
 
-_ABOUT = """Go on with a training that was stopped, from its newest checkpoint. The result is the same,
-to the last bit, as that of a training that was not stopped."""
+_ABOUT = """Go on with a training that was stopped, from its newest checkpoint. The result is, to
+the last bit, that of a training that was not stopped."""
 
 
 def run(args: Sequence[str]) -> None:

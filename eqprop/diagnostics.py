@@ -21,7 +21,7 @@ from eqprop.names import parameter_names, state_names
 from eqprop.network import Network
 from eqprop.types import Array, Int
 
-type Picks = tuple[Int[np.ndarray, " samples"], ...]
+type Picks = tuple[Int[Array | np.ndarray, "_"], ...]
 """For each parameter tensor, in the order of a network's leaves, places in the flat tensor."""
 
 
@@ -91,54 +91,12 @@ class Sums(NamedTuple):
     difference2: Changes
 
 
-class Measures(NamedTuple):
-    """What the sums say about some tensors; all scalars."""
-
-    heard: Array
-    relmse: Array
-    sensitivity: Array
-    p_norm: Array
-    q_norm: Array
-    cosine: Array
-    angle: Array
-
-
 class Scanned(NamedTuple):
-    """What one scan over two sources finds."""
+    """What one scan over two sources finds: sums, and curves over t of both."""
 
-    tensors: list[Measures]
-    together: Measures
+    sums: Sums
     states: tuple[StateCurves, StateCurves]
     synapses: tuple[list[Array], list[Array]]
-
-
-def _dot(a: list[Array], b: list[Array]) -> Array:
-    return jnp.sum(jnp.stack([jnp.sum(u * v) for u, v in zip(a, b, strict=True)]))
-
-
-def _measure(steps: int, tensors: list[tuple[Array, ...]]) -> Measures:
-    """The measures of some tensors together, each given by its five sums."""
-    zero = jnp.zeros(())
-    heard, relative, sensitivity = zero, zero, zero
-    for _, _, p2, q2, difference2 in tensors:
-        size = jnp.maximum(p2, q2)
-        moves = size > 0
-        safe = jnp.where(moves, size, 1)
-        heard += jnp.sum(moves)
-        relative += jnp.sum(jnp.where(moves, jnp.sqrt(difference2 / safe), 0))
-        sensitivity += jnp.sum(jnp.where(moves, jnp.sqrt(steps / safe), 0))
-    some = jnp.maximum(heard, 1)
-
-    p, q = ([row[side] for row in tensors] for side in (0, 1))
-    p_norm, q_norm = jnp.sqrt(_dot(p, p)), jnp.sqrt(_dot(q, q))
-    a = [leaf / jnp.where(p_norm > 0, p_norm, 1) for leaf in p]
-    b = [leaf / jnp.where(q_norm > 0, q_norm, 1) for leaf in q]
-    # arccos of a cosine near 1 would lose half the digits; Kahan's form of the angle keeps them.
-    less, more = (jax.tree.map(operation, a, b) for operation in (jnp.subtract, jnp.add))
-    angle = 2 * jnp.arctan2(jnp.sqrt(_dot(less, less)), jnp.sqrt(_dot(more, more)))
-    return Measures(
-        heard, relative / some, sensitivity / some, p_norm, q_norm, _dot(a, b), jnp.degrees(angle)
-    )
 
 
 @eqx.filter_jit
@@ -173,11 +131,45 @@ def _scan(p: Source, q: Source, steps: int, picks: Picks) -> Scanned:
     start = p.start(), q.start()
     shapes = jax.eval_shape(lambda carry: p.step(carry)[1], start[0])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (_, _, sums), (states, synapses) = lax.scan(body, (*start, Sums(*[zeros] * 5)), length=steps)
+    (_, _, sums), curves = lax.scan(body, (*start, Sums(*[zeros] * 5)), length=steps)
+    return Scanned(sums, *curves)
 
-    rows = list(zip(*(jax.tree.leaves(total) for total in sums), strict=True))
-    together = _measure(steps, rows[len(states[0]) :])
-    return Scanned([_measure(steps, [row]) for row in rows], together, states, synapses)
+
+def _agreement(name: str, steps: int, tensors: Sequence[Sequence[np.ndarray]]) -> Agreement:
+    """The agreement in some tensors taken together, each given by its five sums.
+
+    Raises ``EqpropError`` where they are not finite.
+    """
+    p, q, p2, q2, difference2 = (np.concatenate([np.ravel(t) for t in row]) for row in tensors)
+    if not all(np.isfinite(total).all() for total in (p2, q2, difference2)):
+        raise EqpropError(
+            f"the curves of {name} are not finite within {steps} steps: the nudged phase or the "
+            "gradient diverges; lower |beta|, eta or K"
+        )
+    size = np.maximum(p2, q2)
+    moves = size > 0
+    relative = np.sqrt(difference2[moves] / size[moves])
+    sensitivity = np.sqrt(steps / size[moves])
+
+    norms = float(np.linalg.norm(p)), float(np.linalg.norm(q))
+    cosine = angle = None
+    if min(norms) > 0:
+        a, b = p / norms[0], q / norms[1]
+        cosine = float(np.clip(a @ b, -1, 1))
+        # arccos of a cosine near 1 would lose half the digits; Kahan's form keeps them.
+        less, more = np.linalg.norm(a - b), np.linalg.norm(a + b)
+        angle = float(np.degrees(2 * np.arctan2(less, more)))
+    return Agreement(
+        name=name,
+        size=p.size,
+        silent=int(p.size - moves.sum()),
+        relmse=float(relative.mean()) if moves.any() else None,
+        sensitivity=float(sensitivity.mean()) if moves.any() else 0.0,
+        cosine=cosine,
+        angle=angle,
+        update_norm=norms[0],
+        reference_norm=norms[1],
+    )
 
 
 def pick_synapses(relevance: Network, samples: int, seed: int) -> Picks:
@@ -201,42 +193,24 @@ def compare(update: Source, reference: Source, steps: int, picks: Picks) -> Comp
     """
     network = update.problem.network
     found = jax.device_get(_scan(update, reference, steps, picks))
-    leaves, parameters = jax.tree.leaves(network), parameter_names(network)
-    names = state_names(network) + parameters
-    sizes = [curve[0].size for curve in found.states[0]] + [leaf.size for leaf in leaves]
+    sums = [jax.tree.leaves(total) for total in found.sums]
+    parameters = parameter_names(network)
+    states = state_names(network)
+    names = states + parameters
 
-    def agreement(name: str, size: int, measures: Measures) -> Agreement:
-        if not np.all(np.isfinite(measures)):
-            raise EqpropError(
-                f"the curves of {name} are not finite within {steps} steps: the nudged phase or "
-                "the gradient diverges; lower |beta|, eta or K"
-            )
-        heard = int(measures.heard)
-        directed = bool(measures.p_norm > 0 and measures.q_norm > 0)
-        return Agreement(
-            name=name,
-            size=size,
-            silent=size - heard,
-            relmse=float(measures.relmse) if heard else None,
-            sensitivity=float(measures.sensitivity),
-            cosine=float(np.clip(measures.cosine, -1, 1)) if directed else None,
-            angle=float(measures.angle) if directed else None,
-            update_norm=float(measures.p_norm),
-            reference_norm=float(measures.q_norm),
-        )
+    def agreement(name: str, which: slice) -> Agreement:
+        return _agreement(name, steps, [total[which] for total in sums])
 
     def curves(side: int) -> dict[str, np.ndarray]:
         return dict(zip(names, [*found.states[side], *found.synapses[side]], strict=True))
 
-    tensors = [agreement(*row) for row in zip(names, sizes, found.tensors, strict=True)]
-    total = sum(leaf.size for leaf in leaves)
     places = {
         name: np.stack(np.unravel_index(at, leaf.shape), axis=-1)
-        for name, leaf, at in zip(parameters, leaves, picks, strict=True)
+        for name, leaf, at in zip(parameters, jax.tree.leaves(network), picks, strict=True)
     }
     return Comparison(
-        tuple(tensors),
-        agreement("all parameters", total, found.together),
+        tuple(agreement(name, slice(n, n + 1)) for n, name in enumerate(names)),
+        agreement("all parameters", slice(len(states), None)),
         curves(0),
         curves(1),
         places,

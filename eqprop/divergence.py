@@ -16,7 +16,7 @@ LIMIT = 1e8
 
 
 class Divergence(NamedTuple):
-    """The first minibatch, counted from 0, that ends in numbers beyond the limit, and where they are."""
+    """The first minibatch, from 0 on, that ends in numbers beyond the limit, and where they are."""
 
     batch: int
     where: str
@@ -39,7 +39,7 @@ def find(
     good: TrainState,
     stop: int,
 ) -> Divergence:
-    """Where a training goes wrong that is whole in state ``good`` and no longer at minibatch ``stop``."""
+    """Where a training goes wrong that is whole in state ``good`` but not at minibatch ``stop``."""
     start = int(good.batch)
     while stop - start > 1:
         middle = (start + stop) // 2

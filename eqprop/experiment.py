@@ -102,8 +102,8 @@ def restore(job: Job, run: Run, seed: int) -> tuple[Start, tuple[str, ...]]:
     epochs = int(found.state.epoch) if found else 0
     if found and (rows := run.truncate(epochs)) < epochs:
         raise EqpropError(
-            f"the metrics in {run.folder} end at epoch {rows}, but {found.path} stands at {epochs}: "
-            "restore metrics.jsonl, or delete that checkpoint"
+            f"the metrics in {run.folder} end at epoch {rows}, but {found.path} is of epoch "
+            f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
         )
     if found is None:
         run.truncate(0)

@@ -14,12 +14,14 @@ from eqprop import data
 from eqprop.data import Dataset
 from eqprop.errors import EqpropError
 from eqprop.experiment import Job, Score, evaluate, load, prepare, restore
+from eqprop.network import Network
 from eqprop.plots import training_curves
 from eqprop.progress import Display
 from eqprop.recipes import RECIPES, Recipe, changes
 from eqprop.records import DataUsed, Made, Record, made
 from eqprop.runs import Run, is_run, read_metrics, read_record
 from eqprop.session import Session
+from eqprop.training import Examples, compiler_options
 from eqprop.usage import typed
 
 
@@ -32,7 +34,7 @@ def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str
             dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
         _introduce(dataset, recipe, display)
         with typed():
-            job = prepare(recipe, dataset)
+            job = _prepare(recipe, dataset)
             run = Run.create(out, Record(recipe, tuple(seeds), _used(dataset), made(command)))
         with run:
             _train_seeds(job, run, run.record.started, display)
@@ -69,16 +71,23 @@ def evaluate_run(folder: Path) -> None:
             if found is None:
                 raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
             _tell_damage(found.damaged, display)
-            with display.doing("evaluating"):
-                network = found.state.network
-                scores = [evaluate(job, network, part) for part in (job.test, job.train)]
+            network = found.state.network
+            scores = [_evaluate(job, network, part, display) for part in (job.test, job.train)]
             done = f"{int(found.state.epoch)} epochs"
             if within := int(found.state.batch):
                 done += f" and {within} minibatches"
             test, training = map(_show, scores)
-            display.say(
-                f"{place}, seed {seed}, after {done}: test {test}; training {training}"
-            )
+            display.say(f"{place}, seed {seed}, after {done}: test {test}; training {training}")
+
+
+def _evaluate(job: Job, network: Network, examples: Examples, display: Display) -> Score | None:
+    with display.doing("evaluating") as tell:
+
+        def go_on(done: int) -> bool:
+            tell(f"{done}/{len(examples.labels)}")
+            return True
+
+        return evaluate(job, network, examples, go_on)
 
 
 def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
@@ -135,6 +144,13 @@ def _prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
             f"the data set {record.data.name} is not the one that the run was trained on "
             f"({record.data.source}): put that back"
         )
+    return _prepare(recipe, dataset)
+
+
+def _prepare(recipe: Recipe, dataset: Dataset) -> Job:
+    if compiler_options():
+        # XLA fails to serialize programs with oneDNN's calls (jaxlib 0.12: bad_alloc): keep none.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
     return prepare(recipe, dataset)
 
 
@@ -156,13 +172,11 @@ def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
 def _compare(record: Record, now: Made, display: Display) -> None:
     """Tells what keeps a resumed run from being the same to the last bit."""
     before = (record.started, *record.resumed)[-1]
-    for name in ("eqprop", "jax", "jaxlib"):
-        old, new = before.versions.get(name), now.versions.get(name)
+    pairs = {n: (before.versions.get(n), now.versions.get(n)) for n in ("eqprop", "jax", "jaxlib")}
+    pairs["the device"] = before.device.get("kind"), now.device.get("kind")
+    for name, (old, new) in pairs.items():
         if old != new:
-            display.say(f"note: {name} was {old} and is {new}: the last bits may come out different")
-    old, new = before.device.get("kind"), now.device.get("kind")
-    if old != new:
-        display.say(f"note: the device was {old} and is {new}: the last bits may come out different")
+            display.say(f"note: {name} was {old} and is {new}: the last bits may differ")
 
 
 def _tell_damage(damaged: Sequence[str], display: Display) -> None:
@@ -205,8 +219,7 @@ def _published(recipe: Recipe, base: Recipe) -> str:
         f"published, as reported: test error {published.test:.2f} ± {published.std:.2f} %{train} "
         f"({base.epochs} epochs, {published.seeds} runs)"
     )
-    different = changes(recipe, base)
-    if different:
-        list_ = ", ".join(f"{name} {ours}, not {theirs}" for name, (ours, theirs) in different.items())
-        line += f"; this run has {list_}"
+    if different := changes(recipe, base):
+        pairs = (f"{name} {ours}, not {theirs}" for name, (ours, theirs) in different.items())
+        line += f"; this run has {', '.join(pairs)}"
     return line

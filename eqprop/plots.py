@@ -7,7 +7,7 @@ from eqprop.runs import read_metrics
 
 
 def training_curves(folders: Sequence[Path], out: Path, title: str) -> Path:
-    """Training and test error over the epochs of one or more run directories, as an image in ``out``."""
+    """Training and test error over the epochs of some run directories, as an image ``out``."""
     # Without pyplot: no display is looked for, and no figure outlives this call.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

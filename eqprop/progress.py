@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self, final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -44,23 +44,25 @@ class Display:
         self.console.print(line, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Shows that something takes its time."""
+    def doing(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Shows, on a terminal, what takes its time; what it yields tells how far that is."""
         if not self.console.is_terminal:
-            yield
+            yield lambda _: None
             return
-        with self.console.status(f"{what} ..."):
-            yield
+        with self.console.status(f"{what} ...") as status:
+            yield lambda progress: status.update(f"{what} ... {progress}")
 
     @contextlib.contextmanager
-    def training(self, epochs: int) -> Iterator[Self]:
+    def training(self, epochs: int) -> Iterator["Display"]:
         """Shows a training of so many epochs; ``now`` and ``epoch`` feed it."""
         self._epochs, self._test_error = epochs, None
         if not self.console.is_terminal:
             yield self
             return
         # Refreshed by the training itself: a thread of its own would take time from it.
-        with Live(console=self.console, auto_refresh=False, transient=True) as self._live:
+        live = Live(console=self.console, auto_refresh=False, transient=True)
+        with live:
+            self._live = live
             try:
                 yield self
             finally:

@@ -35,8 +35,18 @@ class Recipe:
     """What the recipe is, in a line."""
     dataset: Literal["mnist", "fashion-mnist", "digits"] = "mnist"
     """Data set."""
+    channels: tuple[int, ...] = ()
+    """Channels of the convolutional layers, from the input side; none for a net of dense layers."""
+    kernel: int = 5
+    """Rows and columns of the kernels."""
+    padding: int = 0
+    """Zeros around each convolution's input."""
+    pool: Literal["max", "average", "none"] = "max"
+    """Pooling after each convolution."""
+    window: int = 2
+    """Rows and columns of a pooling window."""
     hidden: tuple[int, ...] = (512,)
-    """Sizes of the hidden layers, from the input side to the output."""
+    """Sizes of the hidden dense layers, from the input side to the output."""
     setting: Literal["prototypical", "energy"] = "prototypical"
     """Discrete time (prototypical), or real time on an energy."""
     activation: str = "sigm"
@@ -45,8 +55,10 @@ class Recipe:
     """Time step of the energy-based setting; no effect in the prototypical one."""
     clip: bool = True
     """Keep states in [0, 1] in the energy-based setting."""
-    rule: Literal["ep", "c-ep", "vf", "c-vf"] = "ep"
-    """Learning rule: ep, vf; or continually, c-ep, c-vf."""
+    rule: Literal["ep", "c-ep", "vf", "c-vf", "bptt", "rbp"] = "ep"
+    """Learning rule: ep, vf; or continually, c-ep, c-vf. As baselines backpropagation through the
+    last K free steps, bptt, and recurrent backpropagation, rbp: they nudge nothing.
+    """
     angle: float | None = None
     """Initial angle in degrees between forward and feedback weights; None ties them."""
     nudge: Literal["one-sided", "random-sign", "centered"] = "one-sided"
@@ -223,6 +235,61 @@ RECIPES: dict[str, Recipe] = {
             beta=0.35,
             epochs=150,
             published=Published(2.97, 0.19, 1.58),
+        ),
+        Recipe(
+            name="ep-conv",
+            about="EP, two convolutional layers, discrete time",
+            channels=(32, 64),
+            hidden=(),
+            activation="hardsigm",
+            lr=(0.15, 0.035, 0.015),
+            T=200,
+            K=10,
+            beta=0.4,
+            epochs=40,
+            published=Published(1.02, 0.04, 0.54),
+        ),
+        # The published learning rates of BPTT are not known here: these are those of EP.
+        Recipe(
+            name="bptt-1h",
+            about="BPTT with the settings of ep-1h",
+            rule="bptt",
+            published=Published(2.00, 0.12),
+        ),
+        Recipe(
+            name="bptt-2h",
+            about="BPTT with the settings of ep-2h",
+            hidden=_TWO,
+            rule="bptt",
+            lr=(0.2, 0.05, 0.005),
+            T=100,
+            K=20,
+            epochs=50,
+            published=Published(2.09, 0.12),
+        ),
+        Recipe(
+            name="bptt-3h",
+            about="BPTT with the settings of ep-3h",
+            hidden=_THREE,
+            rule="bptt",
+            lr=(0.2, 0.05, 0.01, 0.002),
+            T=180,
+            K=20,
+            epochs=100,
+            published=Published(2.30, 0.17),
+        ),
+        Recipe(
+            name="bptt-conv",
+            about="BPTT with the settings of ep-conv",
+            channels=(32, 64),
+            hidden=(),
+            activation="hardsigm",
+            rule="bptt",
+            lr=(0.15, 0.035, 0.015),
+            T=200,
+            K=10,
+            epochs=40,
+            published=Published(0.88, 0.06),
         ),
     )
 }

@@ -17,6 +17,7 @@ from eqprop.recipes import Recipe
 FORMAT = 1
 """Version of the layout of ``run.json``."""
 
+_MISFIT = object()
 _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -124,22 +125,21 @@ def _commit(folder: Path) -> dict[str, Any] | None:
 def _fit(kind: Any, value: Any, name: str) -> Any:
     """The value as that type: lists as tuples, objects as dataclasses; nothing is guessed."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    result = _MISFIT
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return _fit_fields(kind, value, name)
-    if origin is types.UnionType and type(None) in arguments:
+        result = _fit_fields(kind, value, name)
+    elif origin is types.UnionType and type(None) in arguments:
         (other,) = (argument for argument in arguments if argument is not type(None))
-        return None if value is None else _fit(other, value, name)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_fit(arguments[0], item, name) for item in value)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is dict and isinstance(value, dict):
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is type(value):
-        return value
-    raise ValueError(f"{name} is {value!r}")
+        result = None if value is None else _fit(other, value, name)
+    elif origin is tuple and isinstance(value, list):
+        result = tuple(_fit(arguments[0], item, name) for item in value)
+    elif kind is float and type(value) is int:
+        result = float(value)
+    elif (origin is Literal and value in arguments) or type(value) in (kind, origin):
+        result = value
+    if result is _MISFIT:
+        raise ValueError(f"{name} is {value!r}")
+    return result
 
 
 def _fit_fields(kind: Any, value: Mapping[str, Any], name: str) -> Any:

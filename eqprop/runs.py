@@ -15,25 +15,26 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 from eqprop import records
 from eqprop.errors import EqpropError
 from eqprop.records import Record
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
+_PARTIAL = f".{_RECORD}.partial"
 
 
 @final
 class Run:
-    """A run directory, held by this process until it is closed. Made by ``create`` or ``resume``."""
+    """A run directory, held by this process until it is closed; from ``create`` or ``resume``."""
 
     def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper) -> None:
         self.folder, self.record, self._lock = folder, record, lock
         self._events: Any = None
 
     @classmethod
-    def create(cls, folder: Path, record: Record) -> Self:
+    def create(cls, folder: Path, record: Record) -> "Run":
         """A new run, in a folder that is empty or not there yet.
 
         Raises:
@@ -51,7 +52,7 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: Path) -> Self:
+    def resume(cls, folder: Path) -> "Run":
         """The run in a folder, to go on with it.
 
         Raises:
@@ -64,7 +65,7 @@ class Run:
             raise _unwritable(folder, error) from error
         return cls(folder, read_record(folder), lock)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,10 +119,12 @@ class Run:
 def check_new(folder: Path) -> None:
     """Raises ``EqpropError`` unless the folder is empty or not there."""
     if folder.is_dir():
-        if any(path.name != _LOCK for path in folder.iterdir()):
+        # The two are what a crash leaves of a run that had not begun.
+        if any(path.name not in (_LOCK, _PARTIAL) for path in folder.iterdir()):
             go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
             raise EqpropError(
-                f"the run directory {folder} exists and is not empty: give another with --out{go_on}"
+                f"the run directory {folder} exists, and is not empty: give another with "
+                f"--out{go_on}"
             )
     elif folder.exists():
         raise EqpropError(f"{folder} is a file, so no run directory: give another with --out")
@@ -141,7 +144,8 @@ def read_record(folder: Path) -> Record:
     path = folder / _RECORD
     if not path.is_file():
         raise EqpropError(
-            f"{folder} is no run directory, for it has no {_RECORD}: name one that `eqprop train` made"
+            f"{folder} is no run directory, for it has no {_RECORD}: name one that "
+            "`eqprop train` made"
         )
     try:
         return records.from_json(json.loads(path.read_text()))
@@ -188,7 +192,7 @@ def _scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 
 
 def _hold(folder: Path) -> io.TextIOWrapper:
-    """Locks a run directory for this process; the system unlocks it when the process ends or dies."""
+    """Locks a run directory for this process; the system unlocks it when the process ends."""
     lock = (folder / _LOCK).open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,8 +201,8 @@ def _hold(folder: Path) -> io.TextIOWrapper:
         holder = lock.read().strip() or "unknown"
         lock.close()
         raise EqpropError(
-            f"another eqprop process (number {holder}) is on the run directory {folder}: wait for it, "
-            "or stop it"
+            f"another eqprop process (number {holder}) is on the run directory {folder}: wait for "
+            "it, or stop it"
         ) from error
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")

@@ -1,14 +1,14 @@
 """A training session: learning with a run directory, a display, and what may happen on the way.
 
-An epoch is learnt in stretches of about half a second, between which numbers are shown, faults found,
-signals heard and checkpoints written. Where it is cut has no effect on what is learnt.
+An epoch is learnt in stretches of about half a second, between which numbers are shown, faults
+found, signals heard and checkpoints written. Where it is cut has no effect on what is learnt.
 """
 
 import math
 import signal
 import threading
 from types import FrameType
-from typing import Any, NoReturn, Self, final
+from typing import Any, NoReturn, final
 
 import jax
 
@@ -31,7 +31,7 @@ class Stopped(EqpropError):
 
 @final
 class Session:
-    """Trains one seed of a job in a run directory; ``top`` is the directory to resume, as for messages."""
+    """Trains one seed of a job in a run directory; ``top`` is the one that is to be resumed."""
 
     def __init__(self, job: Job, run: Run, display: Display, top: str) -> None:
         self._job, self._run, self._display, self._top = job, run, display, top
@@ -42,7 +42,7 @@ class Session:
         self._epochs = 0
 
     def train(self, start: Start, epochs: int) -> TrainState:
-        """Trains until so many epochs are finished, and returns the final state, a checkpoint of it made.
+        """Trains until so many epochs are finished; returns the final state, saved.
 
         Raises:
             Stopped: SIGINT or SIGTERM came, and a checkpoint was made.
@@ -87,10 +87,10 @@ class Session:
             state = job.trainer.advance(state, job.train, order, stop)
             if not whole(state):
                 self._diverge(order, good, stop)
-            took = watch.seconds
-            self._pace = took / (stop - batch)
-            # Not by too much at once: a stretch of one tells little.
-            self._length = max(1, min(4 * self._length, round(_STRETCH / self._pace)))
+            took, learnt = watch.seconds, stop - batch
+            if learnt > 1:  # a single minibatch may be the first, which takes longer
+                self._pace = took / learnt
+            self._length = max(1, min(4 * self._length, round(_STRETCH * learnt / took)))
             seconds, batch = seconds + took, stop
             self._show(state)
             if signals.heard:
@@ -161,8 +161,8 @@ class Session:
 
     def _stop(self, state: TrainState, signals: "_Signals") -> NoReturn:
         raise Stopped(
-            f"stopped by {signals.heard} in epoch {int(state.epoch) + 1}, with {int(state.batch)} of "
-            f"{self._job.batches} minibatches learnt; to go on: eqprop resume {self._top}"
+            f"stopped by {signals.heard} in epoch {int(state.epoch) + 1}, with {int(state.batch)} "
+            f"of {self._job.batches} minibatches learnt; to go on: eqprop resume {self._top}"
         )
 
     def _diverge(self, order: Int[Array, "batches B"], good: TrainState, stop: int) -> NoReturn:
@@ -180,11 +180,11 @@ class Session:
 
 @final
 class _Signals:
-    """Hears SIGINT and SIGTERM and leaves them to the training; at a second one, it ends at once."""
+    """Hears SIGINT and SIGTERM for the training to heed; a second one ends it at once."""
 
     heard: str | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "_Signals":
         self._before = {}
         # Elsewhere than in the main thread Python lets nobody listen.
         if threading.current_thread() is threading.main_thread():

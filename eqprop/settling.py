@@ -110,7 +110,7 @@ def _check_finite(residuals: np.ndarray, steps: int) -> None:
 def examine(problem: Problem, window: Window, tolerance: float) -> Settling:
     """How the free phase that ended with ``window`` has settled.
 
-    Where it has not, it is followed for as many steps again (at least 200). Raises
+    Where it has not, it is followed for three times as many steps again (at least 1000). Raises
     ``EqpropError``, naming layer and residual, when the states stop being finite, grow, or go
     round without settling.
     """
@@ -122,7 +122,7 @@ def examine(problem: Problem, window: Window, tolerance: float) -> Settling:
     if residuals.max() <= tolerance:
         return Settling(steps, tolerance, residuals, rate, steps)
 
-    extra = max(steps, 200)
+    extra = max(3 * steps, 1000)
     further = jax.device_get(_go_on(problem, window.last, (extra, tolerance), length))
     _check_finite(further.residuals, steps + int(further.steps) + length)
     now = further.residuals.max(axis=0)
@@ -140,9 +140,10 @@ def examine(problem: Problem, window: Window, tolerance: float) -> Settling:
             "weights, or use another activation"
         )
     if now[layer] <= tolerance:
-        return Settling(steps, tolerance, residuals, rate, steps + int(further.steps) + length)
-    rate = _fall(residuals.max(), now[layer], extra)
-    more = math.log(tolerance / now[layer]) / math.log(rate) if 0 < rate < 1 else None
+        # The last K steps begin with the first one within the tolerance.
+        return Settling(steps, tolerance, residuals, rate, steps + int(further.steps) + length - 1)
+    late = _fall(further.residuals[0].max(), further.residuals[-1].max(), length - 1)
+    more = math.log(tolerance / now[layer]) / math.log(late) if 0 < late < 1 else None
     needed = None if more is None else steps + extra + length + math.ceil(more)
     return Settling(steps, tolerance, residuals, rate, needed)
 

@@ -160,8 +160,7 @@ class Trainer:
 
     def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
         x, y = fetch(examples, rows, state.network)
-        key = jax.random.fold_in(jax.random.key(state.seed), 1)
-        key = jax.random.fold_in(jax.random.fold_in(key, state.epoch), state.batch)
+        key = minibatch_key(state.seed, state.epoch, state.batch)
         network, memory, (free, settled) = self.learner.learn(
             self.system, state.network, state.memory, (x, y), key
         )
@@ -196,6 +195,14 @@ class Trainer:
 def _order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int) -> Int[Array, " n"]:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), epoch)
     return jax.random.permutation(key, n).astype(jnp.int32)
+
+
+def minibatch_key(
+    seed: Int[Array, ""], epoch: Int[Array, ""], batch: Int[Array, ""]
+) -> PRNGKeyArray:
+    """What a minibatch draws its random numbers from, those of a random-sign nudge."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return jax.random.fold_in(jax.random.fold_in(key, epoch), batch)
 
 
 def _score(system: System, output: Layer, y: Targets) -> tuple[Float[Array, " B"], Array]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -26,7 +27,9 @@ def typed() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def parse[T](kind: type[T], args: Sequence[str], prog: str, about: str, default: T | None = None) -> T:
+def parse[T](
+    kind: type[T], args: Sequence[str], prog: str, about: str, default: T | None = None
+) -> T:
     """The dataclass filled in from options, whose help its docstrings are.
 
     A boolean ``x`` is ``--x`` or ``--no-x``, or ``--x true`` or ``--x false``.
@@ -82,7 +85,7 @@ def _options(kind: Any) -> Iterator[tuple[str, Any]]:
 def _flags(args: Sequence[str], kinds: dict[str, Any]) -> list[str]:
     """``--x true`` as the flag ``--x``, ``--x false`` as ``--no-x``, where x is boolean."""
     flags: list[str] = []
-    for arg in (part for arg in args for part in _split(arg, kinds)):
+    for arg in itertools.chain.from_iterable(_split(arg, kinds) for arg in args):
         if flags and kinds.get(flags[-1]) is bool and arg.lower() in {"true", "false"}:
             if arg.lower() == "false":
                 flags[-1] = "--no-" + flags[-1].removeprefix("--")
@@ -98,7 +101,13 @@ def _split(arg: str, kinds: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _unbox(text: str) -> str:
-    """What a box of tyro's says down to its first rule, in one line."""
+    """What a box of tyro's says between its title and the next rule, in one line."""
     lines = [line.strip("│|╭╮╰╯ ") for line in text.strip().splitlines()[1:]]
-    rule = next((n for n, line in enumerate(lines) if set(line) <= {"─", "-"}), len(lines))
-    return " ".join(lines[:rule]).removesuffix(".") or "that cannot be understood"
+    # Where the terminal has no UTF-8 there is a rule below the title, and no frame.
+    words = itertools.dropwhile(_is_rule, lines)
+    message = " ".join(itertools.takewhile(lambda line: not _is_rule(line), words))
+    return message.removesuffix(".") or "that cannot be understood"
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= {"─", "-"}

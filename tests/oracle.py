@@ -1,18 +1,10 @@
-"""An eager NumPy transcription of the equations that `eqprop` implements (docs: THEORY).
+"""The oracle of the tests: every equation that `eqprop` implements, transcribed in NumPy.
 
-It is the judge of the JAX library (float64, to 1e-12) and the eager baseline of its benchmarks, so
-it imports nothing of the library and is written to be obviously right: Python loops over time
-steps and connections, the input product repeated and, in continual rules, every weight rewritten
-at every step. Matrix products take the whole batch. Arrays keep the dtype of the inputs.
-
-Conventions
------------
-- A state is a list `s = [s0, s1, ..., sN]` with `s[0] = x`, so `s[l]` is layer l, shape (B, n_l).
-- An edge is `(pre, post)` with `W` of shape (n_pre, n_post): it sends `r_pre W + b` to post and,
-  unless pre is the input, `r_post W^T` (tied) or `r_post Wb^T` (untied) back to pre.
-- Parameters, updates and gradients are `Params(W, b, Wb)`: lists with one entry per edge, None
-  where the edge has no such array. Learning rates `eta` are one float per edge, for all three.
-- Loss per example `l = 1/2 |y - sN|^2`, `L` its mean over the batch.
+The training program for dense nets is `eqprop/eager.py`, re-exported here. What only tests need
+stands below: Phi and the energy, BPTT by hand, the measures of Theorem 1, convolutional nets. It is
+the judge of the JAX library (float64, to 1e-12), so it uses nothing else of it and is written to be
+obviously right. Conventions are those of `eqprop/eager.py`; beyond them, the loss per example is
+`l = 1/2 |y - sN|^2`, and `L` its mean over the batch.
 """
 
 from collections.abc import Callable
@@ -21,125 +13,77 @@ from typing import NamedTuple
 
 import numpy as np
 
-# --------------------------------------------------------------------------------- activations
+from eqprop import eager
+from eqprop.eager import (
+    RULES,
+    Dynamics,
+    Net,
+    Params,
+    Phase,
+    add_scaled,
+    chain,
+    combine,
+    d_hardsigm,
+    d_sigm,
+    d_tanh,
+    drives,
+    ep_increment,
+    free_phase,
+    hardsigm,
+    make_net,
+    nudged_phase,
+    rates,
+    require_tied,
+    require_untied,
+    sigm,
+    statistic,
+    step,
+    total,
+    vf_increment,
+    zero_state,
+)
+
+__all__ = [  # of eqprop.eager, beside what is defined here
+    "RULES",
+    "Dynamics",
+    "Net",
+    "Params",
+    "Phase",
+    "add_scaled",
+    "chain",
+    "combine",
+    "d_hardsigm",
+    "d_sigm",
+    "d_tanh",
+    "drives",
+    "ep_increment",
+    "free_phase",
+    "hardsigm",
+    "make_net",
+    "nudged_phase",
+    "rates",
+    "require_tied",
+    "require_untied",
+    "sigm",
+    "statistic",
+    "step",
+    "total",
+    "vf_increment",
+    "zero_state",
+]
 
 
-class Activation(NamedTuple):
-    """A function `f` of an array with its first and second derivatives."""
-
-    f: Callable[[np.ndarray], np.ndarray]
-    df: Callable[[np.ndarray], np.ndarray]
-    ddf: Callable[[np.ndarray], np.ndarray]
+# ------------------------------------------------------------------------ dense nets and updates
 
 
-def sigm(v):
-    """sigm(v) = 1 / (1 + exp(-4 (v - 1/2)))."""
-    return 1 / (1 + np.exp(-4 * (v - 0.5)))
+def learn(rule, net, dyn, s, y, K, beta, eta):
+    """`eager.learn`, its numbers one by one."""
+    return eager.learn(rule, net, dyn, s, y, eager.Numbers(0, K, beta, eta))
 
 
-def d_sigm(v):
-    """sigm' = 4 sigm (1 - sigm)."""
-    return 4 * sigm(v) * (1 - sigm(v))
-
-
-def dd_sigm(v):
-    """sigm'' = 16 sigm (1 - sigm) (1 - 2 sigm)."""
-    return 16 * sigm(v) * (1 - sigm(v)) * (1 - 2 * sigm(v))
-
-
-def hardsigm(v):
-    """hardsigm(v) = clip(v, 0, 1)."""
-    return np.clip(v, 0, 1)
-
-
-def d_hardsigm(v):
-    """1 on the CLOSED interval [0, 1], else 0: a state that starts at 0 must be free to leave."""
-    return ((v >= 0) & (v <= 1)).astype(v.dtype)
-
-
-def dd_hardsigm(v):
-    """Zero (almost everywhere)."""
-    return np.zeros_like(v)
-
-
-def d_tanh(v):
-    """tanh' = 1 - tanh^2."""
-    return 1 - np.tanh(v) ** 2
-
-
-def dd_tanh(v):
-    """tanh'' = -2 tanh (1 - tanh^2)."""
-    return -2 * np.tanh(v) * (1 - np.tanh(v) ** 2)
-
-
-ACTIVATIONS = {
-    "sigm": Activation(sigm, d_sigm, dd_sigm),
-    "hardsigm": Activation(hardsigm, d_hardsigm, dd_hardsigm),
-    "tanh": Activation(np.tanh, d_tanh, dd_tanh),
-}
-
-
-# ------------------------------------------------------------------------ networks and settings
-
-
-class Params(NamedTuple):
-    """One entry per edge: `W` (n_pre, n_post), `b` (n_post,) or None, `Wb` like `W` or None."""
-
-    W: list
-    b: list
-    Wb: list
-
-
-class Net(NamedTuple):
-    """A graph of dense connections; `sizes[0]` is the input, `sizes[-1]` the output."""
-
-    sizes: list
-    edges: list
-    params: Params
-
-
-class Dynamics(NamedTuple):
-    """Which step F is meant.
-
-    setting     "prototypical" or "energy"
-    activation  "sigm", "hardsigm" or "tanh": sigma (prototypical), rho (energy)
-    nudge       prototypical only: "outside" or "inside" the activation
-    dt          energy only: the time step
-    input_rate  energy only: what the input sends, "rho" for rho(x) (as in E) or "identity" for x
-    clip        energy only: clip the states to [0, 1] after each step
-    """
-
-    setting: str = "prototypical"
-    activation: str = "sigm"
-    nudge: str = "outside"
-    dt: float = 1.0
-    input_rate: str = "rho"
-    clip: bool = False
-
-
-def chain(sizes):
-    """Edges of a layered net: (0, 1), (1, 2), ..., (N-1, N)."""
-    return [(i, i + 1) for i in range(len(sizes) - 1)]
-
-
-def make_net(sizes, W, b=None, Wb=None, edges=None):
-    """Check the shapes and build a `Net`; `edges` is a chain, `b` and `Wb` absent, by default."""
-    edges = chain(sizes) if edges is None else [tuple(e) for e in edges]
-    absent: list = [None] * len(edges)
-    b = absent if b is None else list(b)
-    Wb = absent if Wb is None else list(Wb)
-    if not len(W) == len(b) == len(Wb) == len(edges):
-        raise ValueError("W, b and Wb need one entry per edge")
-    for e, (i, j) in enumerate(edges):
-        if j in (i, 0):
-            raise ValueError(f"edge {(i, j)}: needs pre != post, and the input receives nothing")
-        if W[e].shape != (sizes[i], sizes[j]):
-            raise ValueError(f"edge {(i, j)}: W has shape {W[e].shape}")
-        if b[e] is not None and b[e].shape != (sizes[j],):
-            raise ValueError(f"edge {(i, j)}: b has shape {b[e].shape}")
-        if Wb[e] is not None and (i == 0 or Wb[e].shape != W[e].shape):
-            raise ValueError(f"edge {(i, j)}: Wb goes with a state layer, with the shape of W")
-    return Net(list(sizes), edges, Params(list(W), list(b), list(Wb)))
+def minibatch(rule, net, dyn, x, y, T, K, beta, eta):
+    """`eager.minibatch`, its numbers one by one."""
+    return eager.minibatch(rule, net, dyn, x, y, eager.Numbers(T, K, beta, eta))
 
 
 def random_net(rng, sizes, edges=None, untied=False, dtype: type = np.float64):
@@ -156,80 +100,60 @@ def random_net(rng, sizes, edges=None, untied=False, dtype: type = np.float64):
     return make_net(sizes, W, b, Wb, edges)
 
 
-def zero_state(net, x):
-    """[x, 0, ..., 0] with x of shape (B, n_0)."""
-    return [x] + [np.zeros((len(x), n), x.dtype) for n in net.sizes[1:]]
+def stencil_update(net, dyn, s, y, K, betas, weights):
+    """EP from several nudged phases: 1/B sum_k w_k (dPhi/dtheta(s_K^{beta_k}) - dPhi/dtheta(s*)).
 
-
-# ------------------------------------------------------------------------------------- one step
-
-
-def rates(dyn, s):
-    """What each layer sends: `s` itself (prototypical) or rho(s) (energy)."""
-    if dyn.setting == "prototypical":
-        return list(s)
-    rho = ACTIVATIONS[dyn.activation].f
-    x = {"rho": rho, "identity": np.array}[dyn.input_rate](s[0])
-    return [x] + [rho(layer) for layer in s[1:]]
-
-
-def drives(net, r):
-    """u_j = sum_{(i, j)} (r_i W + b) + sum_{(j, k)} r_k Wb^T, one (B, n_j) per layer; u_0 is None.
-
-    Tied edges have Wb = W.
+    All phases start from `s` = s*. One-sided EP is betas (beta,), weights (1/beta,). With weights
+    that add up to zero the term in s* drops out, as in centered nudging.
     """
-    u: list = [None] + [np.zeros_like(layer) for layer in r[1:]]
-    for e, (i, j) in enumerate(net.edges):
-        W, b, Wb = (group[e] for group in net.params)
-        u[j] = u[j] + r[i] @ W
-        if b is not None:
-            u[j] = u[j] + b
-        if i > 0:
-            u[i] = u[i] + r[j] @ (W if Wb is None else Wb).T
-    return u
+    free = statistic(net, dyn, s)
+    terms = []
+    for beta, weight in zip(betas, weights, strict=True):
+        nudged = statistic(net, dyn, nudged_phase(net, dyn, s, y, K, beta)[-1])
+        scale = float(weight) / len(s[0])
+        terms.append(combine(lambda _, a, b, c=scale: c * (a - b), nudged, free))
+    return total(terms)
 
 
-def step(net, dyn, s, y=None, beta=0.0):
-    """s_{t+1} = F(x, s_t, theta, beta): every layer at once, from the states at t.
-
-    prototypical  s_i <- sigma(u_i); nudge on the output: `+ beta (y - sN)` outside or inside sigma
-    energy        s_i <- s_i + dt (-s_i + rho'(s_i) u_i), `+ dt beta (y - sN)` on the output
-    """
-    act = ACTIVATIONS[dyn.activation]
-    u = drives(net, rates(dyn, s))
-    force = 0.0 if y is None else float(beta) * (y - s[-1])
-    if dyn.setting == "prototypical":
-        if dyn.nudge == "inside":
-            return [s[0]] + [act.f(v) for v in u[1:-1]] + [act.f(u[-1] + force)]
-        if dyn.nudge == "outside":
-            return [s[0]] + [act.f(v) for v in u[1:-1]] + [act.f(u[-1]) + force]
-    if dyn.setting == "energy":
-        new = [s[0]] + [
-            v + dyn.dt * (-v + act.df(v) * w) for v, w in zip(s[1:], u[1:], strict=True)
-        ]
-        new[-1] = new[-1] + dyn.dt * force
-        return [s[0]] + [np.clip(v, 0, 1) for v in new[1:]] if dyn.clip else new
-    raise ValueError(f"no such dynamics: {dyn}")
+def centered_update(net, dyn, s, y, K, beta):
+    """1/(2 beta B) (dPhi/dtheta(s_K^{+beta}) - dPhi/dtheta(s_K^{-beta}))."""
+    return stencil_update(net, dyn, s, y, K, (beta, -beta), (1 / (2 * beta), -1 / (2 * beta)))
 
 
-def free_phase(net, dyn, x, T, s=None):
-    """T free steps from zero (or from `s`): the state s_T."""
-    s = zero_state(net, x) if s is None else s
-    for _ in range(T):
-        s = step(net, dyn, s)
-    return s
+# ---------------------------------------------------------------------------- second derivatives
 
 
-def nudged_phase(net, dyn, s, y, K, beta):
-    """K nudged steps from `s` at fixed parameters: the list [s_1, ..., s_K] of states."""
-    states = []
-    for _ in range(K):
-        s = step(net, dyn, s, y, beta)
-        states.append(s)
-    return states
+class Activation(NamedTuple):
+    """A function `f` of an array with its first and second derivatives."""
+
+    f: Callable[[np.ndarray], np.ndarray]
+    df: Callable[[np.ndarray], np.ndarray]
+    ddf: Callable[[np.ndarray], np.ndarray]
 
 
-# ------------------------------------------------------------------- energy and local statistics
+def dd_sigm(v):
+    """sigm'' = 16 sigm (1 - sigm) (1 - 2 sigm)."""
+    return 16 * sigm(v) * (1 - sigm(v)) * (1 - 2 * sigm(v))
+
+
+def dd_hardsigm(v):
+    """Zero (almost everywhere)."""
+    return np.zeros_like(v)
+
+
+def dd_tanh(v):
+    """tanh'' = -2 tanh (1 - tanh^2)."""
+    return -2 * np.tanh(v) * (1 - np.tanh(v) ** 2)
+
+
+ACTIVATIONS = {
+    "sigm": Activation(*eager.ACTIVATIONS["sigm"], dd_sigm),
+    "hardsigm": Activation(*eager.ACTIVATIONS["hardsigm"], dd_hardsigm),
+    "tanh": Activation(*eager.ACTIVATIONS["tanh"], dd_tanh),
+}
+
+
+# ---------------------------------------------------------------------------- energy and potential
 
 
 def interaction(net, dyn, s):
@@ -261,176 +185,6 @@ def phi(net, dyn, s):
     if dyn.setting == "prototypical":
         return interaction(net, dyn, s)
     return 0.5 * sum(np.sum(layer**2) for layer in s[1:]) - dyn.dt * energy(net, dyn, s)
-
-
-def require_tied(net):
-    """EP needs symmetric connections."""
-    if any(Wb is not None for Wb in net.params.Wb):
-        raise ValueError("needs a tied net")
-
-
-def require_untied(net):
-    """VF has separate feedback weights on every edge that feeds back."""
-    if any(i > 0 and net.params.Wb[e] is None for e, (i, _) in enumerate(net.edges)):
-        raise ValueError("needs an untied net")
-
-
-def statistic(net, dyn, s):
-    """r_pre^T r_post and sum_batch r_post: dPhi/dtheta (prototypical), -dE/dtheta (energy)."""
-    require_tied(net)
-    r = rates(dyn, s)
-    W = [r[i].T @ r[j] for i, j in net.edges]
-    b = [
-        None if b is None else r[j].sum(axis=0)
-        for b, (_, j) in zip(net.params.b, net.edges, strict=True)
-    ]
-    return Params(W, b, [None] * len(net.edges))
-
-
-# ----------------------------------------------------------------------------- parameter algebra
-
-
-def combine(f, *params):
-    """f applied to matching arrays of `params`, with the number of the edge as first argument."""
-
-    def at(e, group):
-        return None if group[0] is None else f(e, *group)
-
-    groups = (
-        [at(e, arrays) for e, arrays in enumerate(zip(*group, strict=True))]
-        for group in zip(*params, strict=True)
-    )
-    return Params(*groups)
-
-
-def add_scaled(params, eta, update):
-    """theta + eta * update, with one eta per edge."""
-    return combine(lambda e, p, d: p + float(eta[e]) * d, params, update)
-
-
-def total(list_of_params):
-    """The sum of a list of `Params`, first to last."""
-    result = list_of_params[0]
-    for p in list_of_params[1:]:
-        result = combine(lambda _, a, b: a + b, result, p)
-    return result
-
-
-# ------------------------------------------------------------------------------------- the rules
-
-
-def ep_increment(net, dyn, s, s_next, beta):
-    """dtheta(t) = 1/(beta B) (dPhi/dtheta(s_{t+1}) - dPhi/dtheta(s_t))."""
-    scale = float(beta) * len(s[0])
-    return combine(
-        lambda _, after, before: (after - before) / scale,
-        statistic(net, dyn, s_next),
-        statistic(net, dyn, s),
-    )
-
-
-def vf_increment(net, dyn, s, s_next, beta):
-    """Presynaptic rate now times postsynaptic change, with `dr = r_{t+1} - r_t`.
-
-    dW = 1/(beta B) r_pre^T dr_post,  dWb = 1/(beta B) dr_pre^T r_post,  db = 1/(beta B) sum dr_post
-    """
-    require_untied(net)
-    scale = float(beta) * len(s[0])
-    r = rates(dyn, s)
-    dr = [after - before for after, before in zip(rates(dyn, s_next), r, strict=True)]
-    W, b, Wb = [], [], []
-    for e, (i, j) in enumerate(net.edges):
-        W.append(r[i].T @ dr[j] / scale)
-        b.append(None if net.params.b[e] is None else dr[j].sum(axis=0) / scale)
-        Wb.append(None if net.params.Wb[e] is None else dr[i].T @ r[j] / scale)
-    return Params(W, b, Wb)
-
-
-class Phase(NamedTuple):
-    """What a nudged phase did.
-
-    states      [s_0 = s*, s_1, ..., s_K]
-    increments  [dtheta(0), ..., dtheta(K-1)], before the learning rates
-    update      their sum
-    net         the net with its new parameters
-    """
-
-    states: list
-    increments: list
-    update: Params
-    net: Net
-
-
-RULES = {
-    "ep": (ep_increment, False),
-    "c-ep": (ep_increment, True),
-    "vf": (vf_increment, False),
-    "c-vf": (vf_increment, True),
-}
-
-
-def learn(rule, net, dyn, s, y, K, beta, eta):
-    """The nudged phase from `s` = s* with the rule "ep", "c-ep", "vf" or "c-vf".
-
-    Each step: `s_{t+1} = F(x, s_t, theta_t, beta)`, then `dtheta(t)`; continual rules then write
-    `theta_{t+1} = theta_t + eta dtheta(t)`, the others add `eta sum_t dtheta(t)` after the phase.
-    """
-    increment, continual = RULES[rule]
-    states, increments = [s], []
-    for _ in range(K):
-        s_next = step(net, dyn, s, y, beta)
-        increments.append(increment(net, dyn, s, s_next, beta))
-        if continual:
-            net = net._replace(params=add_scaled(net.params, eta, increments[-1]))
-        s = s_next
-        states.append(s)
-    update = total(increments)
-    if not continual:
-        net = net._replace(params=add_scaled(net.params, eta, update))
-    return Phase(states, increments, update, net)
-
-
-def stencil_update(net, dyn, s, y, K, betas, weights):
-    """EP from several nudged phases: 1/B sum_k w_k (dPhi/dtheta(s_K^{beta_k}) - dPhi/dtheta(s*)).
-
-    All phases start from `s` = s*. One-sided EP is betas (beta,), weights (1/beta,). With weights
-    that add up to zero the term in s* drops out, as in centered nudging.
-    """
-    free = statistic(net, dyn, s)
-    terms = []
-    for beta, weight in zip(betas, weights, strict=True):
-        nudged = statistic(net, dyn, nudged_phase(net, dyn, s, y, K, beta)[-1])
-        scale = float(weight) / len(s[0])
-        terms.append(combine(lambda _, a, b, c=scale: c * (a - b), nudged, free))
-    return total(terms)
-
-
-def centered_update(net, dyn, s, y, K, beta):
-    """1/(2 beta B) (dPhi/dtheta(s_K^{+beta}) - dPhi/dtheta(s_K^{-beta}))."""
-    return stencil_update(net, dyn, s, y, K, (beta, -beta), (1 / (2 * beta), -1 / (2 * beta)))
-
-
-def minibatch(rule, net, dyn, x, y, T, K, beta, eta):
-    """One training step: T free steps from zero, K nudged steps, new parameters. Returns the net.
-
-    The benchmark baseline: `learn` without its records. EP takes its update from the two ends of
-    the phase (its definition, as in the authors' programs), not from K increments.
-    """
-    s = free_phase(net, dyn, x, T)
-    if rule == "ep":
-        update = stencil_update(net, dyn, s, y, K, (beta,), (1 / beta,))
-        return net._replace(params=add_scaled(net.params, eta, update))
-    increment, continual = RULES[rule]
-    update = None
-    for _ in range(K):
-        s_next = step(net, dyn, s, y, beta)
-        change = increment(net, dyn, s, s_next, beta)
-        if continual:
-            net = net._replace(params=add_scaled(net.params, eta, change))
-        else:
-            update = change if update is None else total([update, change])
-        s = s_next
-    return net if continual else net._replace(params=add_scaled(net.params, eta, update))
 
 
 # -------------------------------------------------------------------------------- BPTT, Theorem 1

@@ -1,0 +1,147 @@
+"""Verifications as the command runs them: data, the question to the engine, what is left on disk.
+
+- ``verification.json``: the recipe and the options, the numbers, the verdict
+- ``curves.npz``: D(t) and -grad(t) of all states and of a few synapses, without pickles
+- ``verification.png``: both as a figure
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from eqprop import data, verification
+from eqprop.building import increment, nudge
+from eqprop.curves import Problem
+from eqprop.data import Dataset
+from eqprop.errors import EqpropError
+from eqprop.experiment import Job, prepare
+from eqprop.figures import Options
+from eqprop.plots import CURVES, NUMBERS, verification_figure
+from eqprop.progress import Display, Stopwatch
+from eqprop.recipes import Recipe
+from eqprop.records import made
+from eqprop.training import angles, fetch
+from eqprop.usage import typed
+from eqprop.verdict import beta_table, convergence, tensor_table, verdict
+from eqprop.verification import Plan, Verification
+
+FORMAT = 1
+"""Version of the layout of ``verification.json``."""
+
+
+def verify(recipe: Recipe, options: Options, out: Path, command: Sequence[str]) -> None:
+    """Verifies a recipe before training, tells the result and writes it to ``out``."""
+    display, watch = Display(), Stopwatch()
+    display.say(f"{recipe.name}: {recipe.about}")
+    with display.doing("loading data"):
+        dataset = _dataset(recipe, options)
+    display.say(f"{'data' if options.random or dataset.name == recipe.dataset else 'NOTE'}: "
+                f"{dataset.source}")
+    # In the precision of trainings, so that network and minibatch are those of a training.
+    with typed(), jax.enable_x64(False):
+        plan = _plan(recipe, options)
+        job = prepare(_with_rates(recipe), dataset)
+        rule = increment(recipe)
+        problem, rows = _problem(job, options.seed)
+    _make(out)
+    with display.doing("verifying") as tell:
+        found = verification.verify(
+            problem,
+            rule,
+            plan,
+            lambda what, done, stages: tell(f"{what} ({done + 1} of {stages})"),
+        )
+    realised = angles(problem.network)
+    _report(found, recipe, realised, display)
+    numbers = {
+        "format": FORMAT,
+        "recipe": dataclasses.asdict(recipe),
+        "options": dataclasses.asdict(options) | {"out": str(out)},
+        "data": {"name": dataset.name, "source": dataset.source, "rows": rows},
+        "angles": realised,
+        "made": dataclasses.asdict(made(command)),
+        "seconds": watch.seconds,
+        "verdict": verdict(found, recipe),
+        **found.record(),
+    }
+    with display.doing("drawing"):
+        figure = _write(out, numbers, found)
+    display.say(f"figure in {figure}; {watch.seconds:.1f} s")
+
+
+def _dataset(recipe: Recipe, options: Options) -> Dataset:
+    if options.random is None:
+        return data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
+    inputs, classes = options.random
+    if inputs < 1 or not 2 <= classes <= 256:
+        raise EqpropError(f"random is {inputs} {classes}: give at least 1 input and 2 to 256 classes")
+    generator = np.random.default_rng(options.seed)
+    x = generator.integers(256, size=(recipe.batch, 1, inputs)).astype(np.uint8)
+    y = generator.integers(classes, size=recipe.batch).astype(np.uint8)
+    source = f"{inputs} random inputs between 0 and 1, a random target out of {classes} classes."
+    return Dataset("random", x, y, x[:1], y[:1], classes, source)
+
+
+def _plan(recipe: Recipe, options: Options) -> Plan:
+    beta = recipe.beta
+    others = options.betas or (beta / 10, beta / 100)
+    return Plan(
+        betas=(beta, *(b for b in dict.fromkeys(others) if b != beta)),
+        nudge=lambda b: nudge(dataclasses.replace(recipe, beta=b)),
+        eta=recipe.lr if recipe.rule.startswith("c-") else None,
+        factors=options.eta_factors,
+        samples=options.samples,
+        seed=options.seed,
+    )
+
+
+def _with_rates(recipe: Recipe) -> Recipe:
+    """With as many learning rates as there are connections, where nothing depends on them."""
+    if recipe.rule.startswith("c-"):
+        return recipe
+    return dataclasses.replace(recipe, lr=(1.0,) * (len(recipe.channels) + len(recipe.hidden) + 1))
+
+
+def _problem(job: Job, seed: int) -> tuple[Problem, list[int]]:
+    """The network and the minibatch with which a training begins, and the rows of the latter."""
+    start = job.start(seed)
+    rows = job.trainer.order(start, job.train)[0]
+    batch = fetch(job.train, rows, start.network)
+    return Problem(job.trainer.system, start.network, batch), rows.tolist()
+
+
+def _report(
+    found: Verification, recipe: Recipe, realised: dict[str, float], display: Display
+) -> None:
+    display.say(convergence(found.settling, recipe))
+    for edge, angle in realised.items():
+        display.say(f"angle between forward and feedback weights {edge}: {angle:.1f} degrees")
+    display.console.print(tensor_table(found, recipe))
+    display.console.print(beta_table(found, recipe))
+    display.say(verdict(found, recipe))
+
+
+def _make(out: Path) -> None:
+    """The directory, before the work whose results it is to hold."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EqpropError(
+            f"the directory {out} cannot be made ({error.strerror}): give another with --out"
+        ) from error
+
+
+def _write(out: Path, numbers: dict[str, Any], found: Verification) -> Path:
+    try:
+        (out / NUMBERS).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+        np.savez_compressed(out / CURVES, **found.arrays())
+        return verification_figure(out)
+    except OSError as error:
+        raise EqpropError(
+            f"the directory {out} cannot be written ({error.strerror}): give another with --out"
+        ) from error

@@ -1,0 +1,115 @@
+"""Small trainings through the command line, and what they leave behind, for comparison."""
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from eqprop import data, experiment, launch, session
+from eqprop.cli import main
+from eqprop.data import Dataset
+from eqprop.experiment import Job, load
+from eqprop.recipes import Recipe
+from eqprop.runs import read_metrics, read_record
+
+SMALL = ("--dataset", "digits", "--hidden", "16")
+
+digits = functools.cache(functools.partial(data.load, "digits"))
+
+
+@functools.cache
+def _compiled(recipe: Recipe) -> Job:
+    return experiment.prepare(recipe, digits())
+
+
+def prepare(recipe: Recipe, dataset: Dataset) -> Job:
+    """As in eqprop, but with the programs that an earlier test has compiled."""
+    if dataset.name != "digits" or recipe.schedule != "constant":
+        return experiment.prepare(recipe, dataset)
+    # How many epochs there will be, and the name, are no part of a program.
+    return replace(_compiled(replace(recipe, name="", about="", epochs=1)), recipe=recipe)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once() -> Iterator[None]:
+    """Imported by each module of tests that trains a lot."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(launch, "prepare", prepare)
+        # It takes longer than these trainings, and has a test of its own.
+        monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
+        yield
+
+
+def train(out: Path, *options: str, recipe: str = "ep-1h") -> int:
+    return main(["train", recipe, *SMALL, "--out", str(out), *options])
+
+
+def job_of(run: Path) -> Job:
+    return prepare(read_record(run).recipe, digits())
+
+
+def state_of(run: Path) -> dict[str, np.ndarray]:
+    """All arrays of the newest checkpoint, by name."""
+    record = read_record(run)
+    with jax.enable_x64(record.recipe.dtype == "float64"):
+        found = load(job_of(run), run / "checkpoints", record.seeds[0])
+        assert found is not None
+        leaves = jax.tree.leaves_with_path(found.state)
+        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """The metrics but for the time that they took."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(run)]
+
+
+def assert_same(run: Path, oracle: Path) -> None:
+    """Two runs have come to the same weights and metrics, to the last bit."""
+    ours, theirs = state_of(run), state_of(oracle)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name, strict=True)
+    assert json.dumps(metrics_of(run)) == json.dumps(metrics_of(oracle))
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").iterdir())
+
+
+def save_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes a checkpoint after every stretch."""
+    monkeypatch.setattr(session, "_SAVE_AFTER_EPOCH", 0.0)
+    monkeypatch.setattr(session, "_SAVE_WITHIN_EPOCH", 0.0)
+
+
+def signal_in(
+    monkeypatch: pytest.MonkeyPatch, stretch: int, number: signal.Signals = signal.SIGINT
+) -> None:
+    """Sends this process a signal within a stretch, the first one counted as 1."""
+    count = -1  # the compilation, before the first stretch, looks as well
+    whole = session.whole
+
+    def look(state: Any) -> bool:
+        nonlocal count
+        count += 1
+        if count == stretch:
+            os.kill(os.getpid(), number)
+        return whole(state)
+
+    monkeypatch.setattr(session, "whole", look)
+
+
+def one_line(text: str) -> str:
+    """What was printed, which must be an error of one line, and one that was expected."""
+    (line,) = text.splitlines()
+    assert line.startswith("eqprop: ")
+    assert not line.startswith("eqprop: unexpected ") or "see eqprop" in line
+    return line
