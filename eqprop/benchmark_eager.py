@@ -3,21 +3,21 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, final
 
 import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
-from eqprop import eager
+from eqprop import eager, eager_conv
 from eqprop.benchmark import Tell, Timing, Training
+from eqprop.building import nudge
 from eqprop.network import Network, Untied
-from eqprop.nudging import RandomSign
 from eqprop.recipes import Recipe
 from eqprop.training import fetch, minibatch_key
 
-_SECONDS, _LEAST, _MOST = 2.0, 3, 30  # minibatches, unless their number is given
+_SECONDS, _MOST = 2.0, 30  # minibatches, unless their number is given
 
 
 @final
@@ -36,15 +36,9 @@ class Baseline:
     """Their largest difference then, relative to the largest change of a weight since the start."""
 
 
-class _Minibatch(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    numbers: eager.Numbers
-
-
 def measure_eager(training: Training, minibatches: int | None, tell: Tell) -> Baseline | None:
     """How long the eager transcription takes for the first so many minibatches of a training, or
-    for as many as take 2 s. None where it has no transcription of the recipe.
+    for as many as take 2 s. None where there is no transcription of the recipe.
 
     Restarts the training, and learns the same minibatches with it.
     """
@@ -52,44 +46,72 @@ def measure_eager(training: Training, minibatches: int | None, tell: Tell) -> Ba
     if not _transcribed(recipe):
         return None
     training.restart()
-    start, dynamics = twin(training.state.network), twin_dynamics(recipe)
+    twin = _twin(recipe)
+    start = twin.copy(training.state.network)
     queue = _minibatches(training, min(minibatches or _MOST, batches))
-    times: dict[int, list[float]] = {}
-    net = start
+    net, times = start, {}
     for threads in dict.fromkeys((1, _blas_threads())):
         net, took = start, []
-        for n, minibatch in enumerate(queue, 1):
-            tell(f"the eager transcription, {threads} thread(s), minibatch {n}")
+        for n, (x, y, numbers) in enumerate(queue, 1):
+            tell(f"NumPy with {threads} thread(s), minibatch {n}")
             with threadpoolctl.threadpool_limits(threads, user_api="blas"):
                 begun = time.perf_counter()
-                net = eager.minibatch(
-                    recipe.rule, net, dynamics, minibatch.x, minibatch.y, minibatch.numbers
-                )
+                net = twin.learn(net, x, y, numbers)
                 took.append(time.perf_counter() - begun)
-            if minibatches is None and n >= _LEAST and sum(took) > _SECONDS:
-                queue = queue[:n]  # with other numbers of threads the same
+            if minibatches is None and sum(took) > _SECONDS:
+                queue = queue[:n]
                 break
-        times[threads] = took
-    by_threads = {threads: Timing.of(took, batches) for threads, took in times.items()}
-    threads = min(by_threads, key=lambda threads: by_threads[threads].minimum)
-    ours = twin(training.advance(len(queue)).network)
-    difference = _largest(ours, net) / _largest(start, net)
-    return Baseline(by_threads[threads], threads, by_threads, len(queue), difference)
+        times[threads] = Timing.of(took, float(batches))
+    threads = min(times, key=lambda threads: times[threads].minimum)
+    ours = twin.copy(training.advance(len(queue)).network)
+    difference = _largest(twin, ours, net) / _largest(twin, start, net)
+    return Baseline(times[threads], threads, times, len(queue), difference)
+
+
+class _Twin(NamedTuple):
+    """The transcription of a recipe."""
+
+    copy: Callable[[Network], Any]
+    """The library's network, as the transcription has it."""
+    learn: Callable[[Any, np.ndarray, np.ndarray, eager.Numbers], Any]
+    arrays: Callable[[Any], Sequence[np.ndarray]]
+    """All parameters of a transcribed network."""
 
 
 def _transcribed(recipe: Recipe) -> bool:
-    return (
-        recipe.optimizer == "sgd"
-        and recipe.weight_decay == 0
-        and recipe.schedule == "constant"
-        and recipe.nudge != "centered"
-        and not recipe.sweeps
-        and not recipe.tolerance
+    plain = recipe.optimizer == "sgd" and recipe.schedule == "constant" and not recipe.weight_decay
+    steps = not recipe.sweeps and not recipe.tolerance and recipe.nudge != "centered"
+    if recipe.channels:
+        tied_max = recipe.rule == "ep" and recipe.pool == "max" and not recipe.padding
+        return plain and steps and tied_max and recipe.setting == "prototypical"
+    return plain and steps and recipe.rule in eager.RULES
+
+
+def _twin(recipe: Recipe) -> _Twin:
+    dynamics = eager.Dynamics(
+        recipe.setting,
+        recipe.activation,
+        "inside" if recipe.inside else "outside",
+        dt=recipe.dt,
+        clip=recipe.clip,
+    )
+    if recipe.channels:
+        return _Twin(
+            lambda network: copy_conv(network, recipe.window),
+            lambda net, x, y, numbers: eager_conv.conv_minibatch(
+                net, dynamics, x.transpose(0, 3, 1, 2), y, numbers
+            ),
+            lambda net: [*net.W, *net.b],
+        )
+    return _Twin(
+        copy_dense,
+        lambda net, x, y, numbers: eager.minibatch(recipe.rule, net, dynamics, x, y, numbers),
+        lambda net: [array for group in net.params for array in group if array is not None],
     )
 
 
-def twin(network: Network) -> eager.Net:
-    """A dense network, as the transcription has it."""
+def copy_dense(network: Network) -> eager.Net:
+    """A dense network, as eager.py has it."""
     edges: list[Any] = list(network.edges)
     untied = [isinstance(edge, Untied) for edge in edges]
     ahead = [e.ahead if u else e.connection for e, u in zip(edges, untied, strict=True)]
@@ -108,26 +130,31 @@ def twin(network: Network) -> eager.Net:
     )
 
 
-def twin_dynamics(recipe: Recipe) -> eager.Dynamics:
-    """The step of a recipe, as the transcription has it."""
-    nudge = "inside" if recipe.inside else "outside"
-    return eager.Dynamics(recipe.setting, recipe.activation, nudge, dt=recipe.dt, clip=recipe.clip)
+def copy_conv(network: Network, window: int) -> eager_conv.ConvNet:
+    """A tied chain of convolutional, then dense layers, as eager_conv.py has it: channel first."""
+    edges: list[Any] = list(network.edges)
+
+    def weight(edge: Any) -> np.ndarray:
+        w = np.array(edge.connection.weight)
+        if w.ndim == 4:
+            return w.transpose(3, 2, 0, 1)
+        pre = network.shapes[edge.pre]
+        order = np.arange(len(w)).reshape(pre)
+        return w[np.moveaxis(order, -1, 0).ravel()]
+
+    biases = [np.array(edge.connection.bias) for edge in edges]
+    return eager_conv.ConvNet([weight(edge) for edge in edges], biases, window)
 
 
-def _minibatches(training: Training, n: int) -> list[_Minibatch]:
-    """The first minibatches of a training that has not begun."""
+def _minibatches(training: Training, n: int) -> list[tuple[np.ndarray, np.ndarray, eager.Numbers]]:
+    """Input, targets and numbers of the first minibatches of a training that has not begun."""
     recipe, state, train = training.job.recipe, training.state, training.job.train
 
-    def beta(batch: int) -> float:
-        if recipe.nudge != "random-sign":
-            return recipe.beta
-        key = minibatch_key(state.seed, state.epoch, jnp.asarray(batch, jnp.int32))
-        return float(RandomSign(recipe.beta, recipe.positive).stencil(key).betas[0])
-
-    def minibatch(batch: int) -> _Minibatch:
+    def minibatch(batch: int) -> tuple[np.ndarray, np.ndarray, eager.Numbers]:
         x, y = (np.asarray(a) for a in fetch(train, training.order[batch], state.network))
-        numbers = eager.Numbers(recipe.T, recipe.K, beta(batch), recipe.lr)
-        return _Minibatch(x.reshape(len(x), -1), y, numbers)
+        key = minibatch_key(state.seed, state.epoch, jnp.asarray(batch, jnp.int32))
+        beta = float(nudge(recipe).stencil(key).betas[0])
+        return x, y, eager.Numbers(recipe.T, recipe.K, beta, recipe.lr)
 
     return [minibatch(batch) for batch in range(n)]
 
@@ -138,7 +165,7 @@ def _blas_threads() -> int:
     return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
 
 
-def _largest(a: eager.Net, b: eager.Net) -> float:
+def _largest(twin: _Twin, a: Any, b: Any) -> float:
     """The largest difference of a parameter."""
-    gaps = eager.combine(lambda _, p, q: np.max(np.abs(p - q)), a.params, b.params)
-    return max(float(gap) for group in gaps for gap in group if gap is not None)
+    pairs = zip(twin.arrays(a), twin.arrays(b), strict=True)
+    return max(float(np.max(np.abs(p - q))) for p, q in pairs)

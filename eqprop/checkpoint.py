@@ -74,8 +74,10 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
             shutil.rmtree(path.rename(root / f".{path.name}"))
     except (OSError, ValueError, RuntimeError) as error:  # what Orbax and TensorStore raise
         shutil.rmtree(hidden, ignore_errors=True)
+        # TensorStore names the file two or three times, and what happened at the end.
+        reason = getattr(error, "strerror", None) or str(error).rsplit(": ", 1)[-1]
         raise EqpropError(
-            f"the checkpoint {final} could not be written ({error}); make room or mend the disk: "
+            f"the checkpoint {final} could not be written ({reason}); make room or mend the disk: "
             "earlier checkpoints are intact, and `eqprop resume` goes on from them"
         ) from error
     return final
@@ -209,7 +211,8 @@ def _orbax() -> Iterator[ocp.Checkpointer]:
     """Orbax's lightest writer for small states: synchronous, and a file per array."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of each step it takes
+    # It tells of each step it takes; and errors, with their tracebacks, are raised besides.
+    logger.setLevel(logging.CRITICAL)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
             yield checkpointer

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train RECIPE [options]", "train a network, from the beginning"),
     "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
     "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),
+    "verify": Command("verify RECIPE [options]", "compare a rule's updates with BPTT gradients"),
     "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
 }
 """Each is the function ``run(args)`` of the module ``eqprop.command_<name>``."""
@@ -94,7 +95,7 @@ def _explain(error: BaseException) -> str:
         return f"{error.strerror}{where}"
     lines = str(error).splitlines()
     return (
-        f"unexpected {type(error).__name__}: {lines[0] if lines else 'no message'} "
+        f"internal error, {type(error).__name__}: {lines[0] if lines else 'no message'} "
         "(--debug shows where; please report it)"
     )
 

@@ -34,8 +34,8 @@ class _Fields(Recipe):
     K: int = 10
     """Nudged steps, compared with the last K free steps."""
     lr: tuple[float, ...] = (0.08, 0.04)
-    """Learning rates eta of a continual rule for each connection, from the input side to the output;
-    no effect on the other rules.
+    """Learning rates eta of a continual rule, from the input side to the output; no effect on other
+    rules.
     """
     tolerance: tyro.conf.Suppress[float] = 0.0
     sweeps: tyro.conf.Suppress[bool] = False
@@ -95,8 +95,8 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
     recipe, options = request.fields, request.options
     if recipe.K > recipe.T:
         raise UsageError(
-            f"K is {recipe.K}, but T is {recipe.T}: the K nudged steps are compared with the last K "
-            "of the T free steps; lower K, or raise T"
+            f"K is {recipe.K}, but T is {recipe.T}: the K nudged steps are compared with the last "
+            "K of the T free steps; lower K, or raise T"
         )
     if not 0 <= options.seed < 2**31:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")

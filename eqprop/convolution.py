@@ -1,4 +1,4 @@
-"""Convolutional connections, ``pool(conv(r_pre, W)) + b``, between layers (height, width, channels)."""
+"""Convolutional connections between layers (height, width, channels): ``pool(conv(r, W)) + b``."""
 
 import abc
 import functools
@@ -20,9 +20,9 @@ type Size = int | Pair
 class Pool(eqx.Module):
     """Abstract: makes maps of units smaller, each channel on its own.
 
-    Windows of ``size`` x ``size`` units, without overlap. Rows and columns that are left over at the
-    bottom and the right, where ``size`` does not divide the map, are dropped, as PyTorch does: they
-    drive nothing and receive no feedback. Adding a constant before is adding it after.
+    Windows of ``size`` x ``size`` units, without overlap. Rows and columns left over at the bottom
+    and the right, where ``size`` does not divide the map, are dropped, as PyTorch does: they drive
+    nothing and receive no feedback. Adding a constant before is adding it after.
     """
 
     size: eqx.AbstractVar[int]
@@ -92,10 +92,10 @@ def _windows(maps: Maps, size: int) -> list[Maps]:
 class Conv(Connection):
     """``pool(conv(r_pre, weight)) + bias``, which equals ``pool(conv(r_pre, weight) + bias)``.
 
-    ``weight`` has shape ``(rows, columns, c_in, c_out)``, ``bias`` ``(c_out,)`` or None. The kernel is
-    not flipped; ``padding`` zeros stand on each side. The feedback and the statistics of a max-pool go
-    to the units that are largest in this connection's own drive, at the present ``r_pre``.
-    Raises ``EqpropError`` where sizes don't fit.
+    ``weight`` has shape ``(rows, columns, c_in, c_out)``, ``bias`` ``(c_out,)`` or None. The kernel
+    is not flipped; ``padding`` zeros stand on each side. Feedback and statistics of a max-pool go
+    to the units that are largest in this connection's own drive, at the present ``r_pre``. Raises
+    ``EqpropError`` where sizes don't fit.
     """
 
     weight: Kernel
@@ -111,7 +111,7 @@ class Conv(Connection):
             )
         if self.bias is not None and self.bias.shape != self.weight.shape[3:]:
             raise EqpropError(
-                f"a bias of shape {self.bias.shape} for {self.weight.shape[3]} channels: give one each"
+                f"a bias of shape {self.bias.shape} for {self.weight.shape[3]} channels"
             )
         _check("a stride", *self.stride, least=1)
         _check("a padding", *self.padding, least=0)
@@ -139,8 +139,8 @@ def conv(
 ) -> Build:
     """Makes a ``Conv``, as ``chain`` wants it, for a layer of the shape that ``conv_shape`` gives.
 
-    Kernels and biases are uniform in ``+-1/sqrt(fan_in)``, ``fan_in = rows columns c_in``. A padding of
-    ``kernel // 2``, for odd kernels and stride 1, keeps the size of the maps.
+    Kernels and biases are uniform in ``+-1/sqrt(fan_in)``, ``fan_in = rows columns c_in``. With
+    odd kernels and stride 1, a padding of ``kernel // 2`` keeps the size of the maps.
     """
 
     def build(pre: Shape, post: Shape, key: PRNGKeyArray) -> Conv:

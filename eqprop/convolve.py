@@ -12,20 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from eqprop.types import Array, Float, Inexact
+from eqprop.types import Array, Inexact
 
 type Pair = tuple[int, int]
 """(rows, columns)."""
 
-type Maps = Inexact[Array, "B height width channels"]
-type Kernel = Float[Array, "rows columns c_in c_out"]
+type Maps = Inexact[Array, "B _ _ _"]
+"""``(B, height, width, channels)``."""
+
+type Kernel = Inexact[Array, "rows columns c_in c_out"]
 
 
 def convolve(x: Maps, w: Kernel, stride: Pair, padding: Pair) -> Maps:
     """``y[b,i,j,o] = sum over k,l,c of x[b, i stride + k, j stride + l, c] w[k,l,c,o]``.
 
-    ``x`` is padded with zeros on all four sides. In float32 at stride 1 on a CPU, rounding errors are
-    about 5 times those of the plain sum: 2e-6 of the typical output.
+    ``x`` is padded with zeros on all four sides. In float32 at stride 1 on a CPU, rounding errors
+    are about 5 times those of the plain sum: 2e-6 of the typical output.
     """
     dtype = jnp.result_type(x, w)
     return lax.platform_dependent(
@@ -73,7 +75,7 @@ def _convolve_patches(x: Maps, w: Kernel, stride: Pair) -> Maps:
 
 
 def _convolve_tiles(x: Maps, w: Kernel) -> Maps:
-    """Toom-Cook: ``A^T [(G w G^T) (B^T x B)] A`` on tiles, a product of channels per unit of a tile.
+    """Toom-Cook: ``A^T [(G w G^T) (B^T x B)] A``, a product over channels per unit of a tile.
 
     A tile of m outputs of k taps takes ``m + k - 1`` products instead of ``m k``, in each direction
     (Lavin & Gray, arXiv:1509.09308).
@@ -82,8 +84,8 @@ def _convolve_tiles(x: Maps, w: Kernel) -> Maps:
     c_in, c_out = w.shape[2:]
     step_r, g_r, b_r, a_r = _toom_cook(w.shape[0], rows)
     step_c, g_c, b_c, a_c = _toom_cook(w.shape[1], columns)
-    # This ties w to x, so that a loop over x does not hoist what is made of w. XLA would hoist it once
-    # for the drive and once for the feedback, and then not see that both contain the same product.
+    # This ties w to x, so that a loop over x does not hoist what is made of w. XLA would hoist it
+    # once for the drive and once for the feedback, and then compute the products twice per step.
     x, w = lax.optimization_barrier((x, w))
     kernel = jnp.asarray(np.kron(g_r, g_c), w.dtype) @ w.reshape(-1, c_in * c_out)
     tiles = _combine(b_r, _tile(x, 1, rows, step_r, len(b_r)), axis=0)
@@ -112,7 +114,7 @@ def _tile(x: Array, axis: int, outputs: int, step: int, size: int) -> list[Array
 
 
 def _combine(matrix: np.ndarray, parts: list[Array], axis: int) -> Array:
-    """``matrix @ parts``, stacked along ``axis``; written out, so that zeros and ones cost nothing."""
+    """``matrix @ parts``, stacked along ``axis``; written out, so that zeros cost nothing."""
 
     def combine(row: np.ndarray) -> Array:
         terms = [
@@ -125,10 +127,10 @@ def _combine(matrix: np.ndarray, parts: list[Array], axis: int) -> Array:
 
 @functools.cache
 def _toom_cook(taps: int, outputs: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """The outputs m of a tile, and ``G, B^T, A^T`` such that ``A^T [(G w) * (B^T x)]`` are m outputs.
+    """The outputs m of a tile, and ``G, B^T, A^T``, where ``A^T [(G w) * (B^T x)]`` are m outputs.
 
-    The transpose of multiplying two polynomials by way of their values at ``m + taps - 1`` points, one
-    of them infinity.
+    The transpose of multiplying two polynomials by way of their values at ``m + taps - 1`` points,
+    one of them infinity.
     """
     points = (0, 1, -1, 2, -2, 0.5, -0.5)  # with more, rounding errors grow fast
     most = max(1, len(points) + 2 - taps)

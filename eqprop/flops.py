@@ -48,7 +48,7 @@ def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops |
         pre, post = network.shapes[edge.pre], network.shapes[edge.post]
         n_pre, n_post = math.prod(pre), math.prod(post)
         # Rates times weights, in either direction; or rates times rates, for a change of weights.
-        product = 2 * batch * _multiplications(edge, pre)
+        product = 2.0 * batch * _multiplications(edge, pre)
         shortcuts = len(post) == 1  # a dense connection has some, under continual rules
         if not edge.pre:
             drive += product  # the input stands still, so one product serves all steps

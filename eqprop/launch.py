@@ -22,7 +22,7 @@ from eqprop.records import DataUsed, Made, Record, made
 from eqprop.runs import Run, is_run, read_metrics, read_record
 from eqprop.session import Session
 from eqprop.training import Examples, compiler_options
-from eqprop.usage import typed
+from eqprop.usage import UsageError, typed
 
 
 def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str]) -> None:
@@ -48,6 +48,7 @@ def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
         if epochs is not None:
             with typed():
                 recipe = dataclasses.replace(recipe, epochs=epochs)
+            _check_epochs(run, epochs)
         with _precision(recipe):
             display.say(f"{recipe.name}: {recipe.about}")
             job = _prepare_again(run.record, recipe, display)
@@ -58,6 +59,12 @@ def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
                     display.say(f"note: the {recipe.schedule} schedule now ends at epoch {epochs}")
                 run.rewrite(dataclasses.replace(run.record, recipe=recipe))
             _train_seeds(job, run, now, display)
+
+
+def _check_epochs(run: Run, epochs: int) -> None:
+    done = max(len(read_metrics(place)) for _, place in _places(run.folder, run.record))
+    if epochs < done:
+        raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
 
 
 def evaluate_run(folder: Path) -> None:
@@ -99,7 +106,9 @@ def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
             _tell_damage(damaged, display)
             done, batch = int(start.state.epoch), int(start.state.batch)
             if done >= epochs:
-                display.say(f"{folder}: {done} epochs are done already (--epochs E adds some)")
+                display.say(
+                    f"{folder}: {done} epochs are done (eqprop resume --epochs E adds some)"
+                )
                 continue
             where = f"run {folder}, seed {seed}"
             if done or batch:
@@ -196,7 +205,7 @@ def _report(run: Run, display: Display) -> None:
     test = _summary([row["test_error"] for row in last])
     training = _summary([row["train_error"] for row in last])
     seeds = f", mean ± std of {len(last)} seeds" if len(last) > 1 else ""
-    display.say(f"test error {test}, training error {training} ({recipe.epochs} epochs{seeds})")
+    display.say(f"test error {test}, training error {training} ({last[0]['epoch']} epochs{seeds})")
     base = RECIPES.get(recipe.name)
     if base and base.published and run.record.data.name == base.dataset:
         display.say(_published(recipe, base))

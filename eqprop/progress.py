@@ -34,14 +34,14 @@ class Display:
     """What a command tells its user; lines go to standard output, one by one, terminal or not."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._epochs = 0
         self._test_error: float | None = None
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[Callable[[str], None]]:

@@ -27,8 +27,8 @@ class Settling:
 
     ``residuals``, ``(K, N)``, are the largest change of any unit of each layer in each of the last
     K steps. ``rate`` is the factor per step by which their maximum falls. ``needed`` is the T with
-    which the last K steps stay within ``tolerance``: found by going on, or extrapolated from the
-    rate where that would take longer than another T; None when the residual does not fall.
+    which the last K steps stay within ``tolerance``: found by going on, or extrapolated where that
+    takes more than three times T; None when the residual does not fall.
     """
 
     steps: int

@@ -167,7 +167,7 @@ class Trainer:
         loss, wrong = _score(self.system, free[-1], y)
         totals = Totals(
             state.totals.loss + jnp.sum(loss),
-            state.totals.errors + jnp.sum(wrong),
+            state.totals.errors + jnp.sum(wrong, dtype=jnp.int32),
             state.totals.steps + settled.steps.astype(jnp.int32),
             jnp.maximum(state.totals.residual, settled.residual),
         )

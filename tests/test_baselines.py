@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from problems import (
     chain_graph,
     graphs,
+    known,
     make_network,
     make_problem,
     oracle_dynamics,
@@ -141,7 +142,7 @@ def test_gradients_per_step_are_those_of_an_unrolled_loop(
     untied=st.booleans(),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_gradients_per_step_against_the_oracle(graph, dynamics, untied: bool, seed: int) -> None:
     sizes, edges = graph
     with jax.enable_x64(True):
@@ -205,7 +206,7 @@ def test_memory_does_not_grow_with_the_free_steps() -> None:
         compiled = (
             jax.jit(lambda n: BPTT().update(system, n, *batch, KEY)[0]).lower(network).compile()
         )
-        return compiled.memory_analysis().temp_size_in_bytes
+        return known(compiled.memory_analysis()).temp_size_in_bytes
 
     assert temporary(5000) <= temporary(50) + 1024
 
@@ -255,9 +256,8 @@ def test_recurrent_backpropagation_is_a_dense_solve(dynamics: str, untied: str) 
     assert_close(recurrent(problem), jax.tree.map(lambda leaf: -leaf / len(x), expected), 1e-11)
 
 
-@pytest.mark.parametrize("dynamics", SETTLED)
-def test_truncated_gradients_approach_recurrent_backpropagation(dynamics: str) -> None:
-    problem = settled(SETTLED[dynamics])
+def test_truncated_gradients_approach_recurrent_backpropagation() -> None:
+    problem = settled(SETTLED["energy"])
     steps = jax.device_get(per_step(problem, 200)).network
     limit = jax.device_get(recurrent(problem))
 
@@ -282,11 +282,12 @@ def test_an_adjoint_that_was_not_found_is_told() -> None:
         jax.block_until_ready(update_of(RecurrentBackprop(), Problem(system, network, (x, y))))
 
 
-# -------------------------------------------------------------------------------- as learning rules
+# ------------------------------------------------------------------------------ as learning rules
 
 
-@pytest.mark.parametrize("rule", [BPTT(), RecurrentBackprop()], ids=["bptt", "recurrent"])
-@pytest.mark.parametrize("dynamics", SETTLED)
+@pytest.mark.parametrize(
+    ("rule", "dynamics"), [(BPTT(), "energy"), (RecurrentBackprop(), "prototypical")]
+)
 def test_both_learn(rule: Rule, dynamics: str) -> None:
     """In single precision, as training is."""
     with jax.enable_x64(False):

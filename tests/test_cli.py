@@ -133,8 +133,9 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(tmp_path, capsys, monkey
 def test_fewer_epochs_than_done(tmp_path, capsys):
     run = tmp_path / "run"
     assert train(run, "--epochs", "2") == 0
-    assert main(["resume", str(run), "--epochs", "1"]) == 0
-    assert "2 epochs are done already" in capsys.readouterr().out
+    assert main(["resume", str(run), "--epochs", "1"]) == 2
+    assert "epochs is 1, but 2 are done" in one_line(capsys.readouterr().err)
+    assert read_record(run).recipe.epochs == 2
     assert main(["resume", str(run), "--epochs", "0"]) == 2
     assert "epochs is 0" in one_line(capsys.readouterr().err)
 
@@ -239,7 +240,7 @@ def test_errors_without_tracebacks_unless_asked(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("eqprop.command_list.run", fail)
     assert main(["list"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("eqprop: unexpected ZeroDivisionError: all is lost (--debug")
+    assert line.startswith("eqprop: internal error, ZeroDivisionError: all is lost (--debug")
     with pytest.raises(ZeroDivisionError):
         main(["list", "--debug"])
 

@@ -201,7 +201,7 @@ def test_a_run_without_a_checkpoint_starts_again(oracle, tmp_path):
 def test_a_finished_run_stays_as_it_is(oracle, capsys):
     before = (oracle / "run.json").read_bytes(), (oracle / "metrics.jsonl").read_bytes()
     assert main(["resume", str(oracle)]) == 0
-    assert "3 epochs are done already" in capsys.readouterr().out
+    assert "3 epochs are done" in capsys.readouterr().out
     assert ((oracle / "run.json").read_bytes(), (oracle / "metrics.jsonl").read_bytes()) == before
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from problems import (
     chain_graph,
     graphs,
+    known,
     make_network,
     make_problem,
     oracle_dynamics,
@@ -27,16 +28,18 @@ from problems import (
 )
 
 from eqprop.baselines import unroll
+from eqprop.convolution import MaxPool, conv, conv_shape
 from eqprop.curves import Changes, Gradients, Problem, Updates, trace
 from eqprop.diagnostics import compare, fit_order, pick_synapses
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation, sigm, tanh
 from eqprop.errors import EqpropError
 from eqprop.learning import Continual
-from eqprop.network import Dense, Network, Tied
+from eqprop.network import Dense, Network, Tied, chain
 from eqprop.nudging import Centered, Nudge, OneSided, SquaredError
 from eqprop.phases import System
 from eqprop.relaxation import FixedSteps
 from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
+from eqprop.settling import Settling, examine
 from eqprop.verification import Plan, Verification, verify
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -93,10 +96,20 @@ def test_the_error_falls_as_beta(setup) -> None:
     assert all(0.9 < order < 1.1 for order in parameter_orders(found))
     if isinstance(problem.system.dynamics, EnergyBased):
         # Inside a prototypical nudge, states change by sigma' times the gradient.
-        assert all(0.9 < found.beta_orders[f"s{n}"].slope < 1.1 for n in (1, 2))
+        assert all(0.9 < known(found.beta_orders[f"s{n}"].slope) < 1.1 for n in (1, 2))
     everything = found.beta_trials[-1].comparison.together
-    assert everything.angle < 1e-2
+    assert known(everything.angle) < 1e-2
     assert everything.cosine == pytest.approx(1, abs=1e-8)
+
+
+def test_it_holds_through_convolutions_and_max_pooling() -> None:
+    pool = MaxPool(2)
+    shapes = ((8, 8, 1), conv_shape((8, 8, 1), 3, 3, pool=pool), (4,))
+    network = chain(shapes, KEY, [conv(3, pool=pool), Dense.init])
+    problem = make_problem(network, EnergyBased(tanh, 0.2), (800, 20))
+    found = verify(problem, Equilibrium(), Plan((1e-4, 1e-5)))
+    assert parameter_errors(found)[:, -1].max() < 2e-4
+    assert all(0.9 < order < 1.1 for order in parameter_orders(found))
 
 
 @pytest.mark.parametrize("name", ["energy, 2 hidden", "inside, sigm"])
@@ -116,7 +129,7 @@ def test_with_the_nudge_outside_a_gap_stays(rho) -> None:
     assert errors.min() > 1e-2
     np.testing.assert_allclose(errors[:, 1:], errors[:, :1].repeat(2, axis=1), rtol=0.02)
     assert all(abs(order) < 0.01 for order in parameter_orders(found))
-    assert 0.5 < found.asked.comparison.together.cosine < 0.9999
+    assert 0.5 < known(found.asked.comparison.together.cosine) < 0.9999
 
 
 def test_vector_fields_follow_the_gradient_where_both_weights_are_equal() -> None:
@@ -126,7 +139,7 @@ def test_vector_fields_follow_the_gradient_where_both_weights_are_equal() -> Non
     assert all(0.9 < order < 1.1 for order in parameter_orders(equal))
     apart = verify(chain_problem(*steps, untied="random"), VectorField(), Plan(BETAS))
     assert parameter_errors(apart).min(axis=1).max() > 0.1
-    assert abs(apart.beta_orders["W1"].slope) < 0.01
+    assert abs(known(apart.beta_orders["W1"].slope)) < 0.01
 
 
 @given(
@@ -135,7 +148,7 @@ def test_vector_fields_follow_the_gradient_where_both_weights_are_equal() -> Non
     vector_field=st.booleans(),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_it_holds_on_any_graph(graph, dynamics: Dynamics, vector_field: bool, seed: int) -> None:
     sizes, edges = graph
     untied, increment = ("equal", VectorField()) if vector_field else ("no", Equilibrium())
@@ -158,14 +171,14 @@ def test_continual_rules_depart_as_eta(increment: Increment) -> None:
     problem = chain_problem([12, 8, 4], EnergyBased(tanh, 0.2), (1000, 15), untied=untied)
     plan = Plan((1e-3, 1e-4), eta=(2e-6, 1e-6), factors=(1.0, 0.1, 0.01))
     found = verify(problem, increment, plan)
-    assert all(0.9 < order.slope < 1.1 for order in found.eta_orders.values())
-    assert all(0.9 < order.slope < 1.1 for order in found.beta_orders.values())
+    assert all(0.9 < known(order.slope) < 1.1 for order in found.eta_orders.values())
+    assert all(0.9 < known(order.slope) < 1.1 for order in found.beta_orders.values())
     away = found.asked.comparison.together
-    assert found.beta_trials[0].comparison.together.relmse < away.relmse < 0.1
+    assert known(found.beta_trials[0].comparison.together.relmse) < known(away.relmse) < 0.1
     assert [trial.factor for trial in found.eta_trials] == [1.0, 0.1, 0.01]
 
 
-# --------------------------------------------------------------------------------- what is compared
+# ------------------------------------------------------------------------------- what is compared
 
 
 @eqx.filter_jit
@@ -194,8 +207,9 @@ def traced(
     return jax.device_get(_traced(problem, increment, nudge, eta))
 
 
-@pytest.mark.parametrize("nudge", [OneSided(-0.3), Centered(0.3)], ids=["one-sided", "centered"])
-@pytest.mark.parametrize("increment", [Equilibrium(), VectorField()], ids=["ep", "vf"])
+@pytest.mark.parametrize(
+    ("nudge", "increment"), [(OneSided(-0.3), VectorField()), (Centered(0.3), Equilibrium())]
+)
 def test_the_curves_add_up_to_the_update_that_training_applies(
     nudge: Nudge, increment: Increment
 ) -> None:
@@ -255,7 +269,7 @@ def test_measures_against_the_oracle(dynamics: Dynamics) -> None:
         assert tensor.silent == (5 if layer == 1 else 0)
         # The oracle counts a silent element as an error of 0.
         heard = 1 - tensor.silent / tensor.size
-        assert tensor.relmse * heard == pytest.approx(oracle.relmse(w, grad_w), abs=1e-12)
+        assert known(tensor.relmse) * heard == pytest.approx(oracle.relmse(w, grad_w), abs=1e-12)
         opposite = oracle.angle(w.sum(axis=0), -grad_w.sum(axis=0))
         assert tensor.angle == pytest.approx(opposite, abs=1e-9)
         assert np.cos(np.radians(opposite)) == pytest.approx(tensor.cosine, abs=1e-12)
@@ -265,7 +279,7 @@ def test_measures_against_the_oracle(dynamics: Dynamics) -> None:
 
 
 @given(graph=graphs(), vector_field=st.booleans(), seed=st.integers(0, 999))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_what_is_out_of_reach_does_not_change(graph, vector_field: bool, seed: int) -> None:
     """A layer d steps from the output is reached at t = d; before, D and grad are exactly zero.
 
@@ -335,33 +349,40 @@ def test_memory_does_not_grow_with_nudged_steps_times_parameters() -> None:
     assert temporary(50) - temporary(5) < 5 * parameters
 
 
-# ------------------------------------------------------------------------ settled, or what is wrong
+# ---------------------------------------------------------------------- settled, or what is wrong
+
+
+def settle(dynamics: Dynamics, steps: int, tolerance: float) -> Settling:
+    problem = chain_problem([8, 6, 4], dynamics, (steps, 5))
+    system, network, (x, _) = problem
+    window, _ = jax.jit(lambda n: unroll(system, n, x, 5))(network)
+    return examine(problem, window, tolerance)
 
 
 def test_what_T_would_do_is_found_by_going_on() -> None:
-    def settling(steps: int):
-        problem = chain_problem([8, 6, 4], EnergyBased(tanh, 0.2), (steps, 5))
-        return verify(problem, Equilibrium(), Plan((1e-2,), tolerance=1e-7)).settling
+    def settling(steps: int) -> Settling:
+        return settle(EnergyBased(tanh, 0.2), steps, 1e-7)
 
     short = settling(60)
     assert not short.settled
-    assert short.needed > 60
-    assert settling(short.needed).settled
-    assert not settling(short.needed - 1).settled
+    needed = known(short.needed)
+    assert needed > 60
+    assert settling(needed).settled
+    assert not settling(needed - 1).settled
     assert short.residuals.shape == (5, 2)
-    assert settling(short.needed).needed == short.needed
+    assert settling(needed).needed == needed
 
 
 def test_what_T_would_do_is_extrapolated_where_going_on_takes_too_long() -> None:
-    def settling(steps: int):
-        problem = chain_problem([8, 6, 4], EnergyBased(tanh, 0.01), (steps, 5))
-        return verify(problem, Equilibrium(), Plan((1e-2,), tolerance=1e-9)).settling
+    def settling(steps: int) -> Settling:
+        return settle(EnergyBased(tanh, 0.01), steps, 1e-9)
 
     far = settling(100)
-    assert far.needed > 400
+    needed = known(far.needed)
+    assert needed > 400
     assert 0.9 < far.rate < 1
-    assert settling(int(1.2 * far.needed)).settled
-    assert not settling(int(0.8 * far.needed)).settled
+    assert settling(int(1.2 * needed)).settled
+    assert not settling(int(0.8 * needed)).settled
 
 
 def test_a_free_phase_that_oscillates_is_refused() -> None:
@@ -413,7 +434,7 @@ def test_problems_that_cannot_be_are_refused() -> None:
         verify(problem, Equilibrium(), Plan())
 
 
-# -------------------------------------------------------------------------------------- the results
+# ------------------------------------------------------------------------------------ the results
 
 
 def test_results_can_be_saved_and_hold_no_nan(tmp_path: Path) -> None:
