@@ -21,6 +21,11 @@ from eqprop.names import parameter_names, state_names
 from eqprop.network import Network
 from eqprop.types import Array, Int
 
+_SILENCE = 1e-7
+"""Curves that are smaller than the tensor's largest by this factor are taken for rounding: a fast
+convolution leaves some where zeros belong, and D divides it by beta.
+"""
+
 type Picks = tuple[Int[Array | np.ndarray, "_"], ...]
 """For each parameter tensor, in the order of a network's leaves, places in the flat tensor."""
 
@@ -32,10 +37,11 @@ class Agreement:
 
     ``relmse`` is the mean over elements of
     ``sqrt( sum_t (D + grad)^2 / max(sum_t D^2, sum_t grad^2) )``; the ``silent`` elements, for
-    which both curves are zero throughout, have nothing to compare and are left out. ``sensitivity``
-    is the relmse that an error of 1 in every element at every step would make. ``cosine`` and
-    ``angle`` (degrees) are between the sums over t, that is between the total update and the total
-    gradient step. None where there is nothing to tell: all silent, or a sum that is zero.
+    which both curves are zero but for rounding, have nothing to compare and are left out.
+    ``sensitivity`` is the relmse that an error of 1 in every element at every step would make.
+    ``cosine`` and ``angle`` (degrees) are between the sums over t, that is between the total update
+    and the total gradient step. None where there is nothing to tell: all silent, or a sum that is
+    zero.
     """
 
     name: str
@@ -135,6 +141,12 @@ def _scan(p: Source, q: Source, steps: int, picks: Picks) -> Scanned:
     return Scanned(sums, *curves)
 
 
+def _heard(p2: np.ndarray, q2: np.ndarray) -> np.ndarray:
+    """Which elements of a tensor, flattened, have anything to compare."""
+    size = np.ravel(np.maximum(p2, q2))
+    return size > _SILENCE**2 * size.max(initial=0)
+
+
 def _agreement(name: str, steps: int, tensors: Sequence[Sequence[np.ndarray]]) -> Agreement:
     """The agreement in some tensors taken together, each given by its five sums.
 
@@ -147,7 +159,7 @@ def _agreement(name: str, steps: int, tensors: Sequence[Sequence[np.ndarray]]) -
             "gradient diverges; lower |beta|, eta or K"
         )
     size = np.maximum(p2, q2)
-    moves = size > 0
+    moves = np.concatenate([_heard(*pair) for pair in zip(*tensors[2:4], strict=True)])
     relative = np.sqrt(difference2[moves] / size[moves])
     sensitivity = np.sqrt(steps / size[moves])
 

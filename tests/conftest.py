@@ -26,3 +26,11 @@ def x64() -> Iterator[None]:
     """Double precision within one test; everywhere else JAX's default, single, holds."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """For modules whose programs are each compiled once and run for milliseconds."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,6 +1,5 @@
 """BPTT and recurrent backpropagation against autodiff, the NumPy oracle, and a dense solve."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import equinox as eqx
@@ -45,7 +44,7 @@ from eqprop.phases import System
 from eqprop.relaxation import FixedSteps, ToTolerance
 from eqprop.rules import Free, Rule
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 KEY = jax.random.key(0)
 DYNAMICS: dict[str, Dynamics] = {
@@ -60,14 +59,6 @@ GRAPHS = {
     "skip": ([6, 5, 4, 3], [(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)]),
     "lateral": ([6, 5, 3], [(0, 1), (1, 2), (1, 1), (2, 2)]),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """These programs are compiled once and run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def assert_close(a, b, atol: float = 1e-12) -> None:

@@ -20,7 +20,7 @@ from eqprop.phases import System
 from eqprop.relaxation import FixedSteps
 from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 RULES: dict[str, tuple[Increment, bool]] = {
     "ep": (Equilibrium(), False),

@@ -6,7 +6,6 @@ first order in eta, and its exceptions. Sizes are small so that errors can be fo
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import equinox as eqx
@@ -42,19 +41,11 @@ from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
 from eqprop.settling import Settling, examine
 from eqprop.verification import Plan, Verification, verify
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 KEY = jax.random.key(0)
 VECTORS = Path(os.environ.get("EQPROP_VECTORS_DIR", Path(__file__).parent / "vectors"))
 BETAS = (1e-3, 1e-4, 1e-5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-    """These programs are compiled once and run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def chain_problem(sizes: list[int], dynamics: Dynamics, steps: tuple[int, int], **how) -> Problem:

@@ -1,4 +1,6 @@
-"""Training: what a state says does not depend on where the training was cut, and figures are counts."""
+"""Training: what a state says does not depend on where the training was cut, and figures are
+counts.
+"""
 
 import dataclasses
 
@@ -96,7 +98,8 @@ def test_evaluation_counts_every_example_once(rows: int) -> None:
     output = oracle.free_phase(net, oracle.Dynamics(), images.reshape(N, -1) / 255, 8)[-1]
     loss, errors = trainer.evaluate(state.network, examples, rows)
     assert errors == np.sum(output.argmax(1) != labels)
-    assert loss == pytest.approx(np.mean(0.5 * np.sum((np.eye(5)[labels] - output) ** 2, 1)), rel=1e-5)
+    expected = np.mean(0.5 * np.sum((np.eye(5)[labels] - output) ** 2, 1))
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_cosine_schedule_ends_at_0() -> None:
