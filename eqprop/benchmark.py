@@ -21,7 +21,7 @@ from eqprop.experiment import Job, evaluate, prepare
 from eqprop.machine import seconds
 from eqprop.network import Edge, Network
 from eqprop.recipes import Recipe
-from eqprop.training import Examples, TrainState, compiler_options, fetch
+from eqprop.training import Examples, TrainState, fetch
 from eqprop.types import Array, Int
 
 STRETCHES = 5
@@ -194,7 +194,7 @@ def _drive_loop(training: Training) -> Callable[[], object]:
         zeros = network.zeros(job.trainer.batch)
         return lax.fori_loop(0, job.batches, add, [zeros[e.post - 1] for e in from_input(network)])
 
-    program = jax.jit(drives, compiler_options=compiler_options())
+    program = jax.jit(drives)
     network, order = training.state.network, training.order
     jax.block_until_ready(program(network, job.train, order))
     return lambda: program(network, job.train, order)

@@ -148,9 +148,9 @@ def _telling(display: Display, prefix: str) -> Iterator[Tell]:
 def _line(result: Result) -> str:
     """A result in a line, as progress."""
     recipe, numpy = result.recipe, result.numpy
-    line = f"{recipe.name}: {result.speed.epoch_seconds.minimum:.3g} s per epoch"
+    line = f"{recipe.name}: {_figure(result.speed.epoch_seconds.minimum)} s per epoch"
     if numpy:
-        line += f"; NumPy {numpy.epoch_seconds.minimum:.3g} s"
+        line += f"; NumPy {_figure(numpy.epoch_seconds.minimum)} s"
     if numpy and numpy.difference > _SAME:
         line += f" (NOTE: weights {100 * numpy.difference:.2g} % apart, so not the same work)"
     if result.changed:
@@ -164,10 +164,10 @@ def _table(results: Sequence[Result], peak: float) -> Table:
         speed, numpy, ratio = result.speed, result.numpy, result.ratio
         table.add_row(
             result.recipe.name,
-            f"{speed.epoch_seconds.minimum:.3g}",
-            f"{speed.epoch_seconds.median:.3g}",
+            _figure(speed.epoch_seconds.minimum),
+            _figure(speed.epoch_seconds.median),
             f"{speed.compile_seconds:.1f}",
-            f"{speed.test_seconds:.2g}",
+            _figure(speed.test_seconds),
             _figure(numpy.epoch_seconds.minimum) if numpy else "-",
             f"{_figure(ratio)} x" if ratio else "-",
             *_rates(result.flops_per_second, peak),

@@ -14,9 +14,13 @@ from eqprop.runs import check_new
 from eqprop.usage import UsageError, parse, suggest, typed
 
 # Fields of a recipe that have no say in whether updates follow gradients.
-_IDLE = ("optimizer", "momentum", "weight_decay", "schedule", "epochs", "dtype")
-# Fields that the theorem fixes: synchronous free steps, as many as T.
-_FIXED = ("tolerance", "sweeps")
+_IDLE = ("optimizer", "momentum", "weight_decay", "schedule", "epochs")
+# Fields that are the same in every verification, with what they are.
+_FIXED = {
+    "tolerance": "the free phase takes T steps",
+    "sweeps": "the free phase takes synchronous steps",
+    "dtype": "it is float64",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +28,7 @@ class _Fields(Recipe):
     rule: Literal["ep", "c-ep", "vf", "c-vf"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Learning rule: ep, vf; or continually, c-ep, c-vf."""
     clip: bool = False
-    """Keep states in [0, 1] in the energy-based setting; the theorem is about states that are not
-    kept there.
-    """
+    """Keep states in [0, 1] in the energy-based setting, as trainings do and Theorem 1 does not."""
     beta: float = 0.1
     """Nudging strength of the curves."""
     T: int = 30
@@ -86,6 +88,7 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
     asked = question(name)
     if asked.recipe.rule in {"bptt", "rbp"}:
         raise UsageError(f"{name} follows gradients by definition: verify one that is nudged")
+    _refuse_training(args)
     names = [field.name for field in dataclasses.fields(Recipe)]
     values = {name: getattr(asked.recipe, name) for name in names}
     fields = _Fields(**{**values, "clip": False})
@@ -100,24 +103,33 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
         )
     if not 0 <= options.seed < 2**31:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")
-    _tell(recipe, fields, asked.recipe)
-    with typed():
-        changed = {"tolerance": 0.0, "sweeps": False, "dtype": "float32"}
-        return Recipe(**{**{name: getattr(recipe, name) for name in names}, **changed}), options
+    _tell(recipe, fields, asked.recipe, options)
+    # In single precision the network is drawn, as for a training; the engine then goes to double.
+    fixed = {"tolerance": 0.0, "sweeps": False, "dtype": "float32"}
+    return Recipe(**{**{name: getattr(recipe, name) for name in names}, **fixed}), options
 
 
-def _tell(recipe: Recipe, default: Recipe, base: Recipe) -> None:
+def _refuse_training(args: Sequence[str]) -> None:
+    """Raises for options of trainings that would change nothing here."""
+    for arg in args:
+        option = arg.partition("=")[0].replace("_", "-")
+        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if option.startswith("--") and field in (*_IDLE, *_FIXED):
+            why = _FIXED.get(field, "nothing is trained")
+            raise UsageError(f"{option} has no place in a verification, where {why}: leave it out")
+
+
+def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: Options) -> None:
     """Says what is done otherwise than in a training, and which options had no effect."""
     if base.clip and not recipe.clip and recipe.setting == "energy":
         print("note: states are not kept in [0, 1], as they are in training (--clip keeps them)")
-    if recipe.tolerance or recipe.sweeps:
+    if base.tolerance or base.sweeps:
         print("note: the free phase takes T synchronous steps, without tolerance or sweeps")
     typed_in = changes(recipe, default)
-    idle = [field for field in _IDLE if field in typed_in]
-    if "lr" in typed_in and not recipe.rule.startswith("c-"):
-        idle.append("lr")
-    if idle:
-        print(f"note: no effect on what is verified: {', '.join(idle)}")
+    idle = {"lr": not recipe.rule.startswith("c-"), "dataset": options.random is not None}
+    for field, is_idle in idle.items():
+        if is_idle and field in typed_in:
+            print(f"note: {field} has no effect on what is verified")
 
 
 def _help() -> None:
@@ -132,9 +144,10 @@ def _help() -> None:
         [
             *(_ABOUT, "", "Figures of the papers (one example, tanh):", *figures),
             *("", "Recipes for training, with their own beta, T and K:", *recipes, ""),
-            "Start with: eqprop verify fig-toy. Every field of a recipe is an option too, such as",
-            "--activation, --setting, --inside, --nudge, --angle, --batch, --beta, --T and --K:",
-            "eqprop verify fig-toy --help lists them.",
+            "Start with: eqprop verify fig-toy",
+            "",
+            "Every field of a recipe is an option too, such as --activation, --setting, --inside, "
+            "--nudge, --angle, --batch, --beta, --T and --K: eqprop verify fig-toy --help",
         ]
     )
     parse(Options, ["--help"], "eqprop verify RECIPE", about, Options())

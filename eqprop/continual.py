@@ -6,7 +6,7 @@ states through B x B matrices, and is written into the weights once, after the p
 """
 
 import abc
-from typing import override
+from typing import cast, override
 
 import equinox as eqx
 import jax
@@ -146,7 +146,9 @@ class LowRank(Moving):
     def forward(self, r_pre: Layer) -> Layer:
         drive = self.edge.forward(r_pre)
         for pre, post, rate in self._terms():
-            drive += rate * (self.edge.kernel(r_pre, pre) @ post)
+            kernel = self.edge.kernel(r_pre, pre)
+            assert kernel is not None  # or this form would not have been chosen
+            drive += rate * (kernel @ post)
         return drive
 
     @override
@@ -209,8 +211,11 @@ def continual_phase(
         moving, s = carry
         new = system.nudged_step(moving, x, y, beta, s)
         a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
-        edges = [e.advance((a[e.pre], b[e.pre]), (a[e.post], b[e.post])) for e in moving.edges]
+        edges = [
+            cast(Moving, e).advance((a[e.pre], b[e.pre]), (a[e.post], b[e.post]))
+            for e in moving.edges
+        ]
         return moving.replace_edges(edges), new
 
     moving, last = lax.fori_loop(0, system.nudged_steps, body, (moving, states))
-    return network.replace_edges([e.settle() for e in moving.edges]), last
+    return network.replace_edges([cast(Moving, e).settle() for e in moving.edges]), last

@@ -21,7 +21,7 @@ from eqprop.recipes import RECIPES, Recipe, changes
 from eqprop.records import DataUsed, Made, Record, made
 from eqprop.runs import Run, is_run, read_metrics, read_record
 from eqprop.session import Session
-from eqprop.training import Examples, compiler_options
+from eqprop.training import Examples
 from eqprop.usage import UsageError, typed
 
 
@@ -34,7 +34,7 @@ def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str
             dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
         _introduce(dataset, recipe, display)
         with typed():
-            job = _prepare(recipe, dataset)
+            job = prepare(recipe, dataset)
             run = Run.create(out, Record(recipe, tuple(seeds), _used(dataset), made(command)))
         with run:
             _train_seeds(job, run, run.record.started, display)
@@ -153,13 +153,6 @@ def _prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
             f"the data set {record.data.name} is not the one that the run was trained on "
             f"({record.data.source}): put that back"
         )
-    return _prepare(recipe, dataset)
-
-
-def _prepare(recipe: Recipe, dataset: Dataset) -> Job:
-    if compiler_options():
-        # XLA fails to serialize programs with oneDNN's calls (jaxlib 0.12: bad_alloc): keep none.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
     return prepare(recipe, dataset)
 
 

@@ -26,7 +26,7 @@ from eqprop.progress import Display, Stopwatch
 from eqprop.recipes import Recipe
 from eqprop.records import made
 from eqprop.training import angles, fetch
-from eqprop.usage import typed
+from eqprop.usage import UsageError, typed
 from eqprop.verdict import beta_table, convergence, tensor_table, verdict
 from eqprop.verification import Plan, Verification
 
@@ -42,11 +42,11 @@ def verify(recipe: Recipe, options: Options, out: Path, command: Sequence[str]) 
     display, watch = Display(), Stopwatch()
     display.say(f"{recipe.name}: {recipe.about}")
     with display.doing("loading data"):
-        dataset = _dataset(recipe, options)
-    display.say(
-        f"{'data' if options.random or dataset.name == recipe.dataset else 'NOTE'}: "
-        f"{dataset.source}"
-    )
+        dataset = (
+            _random(recipe, *options.random, options.seed) if options.random else _load(recipe)
+        )
+    stand_in = not options.random and dataset.name != recipe.dataset
+    display.say(f"{'NOTE' if stand_in else 'data'}: {dataset.source}")
     # In the precision of trainings, so that network and minibatch are those of a training.
     with typed(), jax.enable_x64(False):
         plan = _plan(recipe, options)
@@ -79,15 +79,17 @@ def verify(recipe: Recipe, options: Options, out: Path, command: Sequence[str]) 
     display.say(f"figure in {figure}; {watch.seconds:.1f} s")
 
 
-def _dataset(recipe: Recipe, options: Options) -> Dataset:
-    if options.random is None:
-        return data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
-    inputs, classes = options.random
+def _load(recipe: Recipe) -> Dataset:
+    return data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
+
+
+def _random(recipe: Recipe, inputs: int, classes: int, seed: int) -> Dataset:
+    """One minibatch of random data."""
     if inputs < 1 or not 2 <= classes <= 256:
-        raise EqpropError(
+        raise UsageError(
             f"random is {inputs} {classes}: give at least 1 input and 2 to 256 classes"
         )
-    generator = np.random.default_rng(options.seed)
+    generator = np.random.default_rng(seed)
     x = generator.integers(256, size=(recipe.batch, 1, inputs)).astype(np.uint8)
     y = generator.integers(classes, size=recipe.batch).astype(np.uint8)
     source = f"{inputs} random inputs between 0 and 1, a random target out of {classes} classes."
@@ -98,6 +100,8 @@ def _plan(recipe: Recipe, options: Options) -> Plan:
     beta = recipe.beta
     others = options.betas or (beta / 10, beta / 100)
     betas = tuple(dict.fromkeys((beta, *others)))
+    for b in betas:
+        nudge(dataclasses.replace(recipe, beta=b))  # raises where that cannot be
     smallest = min(abs(b) for b in betas)
     dt = recipe.dt if recipe.setting == "energy" else 1.0
     return Plan(
@@ -108,7 +112,7 @@ def _plan(recipe: Recipe, options: Options) -> Plan:
         samples=options.samples,
         seed=options.seed,
         # Far from the output curves are small: a drift must not show there either.
-        tolerance=_DRIFT * smallest * dt or None,
+        tolerance=_DRIFT * smallest * dt,
     )
 
 

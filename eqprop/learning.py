@@ -5,7 +5,7 @@ inside it.
 import abc
 import math
 from collections.abc import Callable, Sequence
-from typing import override
+from typing import Any, cast, override
 
 import equinox as eqx
 import jax
@@ -22,6 +22,10 @@ from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets
 
 type Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 """Factor on all learning rates, given the number of minibatches learnt so far."""
+
+
+type Memory = Any
+"""A learner's own state: a pytree of arrays, whose structure the optimizer decides."""
 
 
 def constant(step: Int[Array, ""]) -> Float[Array, ""]:
@@ -45,7 +49,7 @@ class Learner(eqx.Module):
     """Abstract: one minibatch, from the free phase to the new parameters."""
 
     @abc.abstractmethod
-    def init(self, network: Network) -> optax.OptState:
+    def init(self, network: Network) -> Memory:
         """The learner's own state for this network. Raises ``EqpropError`` where the two don't
         fit.
         """
@@ -55,10 +59,10 @@ class Learner(eqx.Module):
         self,
         system: System,
         network: Network,
-        memory: optax.OptState,
+        memory: Memory,
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
-    ) -> tuple[Network, optax.OptState, Free]:
+    ) -> tuple[Network, Memory, Free]:
         """The network and the learner's state after one batch ``(x, y)``, and the batch's free
         phase.
         """
@@ -78,24 +82,25 @@ class WithOptimizer(Learner):
         _check_rates(self.rates)
 
     @override
-    def init(self, network: Network) -> optax.OptState:
+    def init(self, network: Network) -> Memory:
         _check_rates(self.rates, network)
-        return self.optimizer.init(network), jnp.zeros((), jnp.int32)  # pyright: ignore[reportArgumentType]
+        return cast(Any, self.optimizer).init(network), jnp.zeros((), jnp.int32)
 
     @override
     def learn(
         self,
         system: System,
         network: Network,
-        memory: optax.OptState,
+        memory: Memory,
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
-    ) -> tuple[Network, optax.OptState, Free]:
-        state, step = memory  # pyright: ignore[reportGeneralTypeIssues]
+    ) -> tuple[Network, Memory, Free]:
+        state, step = memory
         update, free = self.rule.update(system, network, *batch, key)
         # Optax descends: the update stands for minus a gradient.
         descent = jax.tree.map(jnp.negative, update)
-        scaled, state = self.optimizer.update(descent, state, network)
+        # Optax takes any pytree, but its types know only containers of arrays.
+        scaled, state = cast(Any, self.optimizer).update(descent, state, network)
         factors = jnp.asarray(self.rates) * self.schedule(step)
         moved = jax.tree.map(jnp.subtract, network, scale_edges(scaled, factors))
         return moved, (state, step + 1), free
@@ -118,7 +123,7 @@ class Continual(Learner):
             )
 
     @override
-    def init(self, network: Network) -> optax.OptState:
+    def init(self, network: Network) -> Memory:
         _check_rates(self.rates, network)
         return jnp.zeros((), jnp.int32)
 
@@ -127,10 +132,10 @@ class Continual(Learner):
         self,
         system: System,
         network: Network,
-        memory: optax.OptState,
+        memory: Memory,
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
-    ) -> tuple[Network, optax.OptState, Free]:
+    ) -> tuple[Network, Memory, Free]:
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
         beta = self.nudge.stencil(key).betas[0].astype(network.dtype)

@@ -267,6 +267,9 @@ class Network(eqx.Module):
         """Two groups of layers with no edge inside a group, for sweeps over one group after the
         other.
 
+        In a chain the even layers come first: then both halves of a sweep take the drives of the
+        odd layers' present states, and compute them once.
+
         Raises ``EqpropError`` when there is none: the connection graph has an odd cycle.
         """
         colour: dict[int, int] = {}
@@ -287,7 +290,7 @@ class Network(eqx.Module):
         for layer in range(1, len(self.shapes)):
             if layer not in colour:
                 visit(layer, layer % 2)
-        return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (1, 0))
+        return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (0, 1))
 
 
 def _check_shapes(shapes: tuple[Shape, ...]) -> None:

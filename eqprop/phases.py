@@ -8,7 +8,7 @@ from eqprop.errors import EqpropError
 from eqprop.network import Network
 from eqprop.nudging import Cost
 from eqprop.relaxation import Relaxation, Settled, Step
-from eqprop.types import Array, Layer, Scalar, States, Targets
+from eqprop.types import Array, Layer, States, Strength, Targets
 
 
 class System(eqx.Module):
@@ -53,14 +53,15 @@ class System(eqx.Module):
         return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
 
     def nudged_step(
-        self, network: Network, x: Layer, y: Targets, beta: Scalar, states: States
+        self, network: Network, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
-        """One nudged step."""
-        force = beta * self.cost.force(states[-1], y)
+        """One nudged step; ``beta`` is one number, or one for each row of the batch."""
+        force = self.cost.force(states[-1], y)
+        force *= beta.reshape(*beta.shape, *[1] * (force.ndim - beta.ndim)) if beta.ndim else beta
         return self.dynamics.step(network, x, states, force)
 
     def nudged(
-        self, clamped: Network, x: Layer, y: Targets, beta: Scalar, states: States
+        self, clamped: Network, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
         """Phase 2: K steps from ``s*`` with nudging strength ``beta``; the last states."""
 

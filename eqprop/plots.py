@@ -80,8 +80,8 @@ def _read_verification(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarr
     try:
         numbers = json.loads(path.read_text())
         path = folder / CURVES
-        with np.load(path) as file:
-            return numbers, dict(file)
+        with path.open("rb") as file, np.load(file) as curves:
+            return numbers, dict(curves)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise EqpropError(f"{path} cannot be read ({error}): run eqprop verify again") from error
 

@@ -81,30 +81,33 @@ class Equilibrium(Increment):
     def total(
         self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
     ) -> Network:
+        # All points of the stencil are rows of one batch.
+        points, batch = len(stencil.betas), x.shape[0]
+
+        def repeat(rows: Array, times: int = points) -> Array:
+            return jnp.tile(rows, (times, *[1] * (rows.ndim - 1)))
+
         clamped = system.clamp(network, x)
-        points = jax.vmap(lambda beta: system.nudged(clamped, x, y, beta, free))(stencil.betas)
-        r_free = system.dynamics.rates(x, free)
-        r_points = jax.vmap(lambda s: system.dynamics.rates(x, s)[1:])(points)
+        clamped = clamped.replace_edges(
+            [e if e.pre else jax.tree.map(repeat, e) for e in clamped.edges]
+        )
+        betas = jnp.repeat(stencil.betas, batch).astype(x.dtype)
+        start = tuple(repeat(s) for s in free)
+        ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
+        weights = jnp.repeat(stencil.weights, batch).astype(x.dtype)
+        if stencil.rest is not None:
+            ends = tuple(jnp.concatenate(pair) for pair in zip(ends, free, strict=True))
+            weights = jnp.append(weights, jnp.full(batch, stencil.rest, x.dtype))
+        r_input = system.dynamics.rates(x, ())[0]
+        rates = system.dynamics.rates(repeat(x, len(weights) // batch), ends)
 
-        def weigh(layer: int) -> tuple[Layer, Layer]:
-            """Rates of a layer at all points (and at rest), and the same times their weights."""
-            ends = r_points[layer - 1]
-            weights = stencil.weights.astype(ends.dtype)
-            if stencil.rest is not None:
-                ends = jnp.concatenate([ends, r_free[layer][None]])
-                weights = jnp.append(weights, stencil.rest.astype(ends.dtype))
-            return ends, jax.vmap(jnp.multiply)(ends, weights)
+        def total_edge(edge: Edge) -> Edge:
+            post = jax.vmap(jnp.multiply)(rates[edge.post], weights)
+            if edge.pre:
+                return edge.statistic(rates[edge.pre], post)
+            return edge.statistic(r_input, post.reshape(-1, batch, *post.shape[1:]).sum(axis=0))
 
-        def edge_total(edge: Edge) -> Edge:
-            ends, weighted = weigh(edge.post)
-            if not edge.pre:
-                return edge.statistic(r_free[0], jnp.sum(weighted, axis=0))
-            pre, _ = weigh(edge.pre)
-            return edge.statistic(
-                pre.reshape(-1, *pre.shape[2:]), weighted.reshape(-1, *ends.shape[2:])
-            )
-
-        return network.replace_edges([edge_total(e) for e in network.edges])
+        return network.replace_edges([total_edge(e) for e in network.edges])
 
 
 class VectorField(Increment):

@@ -4,6 +4,7 @@ Nothing here touches files or the screen. Every random number follows from the s
 the run, so a training cut anywhere and continued is the training that was not cut.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.learning import Learner
 from eqprop.network import Network, Untied, realised_angle
 from eqprop.phases import System
+from eqprop.relaxation import ToTolerance
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets, UInt8
 
 
@@ -81,10 +83,8 @@ def fetch(examples: Examples, rows: Int[Array, " B"], network: Network) -> tuple
     return x, jax.nn.one_hot(examples.labels[rows], network.shapes[-1][0], dtype=network.dtype)
 
 
-def compiler_options() -> dict[str, bool]:
-    """Options for ``jax.jit``: on a CPU, matrix products and convolutions through oneDNN."""
-    on_cpu = jax.default_backend() == "cpu"
-    return {"xla_cpu_experimental_onednn_custom_call": True} if on_cpu else {}
+_SETTLED = 1e-4
+"""An evaluation goes on until no unit moves by this much in a step, or for T steps."""
 
 
 class Trainer:
@@ -95,10 +95,13 @@ class Trainer:
 
     def __init__(self, system: System, learner: Learner, batch: int) -> None:
         self.system, self.learner, self.batch = system, learner, batch
-        options = compiler_options()
+        relaxation = system.relaxation
+        tolerance = max(_SETTLED, getattr(relaxation, "tolerance", 0.0))
+        settle = ToTolerance(relaxation.steps, tolerance)
+        self._evaluated = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
-        self._advance = jax.jit(self._advance_plain, donate_argnums=0, compiler_options=options)
-        self._evaluate = jax.jit(self._evaluate_plain, static_argnums=2, compiler_options=options)
+        self._advance = jax.jit(self._advance_plain, donate_argnums=0)
+        self._evaluate = jax.jit(self._evaluate_plain, static_argnums=2)
         self._order = jax.jit(_order, static_argnums=2)
 
     def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
@@ -140,8 +143,11 @@ class Trainer:
         start = (state.epoch + 1, zero, _no_totals(state.network.dtype))
         return eqx.tree_at(lambda s: (s.epoch, s.batch, s.totals), state, start)
 
-    def evaluate(self, network: Network, examples: Examples, rows: int = 500) -> tuple[float, int]:
-        """Mean loss and number of errors over all examples, ``rows`` at a time."""
+    def evaluate(self, network: Network, examples: Examples, rows: int = 200) -> tuple[float, int]:
+        """Mean loss and number of errors over all examples, ``rows`` at a time.
+
+        Rows that have settled after fewer than T steps are not iterated on.
+        """
         loss, errors = self._evaluate(network, examples, min(rows, len(examples.labels)))
         return float(loss), int(errors)
 
@@ -183,7 +189,7 @@ class Trainer:
 
         def block(index: Int[Array, " rows"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
             x, y = fetch(examples, jnp.minimum(index, n - 1), network)
-            states, _ = self.system.free(self.system.clamp(network, x), x)
+            states, _ = self._evaluated.free(self._evaluated.clamp(network, x), x)
             loss, wrong = _score(self.system, states[-1], y)
             counts = index < n
             return jnp.sum(jnp.where(counts, loss, 0)), jnp.sum(wrong & counts)

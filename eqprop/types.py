@@ -23,6 +23,9 @@ type Targets = Float[Array, "B classes"]
 
 type Scalar = Inexact[Array, ""]
 
+type Strength = Inexact[Array, ""] | Inexact[Array, " B"]
+"""A nudging strength beta: one number, or one for each row of the batch."""
+
 __all__ = [
     "Array",
     "Bool",
@@ -35,6 +38,7 @@ __all__ = [
     "Scalar",
     "Shape",
     "States",
+    "Strength",
     "Targets",
     "UInt8",
 ]

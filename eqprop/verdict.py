@@ -89,6 +89,8 @@ def beta_table(found: Verification, recipe: Recipe) -> Table:
 
 def verdict(found: Verification, recipe: Recipe) -> str:
     """What was found, in plain words."""
+    if any(trial.comparison.together.angle is None for trial in found.beta_trials):
+        return "There is nothing to verify: the updates or the gradients are all zero."
     sentences = [_about_beta(found, recipe)]
     if recipe.setting == "prototypical" and recipe.inside:
         sentences.append(
@@ -101,10 +103,9 @@ def verdict(found: Verification, recipe: Recipe) -> str:
 
 def _about_beta(found: Verification, recipe: Recipe) -> str:
     trials = found.beta_trials
-    smallest = min(trials, key=lambda trial: abs(trial.beta))
+    measured = [trial for trial in trials if not _within_noise(trial)] or trials
+    smallest = min(measured, key=lambda trial: abs(trial.beta))
     first, least = trials[0].comparison.together, smallest.comparison.together
-    if first.angle is None or least.angle is None:
-        return "There is nothing to verify: updates or gradients are zero."
     order, expected = _limit(trials, "beta"), 2 if recipe.nudge == "centered" else 1
     resting = " with eta 0" if found.eta_trials else ""
     size = f"RelMSE {_relmse(smallest):.1e} at beta {smallest.beta:g}{resting}"
@@ -116,7 +117,7 @@ def _about_beta(found: Verification, recipe: Recipe) -> str:
         )
     if all(_within_noise(trial) and _relmse(trial) < 1e-3 for trial in trials):
         return f"Theorem 1 holds: the updates equal the BPTT gradients within rounding ({size})."
-    if order is not None and order < 0.5 and not _within_noise(smallest):
+    if order is not None and order < 0.5:
         return (
             f"The updates do NOT tend to the BPTT gradients as beta tends to 0: {least.angle:.3g} "
             f"degrees remain between total update and total gradient ({size}).{_reason(recipe)}"
@@ -178,8 +179,9 @@ def _within_noise(trial: Trial) -> bool:
 
 
 def _at(recipe: Recipe) -> str:
-    eta = f", eta = {' '.join(f'{rate:g}' for rate in recipe.lr)}"
-    return f"beta {recipe.beta:g}{eta if recipe.rule.startswith('c-') else ''}"
+    sign = " (sign drawn from the seed)" if recipe.nudge == "random-sign" else ""
+    eta = f", eta {' '.join(f'{rate:g}' for rate in recipe.lr)}"
+    return f"beta {recipe.beta:g}{sign}{eta if recipe.rule.startswith('c-') else ''}"
 
 
 def _show_order(order: Order) -> str:
