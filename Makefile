@@ -58,8 +58,12 @@ format: install  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: install  ## train the smallest published recipe for three epochs
-	$(BIN)/eqprop train ep-1h --epochs 3 --out runs/demo
+demo: install  ## train the smallest published recipe for three epochs, or go on with that
+	@if [ -e runs/demo/run.json ]; then \
+		$(BIN)/eqprop resume runs/demo; \
+	else \
+		$(BIN)/eqprop train ep-1h --epochs 3 --out runs/demo; \
+	fi
 
 bench: install  ## time the recipes on this machine
 	$(BIN)/eqprop bench $(ARGS)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eqprop.recipes import RECIPES, Published
+from eqprop.recipes import RECIPES, SERIES, Published
 from eqprop.usage import parse
 
 
@@ -15,11 +15,15 @@ class Options:
 def run(args: Sequence[str]) -> None:
     """Prints the recipes with the results published for them."""
     parse(Options, args, "eqprop list", "List the recipes, with the published results.", Options())
+    wide = max(map(len, [*RECIPES, *SERIES]))
     width = max(len(recipe.about) for recipe in RECIPES.values())
-    print(f"{'recipe':9}  {'what':{width}}  {'epochs':>6}  {'test error':>13}  {'train error':>11}")
+    heads = f"{'epochs':>6}  {'test error':>13}  {'train error':>11}"
+    print(f"{'recipe':{wide}}  {'what':{width}}  {heads}")
     for name, recipe in RECIPES.items():
         test, train = errors(recipe.published)
-        print(f"{name:9}  {recipe.about:{width}}  {recipe.epochs:6}  {test:>13}  {train:>11}")
+        print(f"{name:{wide}}  {recipe.about:{width}}  {recipe.epochs:6}  {test:>13}  {train:>11}")
+    for name, series in SERIES.items():
+        print(f"{name:{wide}}  {series.about}")
     print("\nErrors as reported in arXiv:2005.04169, mean ± std of 5 runs on MNIST.")
     print("Train one: eqprop train RECIPE; its settings: eqprop train RECIPE --help")
 

@@ -1,15 +1,15 @@
 """``eqprop train``."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from eqprop.recipes import RECIPES, Published, Recipe, changes, fast
-from eqprop.runs import check_new
+from eqprop.recipes import RECIPES, SERIES, Published, Recipe, changes, fast
+from eqprop.runs import check_new, is_run
 from eqprop.usage import UsageError, parse, suggest, typed
 
 
@@ -51,19 +51,39 @@ def run(args: Sequence[str]) -> None:
     name, *rest = args
     if name.startswith("-"):
         raise UsageError(f"the recipe comes first: eqprop train RECIPE {name} ...")
-    if name not in RECIPES:
-        raise UsageError(f"unknown recipe {suggest(name, RECIPES)} (see eqprop list)")
-    recipe, options = _read(name, rest)
-    out = options.out or Path("runs") / recipe.name
-    with typed():
-        check_new(out)
+    series = SERIES.get(name)
+    if series is None and name not in RECIPES:
+        raise UsageError(f"unknown recipe {suggest(name, [*RECIPES, *SERIES])} (see eqprop list)")
+    recipe, options = _read(series.base if series else name, rest)
+    out = options.out or Path("runs") / name
     if options.fast:
         recipe = _make_fast(recipe)
+    seeds = range(options.seed, options.seed + options.seeds)
+    command = ["eqprop", "train", *args]
+    if series:
+        with typed():
+            members = series.members(recipe)
+        _train_series(members, seeds, out, command)
+        return
+    with typed():
+        check_new(out)
 
     from eqprop.launch import train  # loads JAX
 
-    seeds = range(options.seed, options.seed + options.seeds)
-    train(recipe, seeds, out, ["eqprop", "train", *args])
+    train(recipe, seeds, out, command)
+
+
+def _train_series(
+    members: Mapping[str, Recipe], seeds: Sequence[int], out: Path, command: Sequence[str]
+) -> None:
+    """Trains each member in a directory of its own; goes on with those that have begun."""
+    from eqprop.launch import resume, train  # loads JAX
+
+    for name, recipe in members.items():
+        if is_run(out / name):
+            resume(out / name, recipe.epochs, command)
+        else:
+            train(recipe, seeds, out / name, command)
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
@@ -89,8 +109,8 @@ def _make_fast(recipe: Recipe) -> Recipe:
 
 
 def _help() -> None:
-    width = max(map(len, RECIPES))
-    recipes = [f"  {name:{width}}  {recipe.about}" for name, recipe in RECIPES.items()]
+    width = max(map(len, [*RECIPES, *SERIES]))
+    recipes = [f"  {name:{width}}  {it.about}" for name, it in {**RECIPES, **SERIES}.items()]
     about = "\n".join(
         [
             *(_ABOUT, "", "Recipes:", *recipes, ""),

@@ -13,6 +13,7 @@ from trainings import (
     SMALL,
     _compile_once,  # noqa: F401
     digits,
+    metrics_of,
     one_line,
     train,
 )
@@ -23,7 +24,7 @@ from eqprop.data import DATA_DIR
 from eqprop.errors import EqpropError
 from eqprop.idx import header
 from eqprop.progress import clock
-from eqprop.recipes import RECIPES, Recipe, fast
+from eqprop.recipes import RECIPES, SERIES, Recipe, fast
 from eqprop.runs import read_record
 
 # What is typed after `eqprop train`, and what its error must name: the value, and the remedy.
@@ -216,6 +217,8 @@ def test_fast(tmp_path, capsys):
     own = dataclasses.replace(RECIPES["ep-2h"], tolerance=1e-4)
     assert fast(own).tolerance == 1e-4
     assert fast(RECIPES["eb-1h"]) == RECIPES["eb-1h"]
+    conv = fast(RECIPES["ep-conv"])
+    assert (conv.sweeps, conv.nudge, conv.T, conv.K) == (True, "centered", 12, 6)
 
 
 def test_the_published_result_is_shown_as_such(tmp_path, capsys, monkeypatch):
@@ -293,3 +296,21 @@ def test_compilations_are_cached_where_the_user_says(monkeypatch, tmp_path):
 def test_clock():
     assert clock(3723.4) == "1:02:03"
     assert clock(59.6) == "0:01:00"
+
+
+def test_a_series_trains_a_recipe_at_each_value_and_goes_on(tmp_path, capsys, monkeypatch):
+    series = dataclasses.replace(SERIES["c-vf-1h-angle"], values=(0.0, 45.0))
+    monkeypatch.setitem(SERIES, "c-vf-1h-angle", series)
+    out = tmp_path / "series"
+    for epochs in ("1", "2"):
+        assert train(out, "--epochs", epochs, recipe="c-vf-1h-angle") == 0
+    for angle in series.values:
+        run = out / f"angle-{angle:g}"
+        assert read_record(run).recipe.angle == angle
+        assert [row["epoch"] for row in metrics_of(run)] == [1, 2]
+
+
+def test_the_angles_of_the_series_are_those_of_the_paper():
+    members = SERIES["c-vf-2h-angle"].members(RECIPES["c-vf-2h"])
+    assert [recipe.angle for recipe in members.values()] == [22.5 * n for n in range(9)]
+    assert list(members)[:2] == ["angle-0", "angle-22.5"]
