@@ -76,7 +76,7 @@ def _pool(recipe: Recipe) -> Pool:
 def _dynamics(recipe: Recipe) -> Dynamics:
     rho = activation(recipe.activation)
     if recipe.setting == "energy":
-        return EnergyBased(rho, recipe.dt, recipe.clip)
+        return EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input)
     return Prototypical(rho, recipe.inside)
 
 

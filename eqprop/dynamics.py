@@ -129,12 +129,14 @@ class EnergyBased(Dynamics):
     """Real time, ``s_i <- s_i + dt (-s_i + rho'(s_i) drive_i)`` (+ ``dt force`` on the output).
 
     A gradient step on ``E = 1/2 sum |s|^2 - Phi(rho(s))``; neurons send ``rho(s)``, the input
-    included. ``clip`` keeps states in [0, 1], as trainings do and theorem checks do not.
+    included; with ``raw_input`` the input sends ``x`` as it is. ``clip`` keeps states in [0, 1], as
+    trainings do and theorem checks do not.
     """
 
     activation: Activation = eqx.field(static=True)
     time_step: float = eqx.field(static=True)
     clip: bool = eqx.field(static=True, default=False)
+    raw_input: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         if not (0 < self.time_step <= 1 and math.isfinite(self.time_step)):
@@ -149,7 +151,8 @@ class EnergyBased(Dynamics):
 
     @override
     def rates(self, x: Layer, states: States) -> Rates:
-        return (self.activation(x), *(self.activation(s) for s in states))
+        r_input = x if self.raw_input else self.activation(x)
+        return (r_input, *(self.activation(s) for s in states))
 
     @override
     def react(self, states: States, drives: States, force: Layer | None) -> States:

@@ -55,6 +55,8 @@ class Recipe:
     """Time step of the energy-based setting; no effect in the prototypical one."""
     clip: bool = True
     """Keep states in [0, 1] in the energy-based setting."""
+    raw_input: bool = False
+    """The input sends its pixels as they are, not rho of them, in the energy-based setting."""
     rule: Literal["ep", "c-ep", "vf", "c-vf", "bptt", "rbp"] = "ep"
     """Learning rule: ep, vf; or continually, c-ep, c-vf. As baselines backpropagation through the
     last K free steps, bptt, and recurrent backpropagation, rbp: they nudge nothing.

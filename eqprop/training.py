@@ -95,9 +95,7 @@ class Trainer:
 
     def __init__(self, system: System, learner: Learner, batch: int) -> None:
         self.system, self.learner, self.batch = system, learner, batch
-        relaxation = system.relaxation
-        tolerance = max(_SETTLED, getattr(relaxation, "tolerance", 0.0))
-        settle = ToTolerance(relaxation.steps, tolerance)
+        settle = ToTolerance(system.relaxation.steps, _SETTLED)
         self._evaluated = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
         self._advance = jax.jit(self._advance_plain, donate_argnums=0)

@@ -41,6 +41,10 @@ SETTINGS = {
         oracle.Dynamics("energy", "tanh", dt=0.1),
         EnergyBased(activation("tanh"), 0.1),
     ),
+    "energy, raw input": (
+        oracle.Dynamics("energy", "sigm", dt=0.1, input_rate="identity"),
+        EnergyBased(activation("sigm"), 0.1, raw_input=True),
+    ),
     "energy, clipped": (
         oracle.Dynamics("energy", "hardsigm", dt=0.3, clip=True),
         EnergyBased(activation("hardsigm"), 0.3, clip=True),
