@@ -65,8 +65,9 @@ class Nudge(eqx.Module):
         """The stencil for one minibatch; ``key`` serves those that are drawn at random."""
 
 
-def _check_beta(beta: float) -> None:
-    if beta == 0 or not math.isfinite(beta):
+def _check_beta(beta: float | Array) -> None:
+    # A traced beta has no value to check.
+    if isinstance(beta, float | int) and (beta == 0 or not math.isfinite(beta)):
         raise EqpropError(f"beta is {beta}: the nudging strength must be finite and not 0")
 
 
@@ -77,8 +78,7 @@ class OneSided(Nudge):
     one_sided: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
-        if isinstance(self.beta, float | int):
-            _check_beta(self.beta)
+        _check_beta(self.beta)
 
     @override
     def stencil(self, key: PRNGKeyArray) -> Stencil:
@@ -118,8 +118,7 @@ class Centered(Nudge):
     one_sided: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
-        if isinstance(self.beta, float | int):
-            _check_beta(self.beta)
+        _check_beta(self.beta)
 
     @override
     def stencil(self, key: PRNGKeyArray) -> Stencil:
