@@ -98,7 +98,8 @@ def _random(recipe: Recipe, inputs: int, classes: int, seed: int) -> Dataset:
 
 def _plan(recipe: Recipe, options: Options) -> Plan:
     beta = recipe.beta
-    others = options.betas or (beta / 10, beta / 100)
+    # 0.035 and not 0.034999999999999996.
+    others = options.betas or [float(f"{beta / ratio:.9g}") for ratio in (10, 100)]
     betas = tuple(dict.fromkeys((beta, *others)))
     for b in betas:
         nudge(dataclasses.replace(recipe, beta=b))  # raises where that cannot be

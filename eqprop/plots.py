@@ -1,6 +1,7 @@
 """Figures: files in, figures out. Nothing is computed here."""
 
 import json
+import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,6 +151,9 @@ def _draw_errors(figure: "SubFigure", numbers: Mapping[str, Any], layers: int) -
     grid = figure.subplots(max(len(panels), layers // 2), 1, squeeze=False)[:, 0]
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
+    if len(grid) > len(panels):
+        verdict = textwrap.fill(numbers["verdict"], 46)
+        grid[len(panels)].text(0, 1, verdict, va="top", fontsize=9)
     for axes, (trials, key, order, label, title) in zip(grid, panels, strict=False):
         _draw_fall(axes, numbers[trials], key, order)
         axes.set_title(title, loc="left", pad=3, fontsize=9)
@@ -181,6 +185,7 @@ def _draw_fall(axes: "Axes", trials: Sequence[Mapping[str, Any]], key: str, orde
     most = int(sizes.argmax())
     guide = 0.4 * together[most] * (sizes / sizes[most]) ** order
     axes.plot(sizes, guide, color="grey", ls=":", lw=2, zorder=0, label=f"order {order}")
+    axes.plot([], [], "o", color="grey", mfc="white", ms=4, label="noise")
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)

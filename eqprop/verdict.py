@@ -159,14 +159,15 @@ def _limit(trials: Sequence[Trial], key: Literal["beta", "factor"]) -> float | N
 
 def _reason(recipe: Recipe) -> str:
     """Why, where that is known."""
+    reasons: list[str] = []
     if recipe.angle:
-        return " Feedback weights that differ from the forward ones send back another error."
+        reasons.append("Feedback weights that differ from the forward ones send back other errors.")
     if recipe.setting == "prototypical" and not recipe.inside:
-        return (
-            " In discrete time a nudge outside the activation leaves out its slope at the output "
+        reasons.append(
+            "In discrete time a nudge outside the activation leaves out its slope at the output "
             "and has one too many elsewhere (docs/theory.md): --inside mends that."
         )
-    return ""
+    return "".join(f" {reason}" for reason in reasons)
 
 
 def _relmse(trial: Trial) -> float:
