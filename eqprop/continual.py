@@ -126,11 +126,38 @@ class FromInput(Moving):
         return add_scaled(self.edge, self.rate, step)
 
 
-class LowRank(Moving):
+class Telescoped(Moving):
     """A tied edge under C-EP: ``theta(t) = theta(0) + rate (P(t) - P(0))``, ``P = r_pre^T r_post``.
 
-    The two terms of rank B act on the rates without being written out.
+    Written out afresh at every step from the present rates: one product where ``Rewritten`` takes
+    two, and no sum that is carried on. ``base`` is ``theta(0) - rate P(0)``.
     """
+
+    pre: int = eqx.field(static=True)
+    post: int = eqx.field(static=True)
+    base: Edge
+    rate: Scalar
+    now: tuple[Layer, Layer]
+
+    @override
+    def forward(self, r_pre: Layer) -> Layer:
+        return self.settle().forward(r_pre)
+
+    @override
+    def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
+        return self.settle().feedback(r_pre, r_post)
+
+    @override
+    def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "Telescoped":
+        return eqx.tree_at(lambda m: m.now, self, (pre[1], post[1]))
+
+    @override
+    def settle(self) -> Edge:
+        return add_scaled(self.base, self.rate, self.base.statistic(*self.now))
+
+
+class LowRank(Moving):
+    """The same for large matrices: two terms of rank B act on the rates without being written."""
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
@@ -198,10 +225,13 @@ def continual_phase(
             drive = edge.forward(pre)
             return FromInput(0, edge.post, edge, pre, rate, kernel, drive, post, post)
         n_pre, n_post = pre[0].size, post[0].size
+        if not increment.telescopes:
+            return Rewritten(edge.pre, edge.post, edge, increment, rate)
         # What two terms of rank B cost in each direction, against writing n_pre x n_post weights.
-        if increment.telescopes and n_pre * n_post > 4 * x.shape[0] * (n_pre + n_post):
+        if n_pre * n_post > 4 * x.shape[0] * (n_pre + n_post):
             return LowRank(edge.pre, edge.post, edge, rate, (pre, post), (pre, post))
-        return Rewritten(edge.pre, edge.post, edge, increment, rate)
+        base = add_scaled(edge, -rate, edge.statistic(pre, post))
+        return Telescoped(edge.pre, edge.post, base, rate, (pre, post))
 
     moving = network.replace_edges(
         [set_moving(e, rate) for e, rate in zip(network.edges, scaled, strict=True)]
