@@ -62,14 +62,15 @@ def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops |
             continue
         free += free_steps * 2 * product
         nudged += steps * 2 * product
-        rewritten, low_rank = 2 * product, 8 * batch**2 * (n_pre + n_post)
         if rule == "ep":
             update += 2 * product  # the two ends of a phase, or of two phases
-        elif rule == "c-ep" and shortcuts and steps * (rewritten - low_rank) > 2 * product:
-            nudged += steps * low_rank  # two terms of rank B in each direction
+        elif rule == "c-ep" and shortcuts:
+            low_rank = n_pre * n_post > 4 * batch * (n_pre + n_post)  # as continual.py decides
+            # Two terms of rank B in each direction, or the weights written from present rates.
+            nudged += steps * (8 * batch**2 * (n_pre + n_post) if low_rank else product)
             update += 2 * product
         else:
-            nudged += steps * rewritten
+            nudged += steps * 2 * product
     return Flops(drive, free, nudged, update)
 
 

@@ -58,8 +58,8 @@ def test_flops_by_hand() -> None:
     assert count(RECIPES["c-ep-2h"]) == (
         first,
         100 * step,
-        20 * (step + low_rank + 2 * last + gram_step),
-        first + gram + 2 * second,
+        20 * (step + low_rank + last + gram_step),
+        first + gram + 2 * second + 2 * last,
     )
     centered = dataclasses.replace(RECIPES["ep-1h"], nudge="centered")
     assert count(centered) == (first, 30 * 2 * last, 20 * 2 * last, first + 2 * last)
