@@ -262,10 +262,10 @@ RECIPES: dict[str, Recipe] = {
             sweeps=True,
             nudge="centered",
             T=12,
-            K=6,
+            K=8,
             beta=0.4,
             schedule="cosine",
-            epochs=4,
+            epochs=6,
         ),
         Recipe(
             name="bptt-1h",
@@ -355,7 +355,7 @@ def fast(recipe: Recipe) -> Recipe:
     if recipe.setting != "prototypical":
         return recipe
     if recipe.channels and recipe.rule in {"ep", "vf"}:
-        return dataclasses.replace(recipe, sweeps=True, nudge="centered", T=12, K=6)
+        return dataclasses.replace(recipe, sweeps=True, nudge="centered", T=12, K=8)
     return dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
 
 

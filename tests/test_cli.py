@@ -218,7 +218,7 @@ def test_fast(tmp_path, capsys):
     assert fast(own).tolerance == 1e-4
     assert fast(RECIPES["eb-1h"]) == RECIPES["eb-1h"]
     conv = fast(RECIPES["ep-conv"])
-    assert (conv.sweeps, conv.nudge, conv.T, conv.K) == (True, "centered", 12, 6)
+    assert (conv.sweeps, conv.nudge, conv.T, conv.K) == (True, "centered", 12, 8)
 
 
 def test_the_published_result_is_shown_as_such(tmp_path, capsys, monkeypatch):
