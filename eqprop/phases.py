@@ -15,7 +15,8 @@ class System(eqx.Module):
     """What settles, and how: dynamics, cost, free relaxation, and the number K of nudged steps.
 
     ``sweeps`` replaces a synchronous free step by a sweep over the two colours of the connection
-    graph, one after the other: the same fixed point for half the work. Nudged phases are
+    graph, one after the other, which settles in about half as many. A dense net settles to the same
+    fixed point where it has one only; with max-pooling it may be another. Nudged phases are
     synchronous.
     """
 
