@@ -11,5 +11,9 @@ class EqpropError(ValueError):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
+class Diverged(EqpropError):
+    """A training whose numbers are no longer finite; begun again it would end in the same way."""
+
+
 class DataUnavailable(EqpropError):
     """A data set is neither in the data folder nor in the cache, and no mirror served it."""

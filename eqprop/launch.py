@@ -19,7 +19,7 @@ from eqprop.plots import training_curves
 from eqprop.progress import Display
 from eqprop.recipes import RECIPES, Recipe, changes
 from eqprop.records import DataUsed, Made, Record, made
-from eqprop.runs import Run, is_run, read_metrics, read_record
+from eqprop.runs import Run, is_run, places, read_metrics, read_record
 from eqprop.session import Session
 from eqprop.training import Examples
 from eqprop.usage import UsageError, typed
@@ -62,7 +62,7 @@ def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
 
 
 def _check_epochs(run: Run, epochs: int) -> None:
-    done = max(len(read_metrics(place)) for _, place in _places(run.folder, run.record))
+    done = max(len(read_metrics(place)) for _, place in places(run.folder, run.record))
     if epochs < done:
         raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
 
@@ -73,7 +73,7 @@ def evaluate_run(folder: Path) -> None:
     record = read_record(folder)
     with _precision(record.recipe):
         job = _prepare_again(record, record.recipe, display)
-        for seed, place in _places(folder, record):
+        for seed, place in places(folder, record):
             found = load(job, place / "checkpoints", seed)
             if found is None:
                 raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
@@ -100,7 +100,7 @@ def _evaluate(job: Job, network: Network, examples: Examples, display: Display) 
 def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
     """Trains each seed from where it stands, and reports."""
     epochs = job.recipe.epochs
-    for seed, folder in _places(run.folder, run.record):
+    for seed, folder in places(run.folder, run.record):
         with _open(run, seed, folder, now) as own:
             start, damaged = restore(job, own, seed)
             _tell_damage(damaged, display)
@@ -119,13 +119,6 @@ def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
             display.say(where)
             Session(job, own, display, str(run.folder)).train(start, epochs)
     _report(run, display)
-
-
-def _places(folder: Path, record: Record) -> list[tuple[int, Path]]:
-    """The run directory of each seed."""
-    if len(record.seeds) == 1:
-        return [(record.seeds[0], folder)]
-    return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
 
 
 @contextlib.contextmanager
@@ -193,7 +186,7 @@ def _show(score: Score | None) -> str:
 def _report(run: Run, display: Display) -> None:
     """The result, beside the published one, and the curves."""
     recipe, folder = run.record.recipe, run.folder
-    folders = [place for _, place in _places(folder, run.record)]
+    folders = [place for _, place in places(folder, run.record)]
     last = [read_metrics(place)[-1] for place in folders]
     test = _summary([row["test_error"] for row in last])
     training = _summary([row["train_error"] for row in last])

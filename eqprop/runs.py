@@ -179,6 +179,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def places(folder: Path, record: Record) -> list[tuple[int, Path]]:
+    """The run directory of each seed of the run in a folder."""
+    if len(record.seeds) == 1:
+        return [(record.seeds[0], folder)]
+    return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
+
+
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 

@@ -14,7 +14,7 @@ import jax
 
 from eqprop import checkpoint
 from eqprop.divergence import copy, find, whole
-from eqprop.errors import EqpropError
+from eqprop.errors import Diverged, EqpropError
 from eqprop.experiment import Job, Start, evaluate
 from eqprop.progress import Display, Now, Stopwatch
 from eqprop.runs import Run
@@ -46,7 +46,8 @@ class Session:
 
         Raises:
             Stopped: SIGINT or SIGTERM came, and a checkpoint was made.
-            EqpropError: the training diverged, or a checkpoint could not be written.
+            Diverged: what was learnt is not finite.
+            EqpropError: a checkpoint could not be written.
         """
         state, seconds = start
         self._epochs = epochs
@@ -114,7 +115,7 @@ class Session:
             self._stop(state, signals)
         epoch = int(state.epoch) + 1
         if not math.isfinite(score.loss):
-            raise EqpropError(
+            raise Diverged(
                 f"the training has diverged: the test loss after epoch {epoch} is {score.loss}; "
                 f"{self._remedy()}"
             )
@@ -167,7 +168,7 @@ class Session:
 
     def _diverge(self, order: Int[Array, "batches B"], good: TrainState, stop: int) -> NoReturn:
         batch, where = find(self._job.trainer, self._job.train, order, good, stop)
-        raise EqpropError(
+        raise Diverged(
             f"the training has diverged in epoch {int(good.epoch) + 1}, minibatch {batch + 1} of "
             f"{self._job.batches}: {where} are not finite, or beyond all bounds; {self._remedy()}"
         )
