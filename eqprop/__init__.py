@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from eqprop.errors import EqpropError
     from eqprop.learning import Continual, Learner, WithOptimizer
     from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied, chain, untied
-    from eqprop.nudging import Centered, Cost, Nudge, OneSided, RandomSign, SquaredError
+    from eqprop.nudging import Centered, Cost, Nudge, OneSided, RandomSign, SquaredError, Stencil
     from eqprop.phases import System
     from eqprop.recipes import RECIPES, Recipe, recipe
     from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
-    from eqprop.rules import AfterPhase, Equilibrium, Increment, Rule, VectorField
+    from eqprop.rules import AfterPhase, Equilibrium, Free, Increment, Rule, VectorField
     from eqprop.training import Examples, Trainer, TrainState
     from eqprop.verification import Plan, verify
 
@@ -30,10 +30,10 @@ _HOMES = {
     "network": ("Connection", "Dense", "Edge", "Tied", "Untied", "Network", "chain", "untied"),
     "convolution": ("Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape"),
     "dynamics": ("ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased"),
-    "nudging": ("Cost", "SquaredError", "Nudge", "OneSided", "RandomSign", "Centered"),
+    "nudging": ("Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered"),
     "relaxation": ("Relaxation", "FixedSteps", "ToTolerance"),
     "phases": ("System",),
-    "rules": ("Increment", "Equilibrium", "VectorField", "Rule", "AfterPhase"),
+    "rules": ("Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase"),
     "continual": ("continual_step", "continual_phase"),
     "learning": ("Learner", "WithOptimizer", "Continual"),
     "baselines": ("BPTT", "RecurrentBackprop"),
@@ -51,9 +51,9 @@ __all__ = [  # noqa: RUF022 - in the order of the theory
     "Connection", "Dense", "Edge", "Tied", "Untied", "Network", "chain", "untied",
     "Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape",
     "ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased",
-    "Cost", "SquaredError", "Nudge", "OneSided", "RandomSign", "Centered",
+    "Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered",
     "Relaxation", "FixedSteps", "ToTolerance", "System",
-    "Increment", "Equilibrium", "VectorField", "Rule", "AfterPhase",
+    "Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase",
     "continual_step", "continual_phase", "Learner", "WithOptimizer", "Continual",
     "BPTT", "RecurrentBackprop", "Problem", "Plan", "verify",
     "Dataset", "load", "Recipe", "RECIPES", "recipe", "Built", "build",
