@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from eqprop import learning
+from eqprop.augmentation import Augmentation, Shift
 from eqprop.baselines import BPTT, RecurrentBackprop
 from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
@@ -24,11 +25,14 @@ from eqprop.types import PRNGKeyArray, Shape
 
 
 class Built(NamedTuple):
-    """What a recipe builds: the system, the learner, and the function that draws a network."""
+    """What a recipe builds: the system, the learner, the function that draws a network, and how
+    training images are altered.
+    """
 
     system: System
     learner: Learner
     init: Callable[[PRNGKeyArray], Network]
+    augmentations: tuple[Augmentation, ...]
 
 
 def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
@@ -39,7 +43,12 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
     if recipe.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
     system = System(
-        _dynamics(recipe), SquaredError(), _relaxation(recipe), recipe.K, sweeps=recipe.sweeps
+        _dynamics(recipe),
+        SquaredError(),
+        _relaxation(recipe),
+        recipe.K,
+        sweeps=recipe.sweeps,
+        nudged_sweeps=recipe.nudged_sweeps,
     )
     shapes, builds = _layers(recipe, image, classes)
 
@@ -49,7 +58,8 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
 
     learner = _learner(recipe, batches)
     learner.init(jax.eval_shape(init, jax.random.key(0)))  # learning rates that don't match
-    return Built(system, learner, init)
+    augmentations = (Shift(recipe.shift),) if recipe.shift else ()
+    return Built(system, learner, init, augmentations)
 
 
 def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Build]]:

@@ -14,11 +14,12 @@ from eqprop.runs import check_new
 from eqprop.usage import UsageError, parse, suggest, typed
 
 # Fields of a recipe that have no say in whether updates follow gradients.
-_IDLE = ("optimizer", "momentum", "weight_decay", "schedule", "epochs")
+_IDLE = ("shift", "optimizer", "momentum", "weight_decay", "schedule", "epochs")
 # Fields that are the same in every verification, with what they are.
 _FIXED = {
     "tolerance": "the free phase takes T steps",
     "sweeps": "the free phase takes synchronous steps",
+    "nudged_sweeps": "the nudged phase takes synchronous steps",
     "dtype": "it is float64",
 }
 
@@ -41,6 +42,8 @@ class _Fields(Recipe):
     """
     tolerance: tyro.conf.Suppress[float] = 0.0
     sweeps: tyro.conf.Suppress[bool] = False
+    nudged_sweeps: tyro.conf.Suppress[bool] = False
+    shift: tyro.conf.Suppress[int] = 0
     optimizer: tyro.conf.Suppress[Literal["sgd", "momentum", "adam"]] = "sgd"
     momentum: tyro.conf.Suppress[float] = 0.9
     weight_decay: tyro.conf.Suppress[float] = 0.0
@@ -105,7 +108,7 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")
     _tell(recipe, fields, asked.recipe, options)
     # In single precision the network is drawn, as for a training; the engine then goes to double.
-    fixed = {"tolerance": 0.0, "sweeps": False, "dtype": "float32"}
+    fixed = {"tolerance": 0.0, "sweeps": False, "nudged_sweeps": False, "dtype": "float32"}
     return Recipe(**{**{name: getattr(recipe, name) for name in names}, **fixed}), options
 
 
@@ -123,8 +126,8 @@ def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: Options) -> No
     """Says what is done otherwise than in a training, and which options had no effect."""
     if base.clip and not recipe.clip and recipe.setting == "energy":
         print("note: states are not kept in [0, 1], as they are in training (--clip keeps them)")
-    if base.tolerance or base.sweeps:
-        print("note: the free phase takes T synchronous steps, without tolerance or sweeps")
+    if base.tolerance or base.sweeps or base.nudged_sweeps:
+        print("note: T free and K nudged synchronous steps, without tolerance or sweeps")
     typed_in = changes(recipe, default)
     idle = {"lr": not recipe.rule.startswith("c-"), "dataset": options.random is not None}
     for field, is_idle in idle.items():

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from eqprop.training import Examples, Trainer, TrainState, fetch
+from eqprop.training import Examples, Trainer, TrainState
 from eqprop.types import Array, Bool, Float, Int
 
 LIMIT = 1e8
@@ -48,7 +48,7 @@ def find(
             good, start = trial, middle
         else:
             stop = middle
-    x, _ = fetch(examples, order[start], good.network)
+    x, _ = trainer.fetch(good, examples, order[start])
     system = trainer.system
     # Compiled, for it may be many steps.
     states, _ = jax.jit(lambda network: system.free(system.clamp(network, x), x))(good.network)

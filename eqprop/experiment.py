@@ -59,13 +59,13 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
         EqpropError: values in the recipe that cannot be, or do not fit the data.
     """
     batches = max(1, len(dataset.train_y) // recipe.batch)
-    system, learner, init = build(recipe, dataset.train_x.shape[1:], dataset.classes, batches)
-    trainer = Trainer(system, learner, recipe.batch)
-    network = jax.eval_shape(init, jax.random.key(0))
+    built = build(recipe, dataset.train_x.shape[1:], dataset.classes, batches)
+    trainer = Trainer(built.system, built.learner, recipe.batch, built.augmentations)
+    network = jax.eval_shape(built.init, jax.random.key(0))
     check_fits(dataset, network.shapes[0], network.shapes[-1][0])
     train = Examples.put(dataset.train_x, dataset.train_y, network)
     test = Examples.put(dataset.test_x, dataset.test_y, network)
-    return Job(recipe, trainer, init, train, test, trainer.batches(train))
+    return Job(recipe, trainer, built.init, train, test, trainer.batches(train))
 
 
 def evaluate(

@@ -1,5 +1,7 @@
 """The two phases: a free relaxation to the fixed point, then K nudged steps away from it."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 from jax import lax
 
@@ -10,14 +12,19 @@ from eqprop.nudging import Cost
 from eqprop.relaxation import Relaxation, Settled, Step
 from eqprop.types import Array, Layer, States, Strength, Targets
 
+type Layers = tuple[int, ...] | None
+"""Layers to move; None for all."""
+
 
 class System(eqx.Module):
     """What settles, and how: dynamics, cost, free relaxation, and the number K of nudged steps.
 
     ``sweeps`` replaces a synchronous free step by a sweep over the two colours of the connection
     graph, one after the other, which settles in about half as many. A dense net settles to the same
-    fixed point where it has one only; with max-pooling it may be another. Nudged phases are
-    synchronous.
+    fixed point where it has one only; with max-pooling it may be another. ``nudged_sweeps`` does so
+    in the nudged phase, whose K sweeps carry the error about as far as 2K steps. The fixed points
+    it heads for are the same, but the theorem that links each nudged step to a step of BPTT is one
+    of synchronous steps.
     """
 
     dynamics: Dynamics
@@ -25,6 +32,7 @@ class System(eqx.Module):
     relaxation: Relaxation
     nudged_steps: int = eqx.field(static=True)
     sweeps: bool = eqx.field(static=True, default=False)
+    nudged_sweeps: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         if self.nudged_steps < 1:
@@ -38,16 +46,11 @@ class System(eqx.Module):
 
     def free_step(self, clamped: Network, x: Layer) -> Step:
         """One free step, or one sweep, as a function of the states."""
-        if not self.sweeps:
-            return lambda s: self.dynamics.step(clamped, x, s)
 
-        def sweep(s: States) -> States:
-            for layers in clamped.colours():
-                if layers:
-                    s = self.dynamics.step(clamped, x, s, layers=layers)
-            return s
+        def part(s: States, layers: Layers) -> States:
+            return self.dynamics.step(clamped, x, s, layers=layers)
 
-        return sweep
+        return _sweep(clamped, part) if self.sweeps else lambda s: part(s, None)
 
     def free(self, clamped: Network, x: Layer) -> tuple[States, Settled]:
         """Phase 1: from ``s = 0`` to the fixed point ``s*``."""
@@ -56,10 +59,17 @@ class System(eqx.Module):
     def nudged_step(
         self, network: Network, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
-        """One nudged step; ``beta`` is one number, or one for each row of the batch."""
-        force = self.cost.force(states[-1], y)
-        force *= beta.reshape(*beta.shape, *[1] * (force.ndim - beta.ndim)) if beta.ndim else beta
-        return self.dynamics.step(network, x, states, force)
+        """One nudged step, or one sweep; ``beta`` is one number, or one for each row of the
+        batch.
+        """
+
+        def part(s: States, layers: Layers) -> States:
+            force = self.cost.force(s[-1], y)
+            tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
+            force *= beta.reshape(*beta.shape, *tail)
+            return self.dynamics.step(network, x, s, force, layers)
+
+        return _sweep(network, part)(states) if self.nudged_sweeps else part(states, None)
 
     def nudged(
         self, clamped: Network, x: Layer, y: Targets, beta: Strength, states: States
@@ -70,3 +80,15 @@ class System(eqx.Module):
             return self.nudged_step(clamped, x, y, beta, s)
 
         return lax.fori_loop(0, self.nudged_steps, body, states)
+
+
+def _sweep(network: Network, part: Callable[[States, Layers], States]) -> Step:
+    """Moves the layers of one colour of the connection graph, then those of the other."""
+
+    def sweep(s: States) -> States:
+        for layers in network.colours():
+            if layers:
+                s = part(s, layers)
+        return s
+
+    return sweep

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from eqprop.augmentation import Augmentation, Images, augment
 from eqprop.errors import EqpropError
 from eqprop.learning import Learner
 from eqprop.network import Network, Untied, realised_angle
@@ -53,14 +54,14 @@ def _no_totals(dtype: jnp.dtype) -> Totals:
 
 
 class Examples(NamedTuple):
-    """Images as bytes, ``(n, *input)``, and labels, on the device."""
+    """Images as bytes, and labels, on the device."""
 
-    images: UInt8[Array, "n *input"]
+    images: UInt8[Array, "n rows columns *channels"]
     labels: Int[Array, " n"]
 
     @staticmethod
     def put(images: np.ndarray, labels: np.ndarray, network: Network) -> "Examples":
-        """Examples on the device in the shape of the network's input.
+        """Examples on the device.
 
         Raises ``EqpropError`` where images or labels do not fit the network.
         """
@@ -72,14 +73,20 @@ class Examples(NamedTuple):
             )
         if labels.max() >= classes:
             raise EqpropError(f"label {labels.max()} does not fit a network with {classes} outputs")
-        return Examples(
-            jnp.asarray(images.reshape(-1, *shape)), jnp.asarray(labels.astype(np.int32))
-        )
+        return Examples(jnp.asarray(images), jnp.asarray(labels.astype(np.int32)))
 
 
-def fetch(examples: Examples, rows: Int[Array, " B"], network: Network) -> tuple[Layer, Targets]:
-    """The input, pixels in [0, 1], and the one-hot targets of some examples."""
-    x = examples.images[rows].astype(network.dtype) / 255
+def fetch(
+    examples: Examples,
+    rows: Int[Array, " B"],
+    network: Network,
+    alter: Callable[[Images], Images] = lambda images: images,
+) -> tuple[Layer, Targets]:
+    """The input, pixels in [0, 1] in the shape of the network's input, and the one-hot targets of
+    some examples, their images altered.
+    """
+    images = alter(examples.images[rows]).reshape(-1, *network.shapes[0])
+    x = images.astype(network.dtype) / 255
     return x, jax.nn.one_hot(examples.labels[rows], network.shapes[-1][0], dtype=network.dtype)
 
 
@@ -90,11 +97,18 @@ _SETTLED = 1e-4
 class Trainer:
     """The compiled functions of one training; holds no state of it.
 
-    ``batch`` is the number of examples in a minibatch.
+    ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from.
     """
 
-    def __init__(self, system: System, learner: Learner, batch: int) -> None:
+    def __init__(
+        self,
+        system: System,
+        learner: Learner,
+        batch: int,
+        augmentations: tuple[Augmentation, ...] = (),
+    ) -> None:
         self.system, self.learner, self.batch = system, learner, batch
+        self.augmentations = augmentations
         settle = ToTolerance(system.relaxation.steps, _SETTLED)
         self._evaluated = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
@@ -126,6 +140,15 @@ class Trainer:
         rows = self._order(state.seed, state.epoch, len(examples.labels))
         n = self.batches(examples)
         return rows[: n * self.batch].reshape(n, self.batch)
+
+    def fetch(
+        self, state: TrainState, examples: Examples, rows: Int[Array, " B"]
+    ) -> tuple[Layer, Targets]:
+        """The state's next minibatch: those rows, altered by the augmentations."""
+        key = jax.random.fold_in(minibatch_key(state.seed, state.epoch, state.batch), 1)
+        return fetch(
+            examples, rows, state.network, lambda images: augment(self.augmentations, images, key)
+        )
 
     def advance(
         self, state: TrainState, examples: Examples, order: Int[Array, "batches B"], stop: int
@@ -163,12 +186,12 @@ class Trainer:
         return lax.fori_loop(state.batch, stop, body, state)
 
     def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
-        x, y = fetch(examples, rows, state.network)
+        batch = self.fetch(state, examples, rows)
         key = minibatch_key(state.seed, state.epoch, state.batch)
         network, memory, (free, settled) = self.learner.learn(
-            self.system, state.network, state.memory, (x, y), key
+            self.system, state.network, state.memory, batch, key
         )
-        loss, wrong = _score(self.system, free[-1], y)
+        loss, wrong = _score(self.system, free[-1], batch[1])
         totals = Totals(
             state.totals.loss + jnp.sum(loss),
             state.totals.errors + jnp.sum(wrong, dtype=jnp.int32),
@@ -204,7 +227,9 @@ def _order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int) -> Int[Array, " 
 def minibatch_key(
     seed: Int[Array, ""], epoch: Int[Array, ""], batch: Int[Array, ""]
 ) -> PRNGKeyArray:
-    """What a minibatch draws its random numbers from, those of a random-sign nudge."""
+    """What a minibatch draws its random numbers from: a random-sign nudge from the key itself,
+    augmentations from a key folded from it.
+    """
     key = jax.random.fold_in(jax.random.key(seed), 1)
     return jax.random.fold_in(jax.random.fold_in(key, epoch), batch)
 

@@ -281,3 +281,32 @@ def test_learning_rates_scale_the_output_of_the_optimizer() -> None:
 def test_bad_values(make, message: str) -> None:
     with pytest.raises(EqpropError, match=message):
         make()
+
+
+def test_nudged_sweeps() -> None:
+    """Even layers, then odd ones, by hand; and after many the fixed point of synchronous steps."""
+    problem, beta = case("chain", 3, untied=False), 0.3
+    (w1, w2, w3), (b1, b2, b3), _ = problem.theirs.params
+    dynamics = Prototypical(activation("sigm"))
+
+    def sigm(v: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-4 * (v - 0.5)))
+
+    def nudged(steps: int, *, sweeps: bool) -> tuple[np.ndarray, ...]:
+        x, y = problem.batch
+        part = System(dynamics, SquaredError(), FixedSteps(1), steps, nudged_sweeps=sweeps)
+        start = problem.ours.zeros(3)
+        ends = part.nudged(part.clamp(problem.ours, x), x, y, jnp.asarray(beta), start)
+        return tuple(np.asarray(s) for s in ends)
+
+    s1, s2, s3 = (np.zeros((3, n)) for n in SIZES[1:])
+    for _ in range(K):
+        s2 = sigm(s1 @ w2 + b2 + s3 @ w3.T)
+        s1, s3 = (
+            sigm(problem.x @ w1 + b1 + s2 @ w2.T),
+            sigm(s2 @ w3 + b3) + beta * (problem.y - s3),
+        )
+    for ours, theirs in zip(nudged(K, sweeps=True), (s1, s2, s3), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+    for fast, slow in zip(nudged(200, sweeps=True), nudged(400, sweeps=False), strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=1e-10)
