@@ -28,7 +28,7 @@ from eqprop.usage import UsageError, typed
 def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str]) -> None:
     """Trains a recipe from the beginning, once for each seed."""
     display = Display()
-    with _precision(recipe):
+    with precision(recipe):
         display.say(f"{recipe.name}: {recipe.about}")
         with display.doing("loading data"):
             dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
@@ -49,9 +49,9 @@ def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
             with typed():
                 recipe = dataclasses.replace(recipe, epochs=epochs)
             _check_epochs(run, epochs)
-        with _precision(recipe):
+        with precision(recipe):
             display.say(f"{recipe.name}: {recipe.about}")
-            job = _prepare_again(run.record, recipe, display)
+            job = prepare_again(run.record, recipe, display)
             now = made(command)
             _compare(run.record, now, display)
             if epochs is not None:
@@ -71,8 +71,8 @@ def evaluate_run(folder: Path) -> None:
     """Prints loss and error of the newest checkpoint of a run, on the test and the training set."""
     display = Display()
     record = read_record(folder)
-    with _precision(record.recipe):
-        job = _prepare_again(record, record.recipe, display)
+    with precision(record.recipe):
+        job = prepare_again(record, record.recipe, display)
         for seed, place in places(folder, record):
             found = load(job, place / "checkpoints", seed)
             if found is None:
@@ -132,13 +132,16 @@ def _open(run: Run, seed: int, folder: Path, now: Made) -> Iterator[Run]:
         yield within
 
 
-def _precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Float64 exactly where the recipe asks for it."""
     return jax.enable_x64(recipe.dtype == "float64")
 
 
-def _prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
-    """The job of a run, with the data that the run has used."""
+def prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
+    """The job of a run, with the data that the run has used.
+
+    Raises ``EqpropError`` where they are not at hand, or are others.
+    """
     with display.doing("loading data"):
         dataset = data.load(record.data.name)
     if _used(dataset).sha256 != record.data.sha256:

@@ -49,7 +49,7 @@ def verify(recipe: Recipe, options: Options, out: Path, command: Sequence[str]) 
     display.say(f"{'NOTE' if stand_in else 'data'}: {dataset.source}")
     # In the precision of trainings, so that network and minibatch are those of a training.
     with typed(), jax.enable_x64(False):
-        plan = _plan(recipe, options)
+        plan = plan_for(recipe, options)
         job = prepare(_with_rates(recipe), dataset)
         rule = increment(recipe)
         problem, rows = _problem(job, options.seed)
@@ -96,7 +96,8 @@ def _random(recipe: Recipe, inputs: int, classes: int, seed: int) -> Dataset:
     return Dataset("random", x, y, x[:1], y[:1], classes, source)
 
 
-def _plan(recipe: Recipe, options: Options) -> Plan:
+def plan_for(recipe: Recipe, options: Options) -> Plan:
+    """The question to the engine. Raises ``EqpropError`` for a beta that cannot be."""
     beta = recipe.beta
     # 0.035 and not 0.034999999999999996.
     others = options.betas or [float(f"{beta / ratio:.9g}") for ratio in (10, 100)]

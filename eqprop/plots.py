@@ -118,8 +118,8 @@ def _draw_curves(
                 continue
             update, reference = (curves[f"{side}_{kind}{layer}"] for side in ("D", "reference"))
             if kind == "s":
-                update, reference = _sample(update, reference, options["samples"], generator)
-            _draw_tensor(axes, update, reference)
+                update, reference = sample(update, reference, options["samples"], generator)
+            draw_tensor(axes, update, reference)
             axes.set_title(_TITLES[kind].format(layer), loc="left", pad=3, fontsize=9)
         output = " (output)" if layer == len(grid) else ""
         row[0].set_ylabel(f"layer {layer}{output}", fontsize=9)
@@ -132,7 +132,7 @@ def _draw_curves(
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
 
 
-def _sample(
+def sample(
     update: np.ndarray, reference: np.ndarray, samples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same few curves out of two ``(K, B, *units)``, among those that are not all zero."""
@@ -142,7 +142,8 @@ def _sample(
     return p[:, chosen], q[:, chosen]
 
 
-def _draw_tensor(axes: "Axes", update: np.ndarray, reference: np.ndarray) -> None:
+def draw_tensor(axes: "Axes", update: np.ndarray, reference: np.ndarray) -> None:
+    """D(t) dashed over -grad(t), both ``(K, curves)``."""
     for n, (d, gradient) in enumerate(zip(update.T, reference.T, strict=True)):
         axes.plot(gradient, color=f"C{n % 10}", alpha=0.35, lw=3)
         axes.plot(d, color=f"C{n % 10}", ls="--", lw=1.2)
@@ -170,7 +171,7 @@ def _draw_errors(figure: "SubFigure", numbers: Mapping[str, Any], layers: int) -
         verdict = textwrap.fill(numbers["verdict"], 46)
         grid[len(panels)].text(0, 1, verdict, va="top", fontsize=9)
     for axes, (trials, key, order, label, title) in zip(grid, panels, strict=False):
-        _draw_fall(axes, numbers[trials], key, order)
+        draw_fall(axes, numbers[trials], key, order)
         axes.set_title(title, loc="left", pad=3, fontsize=9)
         axes.set_xlabel(label, fontsize=9)
         axes.set_ylabel("RelMSE", fontsize=9)
@@ -178,7 +179,7 @@ def _draw_errors(figure: "SubFigure", numbers: Mapping[str, Any], layers: int) -
     figure.legend(*lines, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
 
 
-def _draw_fall(axes: "Axes", trials: Sequence[Mapping[str, Any]], key: str, order: int) -> None:
+def draw_fall(axes: "Axes", trials: Sequence[Mapping[str, Any]], key: str, order: int) -> None:
     """Errors against ``key``, hollow where they are noise, beside a line of that order."""
     sizes = np.array([abs(trial[key]) for trial in trials])
 
