@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from eqprop.baselines import BPTT, RecurrentBackprop
     from eqprop.building import Built, build
     from eqprop.continual import continual_phase, continual_step
-    from eqprop.convolution import AveragePool, Conv, MaxPool, NoPool, conv, conv_shape
+    from eqprop.convolution import AveragePool, Conv, MaxPool, NoPool, conv, conv_shape, shortcut
     from eqprop.curves import Problem
     from eqprop.data import Dataset, load
     from eqprop.dynamics import ACTIVATIONS, Dynamics, EnergyBased, Prototypical, activation
     from eqprop.errors import EqpropError
+    from eqprop.graphs import Lateral, chain, graph, untied
     from eqprop.learning import Continual, Learner, WithOptimizer
-    from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied, chain, untied
+    from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied
     from eqprop.nudging import Centered, Cost, Nudge, OneSided, RandomSign, SquaredError, Stencil
     from eqprop.phases import System
     from eqprop.recipes import RECIPES, Recipe, recipe
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from eqprop.verification import Plan, verify
 
 _HOMES = {
-    "network": ("Connection", "Dense", "Edge", "Tied", "Untied", "Network", "chain", "untied"),
-    "convolution": ("Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape"),
+    "network": ("Connection", "Dense", "Edge", "Tied", "Untied", "Network"),
+    "graphs": ("Lateral", "graph", "chain", "untied"),
+    "convolution": ("Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape", "shortcut"),
     "dynamics": ("ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased"),
     "nudging": ("Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered"),
     "relaxation": ("Relaxation", "FixedSteps", "ToTolerance"),
@@ -48,8 +50,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the theory
-    "Connection", "Dense", "Edge", "Tied", "Untied", "Network", "chain", "untied",
-    "Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape",
+    "Connection", "Dense", "Edge", "Tied", "Untied", "Network",
+    "Lateral", "graph", "chain", "untied",
+    "Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape", "shortcut",
     "ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased",
     "Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered",
     "Relaxation", "FixedSteps", "ToTolerance", "System",

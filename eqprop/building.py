@@ -14,8 +14,9 @@ from eqprop.baselines import BPTT, RecurrentBackprop
 from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.errors import EqpropError
+from eqprop.graphs import Build, chain
 from eqprop.learning import Continual, Learner, Schedule, WithOptimizer
-from eqprop.network import Build, Dense, Network, chain
+from eqprop.network import Dense, Network
 from eqprop.nudging import Centered, Nudge, OneSided, RandomSign, SquaredError
 from eqprop.phases import System
 from eqprop.recipes import Recipe

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from eqprop.convolve import Kernel, Maps, Pair, convolve, positions, unstack
 from eqprop.errors import EqpropError
-from eqprop.network import Build, Connection
+from eqprop.graphs import Build
+from eqprop.network import Connection
 from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
 
 type Size = int | Pair
@@ -159,6 +160,22 @@ def conv(
         return Conv(weight, b, _pair(stride), _pair(padding), pool)
 
     return build
+
+
+def shortcut(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
+    """A skip connection between maps of different depth and size: a 1x1 convolution, averaged.
+
+    The windows of the average are as wide as the maps are apart, in rows and columns alike. There
+    is no bias: the layer has that of its other edge. Raises ``EqpropError`` where no window fits.
+    """
+    if len(pre) != 3 or len(post) != 3:
+        raise EqpropError(
+            f"a shortcut from a layer {pre} to one of {post}: both must be (height, width, "
+            "channels); Dense.init connects any layer to a dense one"
+        )
+    size = max(1, pre[0] // post[0])
+    pool = AveragePool(size) if size > 1 else NO_POOL
+    return conv(1, pool=pool, bias=False)(pre, post, key)
 
 
 def conv_shape(

@@ -8,7 +8,7 @@ A network *is* its parameters (a pytree), so gradients and updates are networks 
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import override
 
 import equinox as eqx
@@ -211,7 +211,7 @@ class Network(eqx.Module):
     edges: tuple[Edge, ...]
 
     def __check_init__(self) -> None:
-        _check_shapes(self.shapes)
+        check_shapes(self.shapes)
         for edge in self.edges:
             _check_edge(edge, self.shapes)
         receives = {edge.post for edge in self.edges} | {edge.pre for edge in self.edges}
@@ -293,7 +293,10 @@ class Network(eqx.Module):
         return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (0, 1))
 
 
-def _check_shapes(shapes: tuple[Shape, ...]) -> None:
+def check_shapes(shapes: tuple[Shape, ...]) -> None:
+    """Raises ``EqpropError`` unless there are two layers at least, and every size is a positive
+    integer.
+    """
     if len(shapes) < 2:
         raise EqpropError(
             f"a network needs an input and an output layer, not {len(shapes)} layer(s)"
@@ -324,71 +327,3 @@ def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:
             f"{name} drives units of shape {drive.shape[1:]}, but layer {edge.post} has shape "
             f"{shapes[edge.post]}"
         )
-
-
-type Build = Callable[[Shape, Shape, PRNGKeyArray], Connection]
-"""Makes a connection for a presynaptic shape, a postsynaptic shape and a key."""
-
-
-def chain(
-    shapes: Sequence[Shape],
-    key: PRNGKeyArray,
-    builds: Sequence[Build] | None = None,
-    *,
-    angle: float | None = None,
-) -> Network:
-    """A network of layers in a row, dense unless ``builds`` says otherwise.
-
-    ``angle`` (degrees, 0 ... 180) unties the feedback weights, at that initial angle to the forward
-    ones; None ties them.
-    """
-    shapes = tuple(tuple(shape) for shape in shapes)
-    _check_shapes(shapes)
-    builds = [Dense.init] * (len(shapes) - 1) if builds is None else builds
-    edges: list[Edge] = []
-    keys = jax.random.split(key, len(builds))
-    for post, (build, k) in enumerate(zip(builds, keys, strict=True), 1):
-        init_key, flip_key = jax.random.split(k)
-        connection = build(shapes[post - 1], shapes[post], init_key)
-        if angle is None or post == 1:
-            edges.append(Tied(post - 1, post, connection))
-        else:
-            edges.append(untied(post - 1, post, connection, angle, flip_key))
-    return Network(shapes, tuple(edges))
-
-
-def untied(pre: int, post: int, ahead: Connection, angle: float, key: PRNGKeyArray) -> Untied:
-    """Feedback weights equal to the forward ones but for sign flips of probability ``(1 - cos
-    angle)/2``.
-
-    ``angle`` in degrees; the angle realised differs from it by chance. The feedback has no bias.
-    """
-    if not 0 <= angle <= 180:
-        raise EqpropError(
-            f"the angle between forward and feedback weights is {angle}: give 0 to 180 degrees"
-        )
-    p = (1 - math.cos(math.radians(angle))) / 2
-    leaves, structure = jax.tree.flatten(without_bias(ahead))
-    keys = jax.random.split(key, len(leaves))
-    flipped = [
-        jnp.where(jax.random.bernoulli(k, p, leaf.shape), -leaf, leaf)
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return Untied(pre, post, ahead, jax.tree.unflatten(structure, flipped))
-
-
-def without_bias(connection: Connection) -> Connection:
-    """The same connection with its bias, if it has one, set to None."""
-    if getattr(connection, "bias", None) is None:
-        return connection
-    return eqx.tree_at(lambda c: c.bias, connection, None)
-
-
-def realised_angle(edge: Untied) -> Float[Array, ""]:
-    """``arccos(<Wf, Wb> / (|Wf| |Wb|))`` in degrees."""
-    ahead, back = (
-        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(c)])
-        for c in (without_bias(edge.ahead), edge.back)
-    )
-    cosine = ahead @ back / (jnp.linalg.norm(ahead) * jnp.linalg.norm(back))
-    return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))

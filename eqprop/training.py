@@ -17,8 +17,9 @@ from jax import lax
 
 from eqprop.augmentation import Augmentation, Images, augment
 from eqprop.errors import EqpropError
+from eqprop.graphs import realised_angle
 from eqprop.learning import Learner
-from eqprop.network import Network, Untied, realised_angle
+from eqprop.network import Network, Untied
 from eqprop.phases import System
 from eqprop.relaxation import ToTolerance
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets, UInt8

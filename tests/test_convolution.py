@@ -17,7 +17,8 @@ from eqprop.convolution import AveragePool, Conv, MaxPool, NoPool, Pool, conv, c
 from eqprop.convolve import convolve
 from eqprop.dynamics import EnergyBased, Prototypical, hardsigm, sigm, tanh
 from eqprop.errors import EqpropError
-from eqprop.network import Build, Dense, Network, Tied, Untied, chain
+from eqprop.graphs import Build, chain
+from eqprop.network import Dense, Network, Tied, Untied
 from eqprop.nudging import Centered, OneSided, SquaredError
 from eqprop.phases import System
 from eqprop.relaxation import FixedSteps, iterate

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eqprop.errors import EqpropError
-from eqprop.network import Dense, Network, Tied, Untied, chain, realised_angle, untied
+from eqprop.graphs import chain, realised_angle, untied
+from eqprop.network import Dense, Network, Tied, Untied
 
 pytestmark = pytest.mark.usefixtures("x64")
 

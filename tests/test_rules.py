@@ -13,8 +13,9 @@ import pytest
 from eqprop.continual import LowRank, continual_phase
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.errors import EqpropError
+from eqprop.graphs import chain
 from eqprop.learning import Continual, Learner, WithOptimizer
-from eqprop.network import Dense, Network, Tied, Untied, chain
+from eqprop.network import Dense, Network, Tied, Untied
 from eqprop.nudging import Centered, Nudge, OneSided, RandomSign, SquaredError
 from eqprop.phases import System
 from eqprop.relaxation import FixedSteps

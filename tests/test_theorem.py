@@ -32,8 +32,9 @@ from eqprop.curves import Changes, Gradients, Problem, Updates, trace
 from eqprop.diagnostics import compare, fit_order, pick_synapses
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation, sigm, tanh
 from eqprop.errors import EqpropError
+from eqprop.graphs import chain
 from eqprop.learning import Continual
-from eqprop.network import Dense, Network, Tied, chain
+from eqprop.network import Dense, Network, Tied
 from eqprop.nudging import Centered, Nudge, OneSided, SquaredError
 from eqprop.phases import System
 from eqprop.relaxation import FixedSteps
