@@ -10,7 +10,7 @@ import optax
 import oracle
 import pytest
 
-from eqprop.continual import LowRank, continual_phase
+from eqprop.continual import LowRank, continual_phase, continual_step
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.errors import EqpropError
 from eqprop.graphs import chain
@@ -311,3 +311,27 @@ def test_nudged_sweeps() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
     for fast, slow in zip(nudged(200, sweeps=True), nudged(400, sweeps=False), strict=True):
         np.testing.assert_allclose(fast, slow, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["c-ep", "c-vf"])
+@pytest.mark.parametrize("rows", [2, 9])  # few rows move large matrices by low rank
+def test_continual_shortcuts_hold_in_nudged_sweeps(rule: str, rows: int) -> None:
+    problem = case("chain", rows, untied=rule == "c-vf")
+    part = System(
+        Prototypical(activation("sigm")), SquaredError(), FixedSteps(T), K, nudged_sweeps=True
+    )
+    beta, eta = jnp.asarray(0.3), jnp.full(3, ETA)
+    clamped = part.clamp(problem.ours, problem.batch[0])
+    start, _ = part.free(clamped, problem.batch[0])
+    ours, ends = continual_phase(
+        part, RULES[rule][0], problem.ours, start, problem.batch, (beta, eta)
+    )
+    network, states = problem.ours, start
+    for _ in range(K):
+        network, states, _ = continual_step(
+            part, RULES[rule][0], network, states, problem.batch, (beta, eta)
+        )
+    for a, b in zip(jax.tree.leaves((ours, ends)), jax.tree.leaves((network, states)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+    moved = jax.tree.map(jnp.subtract, ours, problem.ours)
+    assert all(float(jnp.max(jnp.abs(leaf))) > 1e-4 for leaf in jax.tree.leaves(moved.edges[0]))
