@@ -7,7 +7,7 @@ PYTHON ?=
 ARGS ?=
 CANDIDATES := python3.13 python3.14 python3.12 python3
 
-.PHONY: help install test test-slow lint format demo bench lock build clean distclean
+.PHONY: help install test test-slow lint format demo bench docs lock build clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -67,6 +67,9 @@ demo: install  ## train the smallest published recipe for three epochs, or go on
 
 bench: install  ## time the recipes on this machine
 	$(BIN)/eqprop bench $(ARGS)
+
+docs: install  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Not after a full install: a lock that cannot be installed has to be replaceable.
 lock: | $(BIN)/uv  ## renew requirements.lock from pyproject.toml (ARGS="--upgrade" for newer versions)

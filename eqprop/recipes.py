@@ -358,6 +358,7 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+"""The published rows, and some of our own, by name."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """Learning rules: two local increments, applied after the nudged phase or at every step of it.
 
-================  =======================  ========================
-                  after the phase          at every step (continual)
-================  =======================  ========================
-``Equilibrium``   EP                       C-EP
-``VectorField``   VF                       C-VF
-================  =======================  ========================
+|               | after the phase | at every step (continual) |
+|---------------|-----------------|---------------------------|
+| `Equilibrium` | EP              | C-EP                      |
+| `VectorField` | VF              | C-VF                      |
 
 An increment between two consecutive states, divided by ``beta B``, is ``dtheta(t)`` of the papers:
 training applies it, and the curves of Theorem 1 plot it.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/extending.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/extending.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
