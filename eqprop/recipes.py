@@ -397,9 +397,10 @@ def fast(recipe: Recipe) -> Recipe:
     """The recipe with settings that reach the same test error sooner, where it has left them as
     they are.
 
-    In the prototypical setting: sweeps in the free phase, and a tolerance of 1e-3. They find the
-    same fixed point with fewer steps, but follow another path to it. Convolutional nets take ten
-    sweeps, then four nudged ones, centered, which cancels the drift such a short phase leaves.
+    In the prototypical setting: sweeps, half as many in the nudged phase as there are steps, and a
+    tolerance of 1e-3 in the free phase. They find the same fixed points sooner, but follow another
+    path. Convolutional nets take ten sweeps, then four nudged ones, centered, which cancels the
+    drift such a short phase leaves.
     """
     if recipe.setting != "prototypical":
         return recipe
@@ -407,7 +408,10 @@ def fast(recipe: Recipe) -> Recipe:
         short = RECIPES["ep-conv-fast"]
         fields = ("sweeps", "nudged_sweeps", "nudge", "T", "K")
         return dataclasses.replace(recipe, **{name: getattr(short, name) for name in fields})
-    return dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
+    short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
+    if recipe.nudged_sweeps or recipe.rule in {"bptt", "rbp"}:  # these nudge nothing
+        return short
+    return dataclasses.replace(short, nudged_sweeps=True, K=-(-recipe.K // 2))
 
 
 def changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[object, object]]:

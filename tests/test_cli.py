@@ -210,12 +210,17 @@ def test_fields_reach_the_recipe(tmp_path):
 
 def test_fast(tmp_path, capsys):
     assert train(tmp_path / "a", "--epochs", "1", "--fast") == 0
-    assert "fast: tolerance 0.001, was 0.0, sweeps True, was False" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "tolerance 0.001, was 0.0" in shown
+    assert "sweeps True, was False" in shown
     recipe = read_record(tmp_path / "a").recipe
     assert recipe.sweeps
     assert recipe.tolerance == 1e-3
-    own = dataclasses.replace(RECIPES["ep-2h"], tolerance=1e-4)
-    assert fast(own).tolerance == 1e-4
+    own = fast(dataclasses.replace(RECIPES["c-ep-2h"], tolerance=1e-4))
+    assert (own.tolerance, own.nudged_sweeps, own.K) == (1e-4, True, 10)
+    again = fast(own)
+    assert again == own
+    assert fast(RECIPES["bptt-2h"]).K == RECIPES["bptt-2h"].K
     assert fast(RECIPES["eb-1h"]) == RECIPES["eb-1h"]
     conv = fast(RECIPES["ep-conv"])
     assert (conv.sweeps, conv.nudged_sweeps, conv.nudge) == (True, True, "centered")
