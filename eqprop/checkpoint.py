@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ from eqprop.training import TrainState
 
 KEEP = 3
 """Checkpoints kept: the newest, and those that stand in should it be damaged."""
+
+type Place = tuple[int, int]
+"""Epochs finished, and minibatches of the next one learnt."""
 
 _ARRAYS, _NOTES, _SUMS = "arrays", "notes.json", "SHA256SUMS"
 _NAME = re.compile(r"\d{4,}-\d{5,}")
@@ -51,7 +54,7 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
     Raises:
         EqpropError: it could not be written; the earlier checkpoints are still there.
     """
-    name = f"{int(state.epoch):04d}-{int(state.batch):05d}"
+    name = "{:04d}-{:05d}".format(*state.place)
     hidden, final = root / f".{name}", root / name
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -83,16 +86,19 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
     return final
 
 
-def newest(root: Path, like: TrainState) -> Restored | None:
+def newest(root: Path, like: TrainState, among: Container[Place] | None = None) -> Restored | None:
     """The newest checkpoint in the folder ``root`` that is whole; None when there has been none.
 
-    ``like`` has the structure, shapes and types to be restored, as ``jax.eval_shape`` finds them.
+    Only those of the places in ``among`` count, where it is given. ``like`` has the structure,
+    shapes and types to be restored, as ``jax.eval_shape`` finds them.
 
     Raises:
         EqpropError: no checkpoint is whole, or the newest whole one is of another network.
     """
     damaged: list[str] = []
     for path in reversed(_names(root)):
+        if among is not None and _place(path.name) not in among:
+            continue
         if fault := _fault(path):
             damaged.append(f"{path} is damaged ({fault})")
             continue
@@ -111,13 +117,19 @@ def newest_path(root: Path) -> Path | None:
     return next(reversed(_names(root)), None)
 
 
+def places(root: Path) -> set[Place]:
+    """The places in the training that a folder has checkpoints of, whole or not."""
+    return {_place(path.name) for path in _names(root)}
+
+
 def _names(root: Path) -> list[Path]:
     paths = [path for path in root.glob("*") if _NAME.fullmatch(path.name)]
     return sorted(paths, key=lambda path: _place(path.name))
 
 
-def _place(name: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in name.split("-"))
+def _place(name: str) -> Place:
+    epochs, minibatches = map(int, name.split("-"))
+    return epochs, minibatches
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from eqprop.recipes import RECIPES, SERIES, Published, Recipe, changes, fast
+from eqprop.records import Replicas
 from eqprop.runs import check_new, is_run
 from eqprop.usage import UsageError, parse, suggest, typed
 
@@ -18,7 +19,11 @@ class Options:
     """What is not a field of the recipe."""
 
     seeds: int = 1
-    """How many seeds to train, one after the other, in seed-0, seed-1, ... of the run directory."""
+    """How many seeds to train, in seed-0, seed-1, ... of the run directory."""
+    replicas: Replicas = "auto"
+    """Train the seeds together in one program, or in turn. Auto is in turn on a CPU, where together
+    is no faster.
+    """
     seed: int = 0
     """The (first) seed."""
     fast: bool = False
@@ -63,18 +68,22 @@ def run(args: Sequence[str]) -> None:
     if series:
         with typed():
             members = series.members(recipe)
-        _train_series(members, seeds, out, command)
+        _train_series(members, seeds, out, command, options.replicas)
         return
     with typed():
         check_new(out)
 
     from eqprop.launch import train  # loads JAX
 
-    train(recipe, seeds, out, command)
+    train(recipe, seeds, out, command, options.replicas)
 
 
 def _train_series(
-    members: Mapping[str, Recipe], seeds: Sequence[int], out: Path, command: Sequence[str]
+    members: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    out: Path,
+    command: Sequence[str],
+    replicas: Replicas,
 ) -> None:
     """Trains each member in a directory of its own; goes on with those that have begun."""
     from eqprop.launch import resume, train  # loads JAX
@@ -83,7 +92,7 @@ def _train_series(
         if is_run(out / name):
             resume(out / name, recipe.epochs, command)
         else:
-            train(recipe, seeds, out / name, command)
+            train(recipe, seeds, out / name, command, replicas)
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:

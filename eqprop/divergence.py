@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from eqprop.phases import System
 from eqprop.training import Examples, Trainer, TrainState
-from eqprop.types import Array, Bool, Float, Int
+from eqprop.types import Array, Bool, Float, Int, Layer
 
 LIMIT = 1e8
 """Numbers beyond this have exploded, finite or not."""
@@ -20,10 +21,14 @@ class Divergence(NamedTuple):
 
     batch: int
     where: str
+    replica: int = 0
+    """The first one that they are in."""
 
 
 def whole(state: TrainState) -> bool:
-    """Whether all weights, and the loss and residual so far, are numbers within the limit."""
+    """Whether all weights, and the loss and residual so far, are numbers within the limit; in every
+    replica.
+    """
     return bool(_whole(state))
 
 
@@ -35,12 +40,12 @@ def copy(state: TrainState) -> TrainState:
 def find(
     trainer: Trainer,
     examples: Examples,
-    order: Int[Array, "batches B"],
+    order: Int[Array, "*replicas batches B"],
     good: TrainState,
     stop: int,
 ) -> Divergence:
     """Where a training goes wrong that is whole in state ``good`` but not at minibatch ``stop``."""
-    start = int(good.batch)
+    _, start = good.place
     while stop - start > 1:
         middle = (start + stop) // 2
         trial = trainer.advance(copy(good), examples, order, middle)
@@ -48,18 +53,26 @@ def find(
             good, start = trial, middle
         else:
             stop = middle
-    x, _ = trainer.fetch(good, examples, order[start])
-    system = trainer.system
+    bad = trainer.advance(copy(good), examples, order, start + 1)
+    parts = trainer.layout.parts((good, order[..., start, :], bad))
+    broken = (n for n, (_, _, after) in enumerate(parts) if not whole(after))
+    replica = next(broken)
+    before, rows, after = parts[replica]
+    x, _ = trainer.fetch(before, examples, rows)
+    return Divergence(start, _where(trainer.system, x, before, after), replica)
+
+
+def _where(system: System, x: Layer, before: TrainState, after: TrainState) -> str:
+    """What is beyond the limit in a minibatch's free phase, or in the state that it leads to."""
     # Compiled, for it may be many steps.
-    states, _ = jax.jit(lambda network: system.free(system.clamp(network, x), x))(good.network)
+    states, _ = jax.jit(lambda network: system.free(system.clamp(network, x), x))(before.network)
     for layer, s in enumerate(states, 1):
         if not _largest([s]) <= LIMIT:
-            return Divergence(start, f"the states of layer {layer}")
-    bad = trainer.advance(copy(good), examples, order, start + 1)
-    for edge in bad.network.edges:
+            return f"the states of layer {layer}"
+    for edge in after.network.edges:
         if not _largest(jax.tree.leaves(edge)) <= LIMIT:
-            return Divergence(start, f"the weights from layer {edge.pre} to layer {edge.post}")
-    return Divergence(start, "the memory of the optimizer")
+            return f"the weights from layer {edge.pre} to layer {edge.post}"
+    return "the memory of the optimizer"
 
 
 def _largest(leaves: Sequence[Array]) -> Float[Array, ""]:

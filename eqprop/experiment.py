@@ -1,16 +1,18 @@
 """An experiment: what is to be trained, and on what; evaluation; and where a run of it stands."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, final
 
 import jax
+import numpy as np
 
 from eqprop import checkpoint
 from eqprop.building import build
 from eqprop.data import Dataset, check_fits
 from eqprop.errors import EqpropError
+from eqprop.layout import Layout
 from eqprop.network import Network
 from eqprop.recipes import Recipe
 from eqprop.runs import Run
@@ -34,8 +36,15 @@ class Job:
     """Minibatches in an epoch."""
 
     def start(self, seed: int) -> TrainState:
-        """The state before the first minibatch."""
+        """The state of one network before the first minibatch."""
         return self.trainer.start(self.init, seed)
+
+    def together(self, replicas: int) -> "Job":
+        """The same for so many networks that learn side by side."""
+        old = self.trainer
+        parts = (old.system, old.learner, old.batch, old.augmentations)
+        trainer = Trainer(*parts, Layout(replicas))
+        return replace(self, trainer=trainer)
 
 
 class Score(NamedTuple):
@@ -46,7 +55,9 @@ class Score(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A state to train from, and the seconds that its unfinished epoch has taken."""
+    """A state to train from, of one network or of replicas, and the seconds that its unfinished
+    epoch has taken.
+    """
 
     state: TrainState
     seconds: float
@@ -72,40 +83,83 @@ def evaluate(
     job: Job, network: Network, examples: Examples, go_on: Callable[[int], bool] = lambda _: True
 ) -> Score | None:
     """Loss and error over examples; None where ``go_on``, told how many are done, says to stop."""
+    scores = evaluate_each(job, network, examples, go_on)
+    return scores[0] if scores else None
+
+
+def evaluate_each(
+    job: Job, networks: Network, examples: Examples, go_on: Callable[[int], bool]
+) -> list[Score] | None:
+    """The same for each replica."""
     n = len(examples.labels)
-    loss, errors = 0.0, 0
+    loss, errors = np.zeros(()), np.zeros((), int)
     for start in range(0, n, _EVALUATE):
         if not go_on(start):
             return None
         block = Examples(*(part[start : start + _EVALUATE] for part in examples))
-        block_loss, block_errors = job.trainer.evaluate(network, block)
-        loss, errors = loss + block_loss * len(block.labels), errors + block_errors
-    return Score(loss / n, 100 * errors / n)
+        block_loss, block_errors = job.trainer.evaluate(networks, block)
+        loss = loss + block_loss.astype(float) * len(block.labels)
+        errors = errors + block_errors
+    return [
+        Score(float(a) / n, 100 * int(b) / n)
+        for a, b in zip(np.ravel(loss), np.ravel(errors), strict=True)
+    ]
 
 
-def load(job: Job, checkpoints: Path, seed: int) -> checkpoint.Restored | None:
-    """The newest checkpoint in a folder that is whole, if there has been any.
+def load(
+    job: Job, checkpoints: Path, seed: int, among: Container[checkpoint.Place] | None = None
+) -> checkpoint.Restored | None:
+    """The newest checkpoint in a folder that is whole, if there has been any; of some places only.
 
     Raises:
         EqpropError: there is one, but of another network, or none is whole.
     """
-    return checkpoint.newest(checkpoints, jax.eval_shape(lambda: job.start(seed)))
+    return checkpoint.newest(checkpoints, jax.eval_shape(lambda: job.start(seed)), among)
 
 
-def restore(job: Job, run: Run, seed: int) -> tuple[Start, tuple[str, ...]]:
-    """Where a run stands, with its metrics cut back to there; and the damage that was passed over.
+def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start, list[str]]:
+    """Where the run of a seed stands, or of each seed of replicas, with its metrics cut back to
+    there; and the damage that was passed over.
+
+    Replicas go on from the newest place that all of them have a checkpoint of: one is behind where
+    they were killed while they were saved, or where a disk has damaged something.
 
     Raises:
-        EqpropError: as ``load`` does; or the metrics end before the checkpoint.
+        EqpropError: as ``load`` does; the metrics end before the checkpoint; or the replicas have
+            no place in common any more.
     """
-    found = load(job, run.checkpoints, seed)
-    epochs = int(found.state.epoch) if found else 0
-    if found and (rows := run.truncate(epochs)) < epochs:
+    found, damaged = _load_common(job, runs, seeds)
+    states = [job.start(seed) for seed in seeds] if found is None else [f.state for f in found]
+    seconds = 0.0 if found is None else found[0].notes["seconds"]
+    epochs, _ = states[0].place
+    for run in runs:
+        if (rows := run.truncate(epochs)) < epochs:
+            raise EqpropError(
+                f"the metrics in {run.folder} end at epoch {rows}, but its checkpoint is of epoch "
+                f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
+            )
+    return Start(job.trainer.layout.stack(states), seconds), damaged
+
+
+def _load_common(
+    job: Job, runs: Sequence[Run], seeds: Sequence[int]
+) -> tuple[list[checkpoint.Restored] | None, list[str]]:
+    """The newest checkpoints of one place in the training; None where there are none."""
+    damaged: list[str] = []
+    places = [checkpoint.places(run.checkpoints) for run in runs]
+    among = set.intersection(*places)
+    if all(places) and not among:
+        # Not where a first save was cut short: then there are some without any.
         raise EqpropError(
-            f"the metrics in {run.folder} end at epoch {rows}, but {found.path} is of epoch "
-            f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
+            "the seeds of this run have gone on alone, and have no checkpoint of the same place "
+            f"any more: go on with each alone, eqprop resume {runs[0].folder} and so on"
         )
-    if found is None:
-        run.truncate(0)
-        return Start(job.start(seed), 0.0), ()
-    return Start(found.state, found.notes["seconds"]), found.damaged
+    while among:
+        found = [load(job, run.checkpoints, s, among) for run, s in zip(runs, seeds, strict=True)]
+        whole = [f for f in found if f is not None]
+        damaged += [fault for f in whole for fault in f.damaged if fault not in damaged]
+        last = min(f.state.place for f in whole)
+        if all(f.state.place == last for f in whole):
+            return whole, damaged
+        among = {place for place in among if place <= last}
+    return None, damaged

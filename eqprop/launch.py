@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,17 +15,27 @@ from eqprop.errors import EqpropError
 from eqprop.experiment import Job, Score, evaluate, load, prepare, restore
 from eqprop.network import Network
 from eqprop.plots import training_curves
-from eqprop.progress import Display
+from eqprop.progress import Display, spread
 from eqprop.recipes import RECIPES, Recipe, changes
-from eqprop.records import DataUsed, Made, Record, made
+from eqprop.records import DataUsed, Made, Record, Replicas, made
 from eqprop.runs import Run, is_run, places, read_metrics, read_record
 from eqprop.session import Session
 from eqprop.training import Examples
 from eqprop.usage import UsageError, typed
 
 
-def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str]) -> None:
-    """Trains a recipe from the beginning, once for each seed."""
+def train(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    out: Path,
+    command: Sequence[str],
+    replicas: Replicas = "auto",
+) -> None:
+    """Trains a recipe from the beginning, once for each seed.
+
+    ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
+    is no faster, and the first result comes later; other devices a small net leaves idle.
+    """
     display = Display()
     with precision(recipe):
         display.say(f"{recipe.name}: {recipe.about}")
@@ -35,7 +44,11 @@ def train(recipe: Recipe, seeds: Sequence[int], out: Path, command: Sequence[str
         _introduce(dataset, recipe, display)
         with typed():
             job = prepare(recipe, dataset)
-            run = Run.create(out, Record(recipe, tuple(seeds), _used(dataset), made(command)))
+            together = len(seeds) > 1 and (
+                replicas == "together" or (replicas == "auto" and jax.default_backend() != "cpu")
+            )
+            record = Record(recipe, tuple(seeds), _used(dataset), made(command), together=together)
+            run = Run.create(out, record)
         with run:
             _train_seeds(job, run, run.record.started, display)
 
@@ -98,27 +111,42 @@ def _evaluate(job: Job, network: Network, examples: Examples, display: Display) 
 
 
 def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
-    """Trains each seed from where it stands, and reports."""
+    """Trains all seeds from where they stand, and reports."""
+    seeds = places(run.folder, run.record)
+    if run.record.together:
+        _train_some(job.together(len(seeds)), run, seeds, now, display)
+    else:
+        for seed in seeds:
+            _train_some(job, run, [seed], now, display)
+    _report(run, display)
+
+
+def _train_some(
+    job: Job, run: Run, those: Sequence[tuple[int, Path]], now: Made, display: Display
+) -> None:
+    """Trains one seed, or several at the same time, in their run directories."""
     epochs = job.recipe.epochs
-    for seed, folder in places(run.folder, run.record):
-        with _open(run, seed, folder, now) as own:
-            start, damaged = restore(job, own, seed)
-            _tell_damage(damaged, display)
-            done, batch = int(start.state.epoch), int(start.state.batch)
-            if done >= epochs:
-                display.say(
-                    f"{folder}: {done} epochs are done (eqprop resume --epochs E adds some)"
-                )
-                continue
-            where = f"run {folder}, seed {seed}"
-            if done or batch:
-                where += f", from epoch {done + 1}, minibatch {batch + 1}"
-                again = dataclasses.replace(now, epoch=done, batch=batch)
+    seeds, folders = zip(*those, strict=True)
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(_open(run, seed, folder, now)) for seed, folder in those]
+        start, damaged = restore(job, runs, seeds)
+        _tell_damage(damaged, display)
+        where = f"{folders[0]}" if len(those) == 1 else f"{run.folder}"
+        done, batch = start.state.place
+        if done >= epochs:
+            display.say(f"{where}: {done} epochs are done (eqprop resume --epochs E adds some)")
+            return
+        line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        if len(seeds) > 1:
+            line += " together"
+        if done or batch:
+            line += f", from epoch {done + 1}, minibatch {batch + 1}"
+            again = dataclasses.replace(now, epoch=done, batch=batch)
+            for own in runs:
                 record = dataclasses.replace(own.record, recipe=job.recipe)
                 own.rewrite(dataclasses.replace(record, resumed=(*record.resumed, again)))
-            display.say(where)
-            Session(job, own, display, str(run.folder)).train(start, epochs)
-    _report(run, display)
+        display.say(line)
+        Session(job, runs, display, str(run.folder)).train(start, epochs)
 
 
 @contextlib.contextmanager
@@ -127,7 +155,7 @@ def _open(run: Run, seed: int, folder: Path, now: Made) -> Iterator[Run]:
     if folder == run.folder:
         yield run
         return
-    own = dataclasses.replace(run.record, seeds=(seed,), started=now, resumed=())
+    own = dataclasses.replace(run.record, seeds=(seed,), started=now, resumed=(), together=False)
     with Run.resume(folder) if is_run(folder) else Run.create(folder, own) as within:
         yield within
 
@@ -191,22 +219,19 @@ def _report(run: Run, display: Display) -> None:
     recipe, folder = run.record.recipe, run.folder
     folders = [place for _, place in places(folder, run.record)]
     last = [read_metrics(place)[-1] for place in folders]
-    test = _summary([row["test_error"] for row in last])
-    training = _summary([row["train_error"] for row in last])
+    test, training = spread(last, "test_error"), spread(last, "train_error")
     seeds = f", mean ± std of {len(last)} seeds" if len(last) > 1 else ""
-    display.say(f"test error {test}, training error {training} ({last[0]['epoch']} epochs{seeds})")
+    display.say(
+        f"test error {test} %, training error {training} % ({last[0]['epoch']} epochs{seeds})"
+    )
     base = RECIPES.get(recipe.name)
     if base and base.published and run.record.data.name == base.dataset:
         display.say(_published(recipe, base))
+    if len(folders) > 1:
+        run.summarise([read_metrics(place) for place in folders])
     with display.doing("drawing"):
         figure = training_curves(folders, folder / "training.png", recipe.name)
     display.say(f"curves in {figure}")
-
-
-def _summary(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f} %"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
 
 
 def _published(recipe: Recipe, base: Recipe) -> str:

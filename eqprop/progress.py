@@ -1,8 +1,9 @@
 """Progress on the screen: a live display on a terminal, a line per epoch everywhere else."""
 
 import contextlib
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 from rich.console import Console, Group
@@ -15,8 +16,8 @@ from rich.text import Text
 class Now(NamedTuple):
     """Where a training is."""
 
-    row: Mapping[str, Any]
-    """The metrics so far of the current epoch."""
+    rows: Sequence[Mapping[str, Any]]
+    """The metrics so far of the current epoch, of each seed that is trained."""
     done: int
     """Parts of the epoch, minibatches or test examples, that are done ..."""
     total: int
@@ -37,7 +38,7 @@ class Display:
         self.console = Console(highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._epochs = 0
-        self._test_error: float | None = None
+        self._test_error: str | None = None
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -77,33 +78,42 @@ class Display:
         """Shows where the training is."""
         if self._live is None:
             return
-        row = now.row
+        rows = now.rows
         top = Table.grid(padding=(0, 2))
         top.add_row(
-            f"epoch {row['epoch']}/{self._epochs}",
+            f"epoch {rows[0]['epoch']}/{self._epochs}",
             ProgressBar(total=now.total, completed=now.done, width=20),
             f"{now.doing} {now.done}/{now.total}".strip(),
             "" if now.per_epoch is None else f"{now.per_epoch:.3g} s/epoch",
             "" if now.left is None else f"{clock(now.left)} left",
         )
-        test = "" if self._test_error is None else f"  test {self._test_error:.2f} %"
+        test = "" if self._test_error is None else f"  test {self._test_error} %"
         figures = (
-            f"loss {row['train_loss']:.4f}  train {row['train_error']:.2f} %{test}"
-            f"  steps {row['free_steps']:.1f}+{row['nudged_steps']}"
+            f"loss {spread(rows, 'train_loss', 4)}  train {spread(rows, 'train_error')} %{test}"
+            f"  steps {spread(rows, 'free_steps', 1)}+{rows[0]['nudged_steps']}"
         )
         self._live.update(Group(top, Text(figures)), refresh=True)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Tells of an epoch that is finished, by its row of metrics."""
-        self._test_error = row["test_error"]
-        angles = "".join(f"  angle {edge} {a:.1f}" for edge, a in row["angles"].items())
+    def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tells of an epoch that is finished, by its row of metrics, or those of several seeds."""
+        first = rows[0]
+        self._test_error = spread(rows, "test_error")
+        by_edge = [row["angles"] for row in rows]
+        angles = "".join(f"  angle {edge} {spread(by_edge, edge, 1)}" for edge in first["angles"])
         self.say(
-            f"epoch {row['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
-            f"  loss {row['train_loss']:.4f}  train {row['train_error']:.2f} %"
-            f"  test {row['test_error']:.2f} %"
-            f"  steps {row['free_steps']:.1f}+{row['nudged_steps']}{angles}"
-            f"  {sum(row['seconds'].values()):.1f} s"
+            f"epoch {first['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
+            f"  loss {spread(rows, 'train_loss', 4)}  train {spread(rows, 'train_error')} %"
+            f"  test {self._test_error} %"
+            f"  steps {spread(rows, 'free_steps', 1)}+{first['nudged_steps']}{angles}"
+            f"  {sum(first['seconds'].values()):.1f} s"
         )
+
+
+def spread(rows: Sequence[Mapping[str, Any]], key: str, digits: int = 2) -> str:
+    """A figure of several seeds as mean ± std, that of a single one as it is."""
+    values = [row[key] for row in rows]
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 @final

@@ -17,6 +17,9 @@ from eqprop.recipes import Recipe
 FORMAT = 1
 """Version of the layout of ``run.json``."""
 
+type Replicas = Literal["auto", "together", "in-turn"]
+"""Whether several seeds are trained together in one program, or one after the other."""
+
 _MISFIT = object()
 _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
 
@@ -63,6 +66,8 @@ class Record:
     data: DataUsed
     started: Made
     resumed: tuple[Made, ...] = ()
+    together: bool = False
+    """Whether the seeds are replicas in one program; else they are trained one after the other."""
     format: int = FORMAT
 
 

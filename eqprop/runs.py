@@ -6,14 +6,16 @@
 - ``checkpoints/``: see checkpoint.py
 - ``training.png``: the curves, at the end
 
-A run of several seeds has a ``run.json`` for all, and a run directory ``seed-<n>`` for each.
+A run of several seeds has a ``run.json`` for all, a run directory ``seed-<n>`` for each, and, at
+the end, ``summary.json``: mean and standard deviation over the seeds.
 """
 
 import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +24,8 @@ from eqprop.errors import EqpropError
 from eqprop.records import Record
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
+_SUMMARY = "summary.json"
+_SUMMED = ("train_loss", "train_error", "test_loss", "test_error", "free_steps")
 _PARTIAL = f".{_RECORD}.partial"
 
 
@@ -100,6 +104,20 @@ class Run:
         rows = [row for row in read_metrics(self.folder) if row["epoch"] <= epochs]
         _replace(self.folder / _METRICS, "".join(map(_line, rows)))
         return len(rows)
+
+    def summarise(self, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        """Writes ``summary.json``: mean and sample standard deviation of what the seeds measured, a
+        row per epoch that all of them have finished.
+        """
+        rows = [
+            {
+                "epoch": each[0]["epoch"],
+                "seeds": len(each),
+                **{key: _spread([row[key] for row in each]) for key in _SUMMED},
+            }
+            for each in zip(*seeds, strict=False)
+        ]
+        _replace(self.folder / _SUMMARY, json.dumps(rows, indent=2) + "\n")
 
     def close(self) -> None:
         """Lets go of the directory."""
@@ -184,6 +202,10 @@ def places(folder: Path, record: Record) -> list[tuple[int, Path]]:
     if len(record.seeds) == 1:
         return [(record.seeds[0], folder)]
     return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
 
 
 def _line(row: Mapping[str, Any]) -> str:

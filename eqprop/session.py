@@ -7,6 +7,7 @@ found, signals heard and checkpoints written. Where it is cut has no effect on w
 import math
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn, final
 
@@ -15,7 +16,7 @@ import jax
 from eqprop import checkpoint
 from eqprop.divergence import copy, find, whole
 from eqprop.errors import Diverged, EqpropError
-from eqprop.experiment import Job, Start, evaluate
+from eqprop.experiment import Job, Start, evaluate_each
 from eqprop.progress import Display, Now, Stopwatch
 from eqprop.runs import Run
 from eqprop.training import TrainState, angles
@@ -31,10 +32,13 @@ class Stopped(EqpropError):
 
 @final
 class Session:
-    """Trains one seed of a job in a run directory; ``top`` is the one that is to be resumed."""
+    """Trains a job in a run directory, or its replicas in one for each.
 
-    def __init__(self, job: Job, run: Run, display: Display, top: str) -> None:
-        self._job, self._run, self._display, self._top = job, run, display, top
+    ``top`` is the run directory that is to be resumed.
+    """
+
+    def __init__(self, job: Job, runs: Sequence[Run], display: Display, top: str) -> None:
+        self._job, self._runs, self._display, self._top = job, runs, display, top
         self._saved = Stopwatch()
         self._pace: float | None = None  # seconds per minibatch, as last measured
         self._testing = 0.0  # seconds
@@ -54,11 +58,11 @@ class Session:
         with _Signals() as signals:
             state = self._compile(state)
             with self._display.training(epochs):
-                while int(state.epoch) < epochs:
+                while state.place[0] < epochs:
                     state, seconds = self._learn(state, seconds, signals)
                     state = self._finish_epoch(state, seconds, signals)
                     seconds = 0.0
-                    finished = int(state.epoch) == epochs
+                    finished = state.place[0] == epochs
                     if finished or signals.heard or self._saved.seconds >= _SAVE_AFTER_EPOCH:
                         self._save(state, seconds)
                     if signals.heard and not finished:
@@ -70,7 +74,7 @@ class Session:
         with self._display.doing("compiling"):
             # No minibatch at all: it is compiled and does nothing.
             order = job.trainer.order(state, job.train)
-            state = job.trainer.advance(state, job.train, order, int(state.batch))
+            state = job.trainer.advance(state, job.train, order, state.place[1])
             whole(copy(state))
         self._display.say(f"compiled in {watch.seconds:.1f} s")
         return state
@@ -81,13 +85,13 @@ class Session:
         """The rest of the state's epoch; and the seconds that the whole epoch took."""
         job = self._job
         order = job.trainer.order(state, job.train)
-        batch = int(state.batch)
+        _, batch = state.place
         while batch < job.batches:
             good, watch = copy(state), Stopwatch()
             stop = min(job.batches, batch + self._length)
             state = job.trainer.advance(state, job.train, order, stop)
             if not whole(state):
-                self._diverge(order, good, stop)
+                self._diverge(order, good, stop, seconds)
             took, learnt = watch.seconds, stop - batch
             if learnt > 1:  # a single minibatch may be the first, which takes longer
                 self._pace = took / learnt
@@ -109,74 +113,103 @@ class Session:
             self._show(state, ("testing", done, len(job.test.labels)))
             return not signals.heard
 
-        score = evaluate(job, state.network, job.test, go_on)
-        if score is None:
+        scores = evaluate_each(job, state.network, job.test, go_on)
+        if scores is None:
             self._save(state, seconds)
             self._stop(state, signals)
-        epoch = int(state.epoch) + 1
-        if not math.isfinite(score.loss):
-            raise Diverged(
-                f"the training has diverged: the test loss after epoch {epoch} is {score.loss}; "
-                f"{self._remedy()}"
-            )
+        epoch = state.place[0] + 1
+        for replica, score in enumerate(scores):
+            if not math.isfinite(score.loss):
+                raise Diverged(
+                    f"{self._name(replica)} has diverged: the test loss after epoch {epoch} is "
+                    f"{score.loss}; {self._remedy(replica)}"
+                )
         self._testing = watch.seconds
-        row = self._measure(state, epoch) | {
-            "test_loss": score.loss,
-            "test_error": score.error,
-            "seconds": {"train": seconds, "test": self._testing},
-        }
-        self._run.append(row)
-        self._display.epoch(row)
+        times = {"train": seconds, "test": self._testing}
+        rows = [
+            row | {"test_loss": score.loss, "test_error": score.error, "seconds": times}
+            for row, score in zip(self._measure(state, epoch), scores, strict=True)
+        ]
+        for run, row in zip(self._runs, rows, strict=True):
+            run.append(row)
+        self._display.epoch(rows)
         return job.trainer.next_epoch(state)
 
-    def _measure(self, state: TrainState, epoch: int) -> dict[str, Any]:
-        """The metrics of a finished epoch that follow from its state."""
-        totals = jax.device_get(state.totals)
-        batches = int(state.batch)
+    def _measure(self, state: TrainState, epoch: int) -> list[dict[str, Any]]:
+        """The metrics of a finished epoch that follow from its state, for each run."""
+        parts = self._job.trainer.layout.parts
+        _, batches = state.place
         examples = batches * self._job.trainer.batch
-        return {
-            "epoch": epoch,
-            "train_loss": float(totals.loss) / examples,
-            "train_error": 100 * int(totals.errors) / examples,
-            "free_steps": int(totals.steps) / batches,
-            "nudged_steps": self._job.recipe.K,
-            "residual": float(totals.residual),
-            "angles": angles(state.network),
-        }
+        return [
+            {
+                "epoch": epoch,
+                "train_loss": float(totals.loss) / examples,
+                "train_error": 100 * int(totals.errors) / examples,
+                "free_steps": int(totals.steps) / batches,
+                "nudged_steps": self._job.recipe.K,
+                "residual": float(totals.residual),
+                "angles": angles(network),
+            }
+            for totals, network in zip(
+                parts(jax.device_get(state.totals)), parts(state.network), strict=True
+            )
+        ]
 
     def _show(self, state: TrainState, doing: tuple[str, int, int] | None = None) -> None:
         if not self._display.live:
             return
-        job, epoch = self._job, int(state.epoch) + 1
-        row = self._measure(state, epoch)
+        job, (done_epochs, batch) = self._job, state.place
+        epoch = done_epochs + 1
+        rows = self._measure(state, epoch)
         left = per_epoch = None
         if self._pace is not None:
             per_epoch = self._pace * job.batches + self._testing
-            left = (self._epochs - epoch + 1) * per_epoch - self._pace * int(state.batch)
-        what, done, total = doing or ("", int(state.batch), job.batches)
-        self._display.now(Now(row, done, total, what, per_epoch, left))
+            left = (self._epochs - epoch + 1) * per_epoch - self._pace * batch
+        what, done, total = doing or ("", batch, job.batches)
+        self._display.now(Now(rows, done, total, what, per_epoch, left))
 
     def _save(self, state: TrainState, seconds: float) -> None:
-        checkpoint.save(self._run.checkpoints, state, {"seconds": seconds})
+        parts = self._job.trainer.layout.parts(state)
+        for run, part in zip(self._runs, parts, strict=True):
+            checkpoint.save(run.checkpoints, part, {"seconds": seconds})
         self._saved.restart()
 
     def _stop(self, state: TrainState, signals: "_Signals") -> NoReturn:
+        epochs, batch = state.place
         raise Stopped(
-            f"stopped by {signals.heard} in epoch {int(state.epoch) + 1}, with {int(state.batch)} "
-            f"of {self._job.batches} minibatches learnt; to go on: eqprop resume {self._top}"
+            f"stopped by {signals.heard} in epoch {epochs + 1}, with {batch} of "
+            f"{self._job.batches} minibatches learnt; to go on: eqprop resume {self._top}"
         )
 
-    def _diverge(self, order: Int[Array, "batches B"], good: TrainState, stop: int) -> NoReturn:
-        batch, where = find(self._job.trainer, self._job.train, order, good, stop)
+    def _diverge(
+        self, order: Int[Array, "*replicas batches B"], good: TrainState, stop: int, seconds: float
+    ) -> NoReturn:
+        job = self._job
+        batch, where, replica = find(job.trainer, job.train, order, good, stop)
+        if len(self._runs) > 1:
+            # The others have done nothing wrong: they can go on from here, each alone.
+            self._save(good, seconds)
         raise Diverged(
-            f"the training has diverged in epoch {int(good.epoch) + 1}, minibatch {batch + 1} of "
-            f"{self._job.batches}: {where} are not finite, or beyond all bounds; {self._remedy()}"
+            f"{self._name(replica)} has diverged in epoch {good.place[0] + 1}, minibatch "
+            f"{batch + 1} of {job.batches}: {where} are not finite, or beyond all bounds; "
+            f"{self._remedy(replica)}"
         )
 
-    def _remedy(self) -> str:
-        last = checkpoint.newest_path(self._run.checkpoints) or "none yet"
+    def _name(self, replica: int) -> str:
+        """Which training that is."""
+        if len(self._runs) == 1:
+            return "the training"
+        return f"the training of seed {self._runs[replica].record.seeds[0]}"
+
+    def _remedy(self, replica: int) -> str:
+        last = checkpoint.newest_path(self._runs[replica].checkpoints) or "none yet"
         rates = " ".join(map(str, self._job.recipe.lr))
-        return f"train with lower learning rates than --lr {rates}. Last good checkpoint: {last}"
+        others = [str(run.folder) for n, run in enumerate(self._runs) if n != replica]
+        alone = f"; or go on with another seed alone: eqprop resume {others[0]}" if others else ""
+        return (
+            f"train with lower learning rates than --lr {rates}{alone}. Last good checkpoint: "
+            f"{last}"
+        )
 
 
 @final

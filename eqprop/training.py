@@ -5,6 +5,7 @@ the run, so a training cut anywhere and continued is the training that was not c
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from jax import lax
 from eqprop.augmentation import Augmentation, Images, augment
 from eqprop.errors import EqpropError
 from eqprop.graphs import realised_angle
+from eqprop.layout import Layout
 from eqprop.learning import Learner
 from eqprop.network import Network, Untied
 from eqprop.phases import System
@@ -36,7 +38,11 @@ class Totals(NamedTuple):
 
 
 class TrainState(eqx.Module):
-    """All that changes while a network is trained: what a checkpoint holds."""
+    """All that changes while a network is trained: what a checkpoint holds.
+
+    The state of replicas has their axis in front of the shapes given here; they are all at the same
+    place in the training.
+    """
 
     network: Network
     memory: optax.OptState
@@ -46,6 +52,11 @@ class TrainState(eqx.Module):
     batch: Int[Array, ""]
     """Minibatches of the current epoch learnt."""
     totals: Totals
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epochs finished, and minibatches of the current one learnt."""
+        return int(np.ravel(self.epoch)[0]), int(np.ravel(self.batch)[0])
 
 
 def _no_totals(dtype: jnp.dtype) -> Totals:
@@ -99,6 +110,7 @@ class Trainer:
     """The compiled functions of one training; holds no state of it.
 
     ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from.
+    ``layout`` says whether a state is that of one network or of replicas.
     """
 
     def __init__(
@@ -107,18 +119,20 @@ class Trainer:
         learner: Learner,
         batch: int,
         augmentations: tuple[Augmentation, ...] = (),
+        layout: Layout | None = None,
     ) -> None:
         self.system, self.learner, self.batch = system, learner, batch
         self.augmentations = augmentations
+        self.layout = layout or Layout()
         settle = ToTolerance(system.relaxation.steps, _SETTLED)
         self._evaluated = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
         self._advance = jax.jit(self._advance_plain, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluate_plain, static_argnums=2)
-        self._order = jax.jit(_order, static_argnums=2)
+        self._order = jax.jit(self._order_plain, static_argnums=2)
 
     def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
-        """The state before the first minibatch."""
+        """The state of one network before the first minibatch."""
         network = init(jax.random.key(seed))
         n, epoch, batch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
@@ -134,13 +148,13 @@ class Trainer:
             raise EqpropError(f"a minibatch of {self.batch} does not fit {n} training examples")
         return n // self.batch
 
-    def order(self, state: TrainState, examples: Examples) -> Int[Array, "batches B"]:
+    def order(self, state: TrainState, examples: Examples) -> Int[Array, "*replicas batches B"]:
         """The rows of each minibatch of the state's epoch: a permutation that seed and epoch
         decide.
         """
         rows = self._order(state.seed, state.epoch, len(examples.labels))
         n = self.batches(examples)
-        return rows[: n * self.batch].reshape(n, self.batch)
+        return rows[..., : n * self.batch].reshape(*rows.shape[:-1], n, self.batch)
 
     def fetch(
         self, state: TrainState, examples: Examples, rows: Int[Array, " B"]
@@ -152,7 +166,11 @@ class Trainer:
         )
 
     def advance(
-        self, state: TrainState, examples: Examples, order: Int[Array, "batches B"], stop: int
+        self,
+        state: TrainState,
+        examples: Examples,
+        order: Int[Array, "*replicas batches B"],
+        stop: int,
     ) -> TrainState:
         """Learn the minibatches ``state.batch`` up to ``stop`` of the current epoch. Consumes
         ``state``.
@@ -161,30 +179,37 @@ class Trainer:
 
     def next_epoch(self, state: TrainState) -> TrainState:
         """The same state at the beginning of the next epoch."""
-        zero = jnp.zeros((), jnp.int32)
-        start = (state.epoch + 1, zero, _no_totals(state.network.dtype))
+        # A buffer each: what is donated must not be shared.
+        zeros = jax.tree.map(jnp.zeros_like, (state.batch, state.totals))
+        start = (state.epoch + 1, *zeros)
         return eqx.tree_at(lambda s: (s.epoch, s.batch, s.totals), state, start)
 
-    def evaluate(self, network: Network, examples: Examples, rows: int = 200) -> tuple[float, int]:
-        """Mean loss and number of errors over all examples, ``rows`` at a time.
+    def evaluate(
+        self, network: Network, examples: Examples, rows: int = 200
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica.
 
         Rows that have settled after fewer than T steps are not iterated on.
         """
         loss, errors = self._evaluate(network, examples, min(rows, len(examples.labels)))
-        return float(loss), int(errors)
+        return np.asarray(loss), np.asarray(errors)
 
     def _advance_plain(
         self,
         state: TrainState,
         examples: Examples,
-        order: Int[Array, "batches B"],
+        order: Int[Array, "*replicas batches B"],
         stop: Int[Array, ""],
     ) -> TrainState:
-        # A traced bound: one program serves a stretch of any length.
-        def body(batch: Int[Array, ""], state: TrainState) -> TrainState:
-            return self._learn(eqx.tree_at(lambda s: s.batch, state, batch), examples, order[batch])
+        learn = self.layout.lift(self._learn, (0, None, 0))
 
-        return lax.fori_loop(state.batch, stop, body, state)
+        # A traced bound: one program serves a stretch of any length. The loop is around the
+        # replicas, not within: with bounds of their own each step would copy all that they hold.
+        def body(batch: Int[Array, ""], state: TrainState) -> TrainState:
+            here = eqx.tree_at(lambda s: s.batch, state, jnp.full_like(state.batch, batch))
+            return learn(here, examples, order[..., batch, :])
+
+        return lax.fori_loop(state.batch.ravel()[0], stop, body, state)
 
     def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
         batch = self.fetch(state, examples, rows)
@@ -201,8 +226,20 @@ class Trainer:
         )
         return TrainState(network, memory, state.seed, state.epoch, state.batch + 1, totals)
 
+    def _order_plain(
+        self, seed: Int[Array, "*replicas"], epoch: Int[Array, "*replicas"], n: int
+    ) -> Int[Array, "*replicas n"]:
+        return self.layout.lift(functools.partial(_order, n=n), (0, 0))(seed, epoch)
+
     def _evaluate_plain(
         self, network: Network, examples: Examples, rows: int
+    ) -> tuple[Float[Array, "*replicas"], Int[Array, "*replicas"]]:
+        return self.layout.lift(functools.partial(self._score_all, rows=rows), (0, None))(
+            network, examples
+        )
+
+    def _score_all(
+        self, network: Network, examples: Examples, *, rows: int
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
         n = len(examples.labels)
         blocks = -(-n // rows)

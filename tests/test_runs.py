@@ -361,7 +361,7 @@ def test_the_minibatch_that_diverges_is_found(oracle):
     order = job.trainer.order(state, job.train)
     spoilt = Spoilt(job.trainer.system, job.trainer.learner, job.trainer.batch)
     found = find(spoilt, job.train, order, copy(state), 75)
-    assert found == (23, "the weights from layer 0 to layer 1")
+    assert found == (23, "the weights from layer 0 to layer 1", 0)
 
 
 def test_states_that_diverge_are_named(oracle):
@@ -374,7 +374,7 @@ def test_states_that_diverge_are_named(oracle):
     )
     assert not whole(spoilt)
     found = find(job.trainer, job.train, order, spoilt, 1)
-    assert found == (0, "the states of layer 1")
+    assert found == (0, "the states of layer 1", 0)
 
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from eqprop.data import Dataset
 from eqprop.experiment import Job, load
 from eqprop.recipes import Recipe
 from eqprop.runs import read_metrics, read_record
+from eqprop.training import Trainer
 
 SMALL = ("--dataset", "digits", "--hidden", "16")
 
@@ -39,11 +40,24 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
     return replace(_compiled(replace(recipe, name="", about="", epochs=epochs)), recipe=recipe)
 
 
+def together(job: Job, replicas: int) -> Job:
+    """As in eqprop, but compiled once."""
+    key = job.trainer, replicas
+    if key not in _together:
+        _together[key] = _replicate(job, replicas).trainer
+    return replace(job, trainer=_together[key])
+
+
+_replicate = Job.together
+_together: dict[tuple[Trainer, int], Trainer] = {}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compile_once() -> Iterator[None]:
     """Imported by each module of tests that trains a lot."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(launch, "prepare", prepare)
+        monkeypatch.setattr(Job, "together", together)
         # It takes longer than these trainings, and has a test of its own.
         monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
         yield
