@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from eqprop.continual import continual_phase, continual_step
     from eqprop.convolution import AveragePool, Conv, MaxPool, NoPool, conv, conv_shape, shortcut
     from eqprop.curves import Problem
-    from eqprop.data import Dataset, load
+    from eqprop.data import load
+    from eqprop.dataset import Dataset
     from eqprop.dynamics import ACTIVATIONS, Dynamics, EnergyBased, Prototypical, activation
     from eqprop.errors import EqpropError
     from eqprop.graphs import Lateral, chain, graph, untied
@@ -41,7 +42,8 @@ _HOMES = {
     "baselines": ("BPTT", "RecurrentBackprop"),
     "curves": ("Problem",),
     "verification": ("Plan", "verify"),
-    "data": ("Dataset", "load"),
+    "dataset": ("Dataset",),
+    "data": ("load",),
     "recipes": ("Recipe", "RECIPES", "recipe"),
     "building": ("Built", "build"),
     "training": ("Examples", "TrainState", "Trainer"),

@@ -37,7 +37,8 @@ class Built(NamedTuple):
 
 
 def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
-    """The objects of a recipe, for images ``(height, width)`` and ``batches`` minibatches an epoch.
+    """The objects of a recipe, for images ``(height, width)`` or
+    ``(height, width, channels)`` and ``batches`` minibatches an epoch.
 
     Raises ``EqpropError`` for values that cannot be.
     """
@@ -66,7 +67,9 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
 def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Build]]:
     """The shapes of all layers, and how to make the connection into each but the first."""
     pool = _pool(recipe)
-    shapes: list[Shape] = [(*image, 1)] if recipe.channels else [(math.prod(image),)]
+    shapes: list[Shape] = [(math.prod(image),)]
+    if recipe.channels:
+        shapes = [image if len(image) == 3 else (*image, 1)]
     for n in recipe.channels:
         shapes.append(conv_shape(shapes[-1], n, recipe.kernel, 1, recipe.padding, pool))
     convolutions = [conv(recipe.kernel, 1, recipe.padding, pool)] * len(recipe.channels)

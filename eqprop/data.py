@@ -1,7 +1,5 @@
-"""Data sets: MNIST, Fashion-MNIST, scikit-learn's digits, and your own images in IDX files.
-
-Images stay unsigned bytes, 0 to 255, in the order of their files: a data set lives whole on the
-device in a quarter of the memory, and the compiled step scales by 1/255 and makes one-hot targets.
+"""Data sets: MNIST, Fashion-MNIST, CIFAR-10 and -100, SVHN, scikit-learn's digits, and your own
+images in IDX files.
 """
 
 import io
@@ -14,12 +12,13 @@ from typing import final
 import numpy as np
 import pooch
 
+from eqprop import cifar, svhn
+from eqprop.dataset import Dataset
 from eqprop.errors import DataUnavailable, EqpropError
 from eqprop.idx import header, parse_idx, read_idx, sha256
-from eqprop.types import Shape
 
 DATA_DIR = "EQPROP_DATA_DIR"
-"""The environment variable that names a folder with one folder of IDX files per data set."""
+"""The environment variable that names a folder with one folder per data set."""
 
 _FILES = (
     "train-images-idx3-ubyte",
@@ -29,53 +28,6 @@ _FILES = (
 )
 _AXES = (3, 1, 3, 1)
 _TIMEOUT = 10.0  # seconds without an answer, per mirror
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Labelled greyscale images, for training and for testing.
-
-    Images are ``(N, H, W)`` unsigned bytes, 0 to 255; labels are ``(N,)`` unsigned bytes, 0 to
-    ``classes - 1``. ``source`` is a sentence that says where they came from.
-
-    Raises:
-        EqpropError: the arrays do not belong together.
-    """
-
-    name: str
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
-    classes: int
-    source: str
-
-    # Users bring arrays of their own, so the shapes are checked in every run, not in tests alone.
-    def __post_init__(self):
-        parts = (("training", self.train_x, self.train_y), ("test", self.test_x, self.test_y))
-        for part, x, y in parts:
-            where = f"data set {self.name} ({self.source}), {part} part"
-            if x.dtype != np.uint8 or y.dtype != np.uint8 or x.ndim != 3 or y.ndim != 1:
-                raise EqpropError(
-                    f"{where}: need uint8 images (N, H, W) and uint8 labels (N,), "
-                    f"not {x.dtype} {x.shape} and {y.dtype} {y.shape}"
-                )
-            if not x.size or len(x) != len(y):
-                raise EqpropError(
-                    f"{where}: {len(x)} images of {x.shape[1:]} and {len(y)} labels; "
-                    "need as many of each, and none empty"
-                )
-            if y.max() >= self.classes:
-                raise EqpropError(
-                    f"{where}: label {y.max()}; the {self.classes} classes are 0 to "
-                    f"{self.classes - 1}"
-                )
-        if self.train_x.shape[1:] != self.test_x.shape[1:]:
-            raise EqpropError(
-                f"data set {self.name} ({self.source}): training images of "
-                f"{self.train_x.shape[1:]}, test images of {self.test_x.shape[1:]}; make them equal"
-            )
 
 
 @final
@@ -120,12 +72,12 @@ _PUBLISHED: Mapping[str, _Published] = {
     ),
 }
 
-NAMES = (*_PUBLISHED, "digits")
+NAMES = (*_PUBLISHED, *cifar.CIFAR, "svhn", "digits")
 """The names that `load` knows."""
 
 
 def load(name: str, *, fallback: bool = False) -> Dataset:
-    """The data set of that name, one of `NAMES`, all with ten classes.
+    """The data set of that name, one of `NAMES`, with ten classes or, ``cifar-100``, with 100.
 
     ``mnist`` and ``fashion-mnist`` are 60,000 + 10,000 images of 28x28. Each of their four files is
     sought in ``$EQPROP_DATA_DIR/<name>/``, then in the cache of the operating system, else
@@ -133,6 +85,12 @@ def load(name: str, *, fallback: bool = False) -> Dataset:
     1,797 images of 8x8 that scikit-learn ships, scaled from 0 ... 16 to 0 ... 255, the first 1,500
     for training. With ``fallback`` they stand in for a data set that is unavailable, and say so in
     ``source``; a file that is there but damaged stays an error.
+
+    ``cifar-10`` and ``cifar-100`` are 50,000 + 10,000 and ``svhn`` 73,257 + 26,032 colour images of
+    32x32. They are sought in the same places in the files in which they are published: CIFAR's
+    binary or python version, as its archive or the folder that comes out of it; SVHN's
+    ``train_32x32.mat`` and ``test_32x32.mat``. Of CIFAR's files the form is checked, and the
+    checksum of an archive when it is downloaded.
 
     Debian's package ``dataset-fashion-mnist`` suits ``EQPROP_DATA_DIR=/usr/share/datasets``.
 
@@ -142,16 +100,21 @@ def load(name: str, *, fallback: bool = False) -> Dataset:
     """
     if name == "digits":
         return _digits("The 8x8 digits that scikit-learn ships.")
-    if name not in _PUBLISHED:
+    if name not in NAMES:
         raise EqpropError(f"unknown data set {name!r}: the known ones are {', '.join(NAMES)}")
     try:
+        if name in cifar.CIFAR:
+            return _load_cifar(name, cifar.CIFAR[name])
+        if name == "svhn":
+            return _load_svhn()
         return _load_published(name, _PUBLISHED[name])
     except DataUnavailable:
         if not fallback:
             raise
+        titles = {key: it.title for key, it in (*_PUBLISHED.items(), *cifar.CIFAR.items())}
         return _digits(
-            f"The 8x8 digits that scikit-learn ships, standing in for {_PUBLISHED[name].title}, "
-            "which was neither found nor downloaded."
+            "The 8x8 digits that scikit-learn ships, standing in for "
+            f"{titles.get(name, svhn.TITLE)}, which was neither found nor downloaded."
         )
 
 
@@ -177,27 +140,6 @@ def load_idx(folder: Path | str, name: str | None = None) -> Dataset:
     classes = 1 + int(max(train_y.max(), test_y.max()))
     source = f"IDX files in {folder}."
     return Dataset(name or folder.name, train_x, train_y, test_x, test_y, classes, source)
-
-
-def check_fits(dataset: Dataset, input_shape: Shape, classes: int) -> None:
-    """Checks that a network with that input layer and that many output units takes the data set.
-
-    The input layer of ``(H, W)`` images has the shape ``(H*W,)``, ``(H, W)`` or ``(H, W, 1)``.
-
-    Raises:
-        EqpropError: it does not.
-    """
-    height, width = dataset.train_x.shape[1:]
-    if input_shape not in ((height * width,), (height, width), (height, width, 1)):
-        raise EqpropError(
-            f"the images of {dataset.name} are {height}x{width}, the input layer has shape "
-            f"{input_shape}; make it ({height * width},) or ({height}, {width}, 1)"
-        )
-    if classes != dataset.classes:
-        raise EqpropError(
-            f"{dataset.name} has {dataset.classes} classes, the output layer has {classes} units; "
-            "make them equal"
-        )
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -232,6 +174,51 @@ def _load_published(name: str, published: _Published) -> Dataset:
     train_x, train_y, test_x, test_y = arrays
     source = f"{published.title}, IDX files in {' and '.join(map(str, used))}."
     return Dataset(name, train_x, train_y, test_x, test_y, 10, source)
+
+
+def _load_cifar(name: str, parts: cifar.Cifar) -> Dataset:
+    folders = tuple(_folders(name))
+    if cifar.find(parts, folders) is None:
+        _retrieve(parts.url, parts.md5, folders[-1], parts.title)
+    place = cifar.find(parts, folders)
+    assert place  # it has been found or downloaded
+    (train_x, train_y), (test_x, test_y) = cifar.read(parts, place)
+    source = f"{parts.title}, {place.path}."
+    return Dataset(name, train_x, train_y, test_x, test_y, parts.classes, source)
+
+
+def _load_svhn() -> Dataset:
+    folders = tuple(_folders("svhn"))
+    paths: list[Path] = []
+    for name, md5 in svhn.FILES.items():
+        found = next((p for p in (folder / name for folder in folders) if p.is_file()), None)
+        paths.append(found or _retrieve(f"{svhn.URL}{name}", md5, folders[-1], svhn.TITLE))
+    (train_x, train_y), (test_x, test_y) = map(svhn.read, paths)
+    where = dict.fromkeys(str(path.parent) for path in paths)
+    source = f"{svhn.TITLE}, cropped digits in {' and '.join(where)}."
+    return Dataset("svhn", train_x, train_y, test_x, test_y, 10, source)
+
+
+def _retrieve(url: str, md5: str, folder: Path, title: str) -> Path:
+    """Fetches a file as it is into the cache, whole and checked or not at all."""
+    file = url.rpartition("/")[2]
+    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
+    try:
+        # Pooch's protocol gives arguments names that the downloader does not use.
+        fetched = pooch.retrieve(
+            url,
+            f"md5:{md5}",
+            file,
+            folder,
+            downloader=downloader,  # pyright: ignore[reportArgumentType]
+        )
+    except (OSError, ValueError) as error:
+        raise DataUnavailable(
+            f"{file} of {title} is not in {DATA_DIR} or the cache {folder}, and was not served "
+            f"({type(error).__name__}); connect to the network, or put the original files into "
+            f"that cache or into {folder.name}/ in a folder that {DATA_DIR} names"
+        ) from error
+    return Path(fetched)
 
 
 def _download(published: _Published, stem: str, axes: int, expected: str, folder: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from eqprop import checkpoint
 from eqprop.building import build
-from eqprop.data import Dataset, check_fits
+from eqprop.dataset import Dataset, check_fits
 from eqprop.errors import EqpropError
 from eqprop.layout import Layout
 from eqprop.network import Network

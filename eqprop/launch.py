@@ -189,10 +189,10 @@ def _used(dataset: Dataset) -> DataUsed:
 
 
 def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
-    height, width = dataset.train_x.shape[1:]
     sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test images"
+    image = "x".join(map(str, dataset.train_x.shape[1:]))
     note = "data" if dataset.name == recipe.dataset else "NOTE"
-    display.say(f"{note}: {dataset.source} {sizes} of {height}x{width}")
+    display.say(f"{note}: {dataset.source} {sizes} of {image}")
 
 
 def _compare(record: Record, now: Made, display: Display) -> None:

@@ -33,7 +33,7 @@ class Recipe:
     """Name of the recipe."""
     about: str = ""
     """What the recipe is, in a line."""
-    dataset: Literal["mnist", "fashion-mnist", "digits"] = "mnist"
+    dataset: Literal["mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", "digits"] = "mnist"
     """Data set."""
     shift: int = 0
     """Move each training image by up to so many pixels up or down, and left or right, at random."""

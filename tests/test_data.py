@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eqprop import data
+from eqprop.dataset import check_fits
 from eqprop.errors import DataUnavailable, EqpropError
 from eqprop.idx import read_idx, sha256
 
@@ -327,13 +328,13 @@ def test_dataset_checks_its_arrays(change, reason):
 def test_check_fits(tmp_path):
     dataset = data.load_idx(write(tmp_path / "own", tiny()))
     for shape in ((20,), (4, 5), (4, 5, 1)):
-        data.check_fits(dataset, shape, 4)
+        check_fits(dataset, shape, 4)
     for shape in ((784,), (5, 4), (1, 20), (4, 5, 3), ()):
         with pytest.raises(EqpropError) as error:
-            data.check_fits(dataset, shape, 4)
+            check_fits(dataset, shape, 4)
         assert says(error, "own", "4x5", shape, "(20,)", "(4, 5, 1)")
     with pytest.raises(EqpropError) as error:
-        data.check_fits(dataset, (20,), 10)
+        check_fits(dataset, (20,), 10)
     assert says(error, "4 classes", "10 units")
 
 
