@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train RECIPE [options]", "train a network, from the beginning"),
     "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
     "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),
+    "report": Command("report RUN ...", "one HTML page on runs: results, curves, what was learnt"),
     "verify": Command("verify RECIPE [options]", "compare a rule's updates with BPTT gradients"),
     "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
 }
