@@ -7,7 +7,7 @@ PYTHON ?=
 ARGS ?=
 CANDIDATES := python3.13 python3.14 python3.12 python3
 
-.PHONY: help install test test-slow lint format demo bench docs lock build clean distclean
+.PHONY: help install test test-slow lint format demo bench docs tutorial lock build clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -70,6 +70,12 @@ bench: install  ## time the recipes on this machine
 
 docs: install  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+tutorial: install  ## run the tutorial notebook and keep its outputs
+	$(BIN)/python -c "import nbclient, nbformat; path = 'docs/tutorial.ipynb'; \
+		notebook = nbformat.read(path, as_version=4); \
+		client = nbclient.NotebookClient(notebook, coalesce_streams=True, record_timing=False); \
+		client.execute(); nbformat.write(notebook, path)"
 
 # Not after a full install: a lock that cannot be installed has to be replaceable.
 lock: | $(BIN)/uv  ## renew requirements.lock from pyproject.toml (ARGS="--upgrade" for newer versions)
