@@ -1,20 +1,22 @@
 """Checkpoints: the state of a training on disk, exactly; never half-written, nor read when damaged.
 
 A checkpoint is a folder named ``<epochs finished>-<minibatches learnt>`` with the arrays as Orbax
-writes them (plain Zarr: reading unpickles nothing and runs nothing), ``notes.json``, and
+writes them, read as the plain Zarr that they are (nothing is unpickled, unpacked or run, and of
+what Orbax notes besides nothing is believed), ``notes.json``, and
 ``SHA256SUMS`` over all of that, as ``sha256sum --check`` reads it. It is written under a hidden
 name, flushed, and renamed at the end. So whatever is killed whenever, the checkpoints that are
 there are whole; and what a disk did to one later shows in its sums.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
+import reprlib
 import shutil
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
 from eqprop.errors import EqpropError
 from eqprop.training import TrainState
@@ -59,22 +62,20 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for left_over in root.glob(".*"):
-            shutil.rmtree(left_over)
+            if _NAME.fullmatch(left_over.name[1:]):
+                _remove(left_over)
         hidden.mkdir()
-        with _orbax() as checkpointer:
-            # The absolute path is Orbax's demand.
-            target = hidden.absolute() / _ARRAYS
-            checkpointer.save(target, args=ocp.args.PyTreeSave(_leaves(state)))
+        _write(hidden / _ARRAYS, state)
         (hidden / _NOTES).write_text(json.dumps(notes))
         _seal(hidden)
         for path in _names(root):
             if _place(path.name) >= _place(name):
-                shutil.rmtree(path)
+                _remove(path)
         hidden.rename(final)
         _flush(root)
         for path in _names(root)[:-KEEP]:
             # Out of sight first: one that is half-deleted is no checkpoint.
-            shutil.rmtree(path.rename(root / f".{path.name}"))
+            _remove(path.rename(root / f".{path.name}"))
     except (OSError, ValueError, RuntimeError) as error:  # what Orbax and TensorStore raise
         shutil.rmtree(hidden, ignore_errors=True)
         # TensorStore names the file two or three times, and what happened at the end.
@@ -102,9 +103,11 @@ def newest(root: Path, like: TrainState, among: Container[Place] | None = None) 
         if fault := _fault(path):
             damaged.append(f"{path} is damaged ({fault})")
             continue
-        return Restored(
-            _read(path, like), json.loads((path / _NOTES).read_text()), path, tuple(damaged)
-        )
+        state = _read(path, like)
+        if (holds := state.place) != _place(path.name):
+            damaged.append(f"{path} is damaged (it is of {holds}, under another name)")
+            continue
+        return Restored(state, _notes(path), path, tuple(damaged))
     if damaged:
         raise EqpropError(
             f"no checkpoint is whole: {'; '.join(damaged)}. Delete {root} to start all over"
@@ -140,32 +143,60 @@ def _leaves(state: TrainState) -> dict[str, Any]:
 
 def _read(path: Path, like: TrainState) -> TrainState:
     wanted = _leaves(like)
-    with _orbax() as checkpointer:
-        arrays = path.absolute() / _ARRAYS
-        try:
-            metadata = checkpointer.metadata(arrays).item_metadata
-            _compare(path, {} if metadata is None else metadata.tree, wanted)
-            as_numpy = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
-            read = checkpointer.restore(
-                arrays, args=ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, EqpropError):
-                raise
-            raise EqpropError(
-                f"{path} cannot be read ({error}), though it is whole: was it written by another "
-                f"version of Orbax than {ocp.__version__}?"
-            ) from error
+    arrays = path.absolute() / _ARRAYS
+    try:
+        found = {f.parent.name: _array(f.parent) for f in sorted(arrays.glob("*/.zarray"))}
+        _compare(path, found, wanted)
+        read = {name: _values(arrays / name, found[name]) for name in wanted}
+    except EqpropError:
+        raise
+    except Exception as error:  # files that are no checkpoint may raise anything
+        raise EqpropError(
+            f"{path} cannot be read ({reprlib.repr(str(error))}), though it is whole: was it "
+            "written by another version of eqprop?"
+        ) from error
     # A copy: training writes over the memory of its state.
     leaves = [jnp.array(read[name], copy=True) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+class _Array(NamedTuple):
+    """What ``.zarray`` says."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...]
+    packed: bool
+
+
+def _array(folder: Path) -> _Array:
+    zarray = json.loads((folder / ".zarray").read_text())
+    shape, chunks = tuple(zarray["shape"]), tuple(zarray["chunks"])
+    packed = zarray["compressor"] is not None or bool(zarray["filters"])
+    return _Array(shape, np.dtype(zarray["dtype"]), chunks, packed)
+
+
+def _values(folder: Path, array: _Array) -> np.ndarray:
+    """The values, of files that have as many bytes as these take: no more memory than they."""
+    shape, dtype, chunks, packed = array
+    if packed or not all(
+        type(c) is int and 1 <= c <= n for c, n in zip(chunks, shape, strict=True)
+    ):
+        raise ValueError(f"{folder.name} is not stored in plain chunks")
+    count = math.prod(-(-n // c) for c, n in zip(chunks, shape, strict=True))
+    files = [file for file in folder.iterdir() if file.name != ".zarray"]
+    size = math.prod(chunks) * dtype.itemsize
+    if len(files) != count or any(file.stat().st_size != size for file in files):
+        raise ValueError(f"{folder.name} is not {count} file(s) of {size} bytes")
+    store = {"driver": "file", "path": f"{folder}/"}
+    return ts.open({"driver": "zarr", "kvstore": store}, read=True).result().read().result()
 
 
 def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     def show(name: str, leaves: Mapping[str, Any]) -> str:
         if name not in leaves:
             return "missing"
-        return f"{tuple(leaves[name].shape)} {np.dtype(leaves[name].dtype)}"
+        return f"{leaves[name].shape} {np.dtype(leaves[name].dtype)}"
 
     for name in (*wanted, *found):
         there, here = show(name, found), show(name, wanted)
@@ -174,6 +205,16 @@ def _compare(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) ->
                 f"{path} is a checkpoint of another network: {name} is {there} there, {here} in "
                 "the network of this run's recipe; restore the run.json that belongs to it"
             )
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    try:
+        notes = json.loads((path / _NOTES).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EqpropError(f"{path / _NOTES} cannot be read ({error}); delete {path}") from error
+    if not isinstance(notes, dict):
+        raise EqpropError(f"{path / _NOTES} is no JSON object; delete {path}")
+    return notes
 
 
 def _seal(folder: Path) -> None:
@@ -188,6 +229,8 @@ def _seal(folder: Path) -> None:
 def _fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files."""
     try:
+        if not (folder / _SUMS).is_file():  # a pipe would wait for ever
+            return f"{_SUMS} is missing"
         lines = (folder / _SUMS).read_text().splitlines()
         expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         actual = _digests(folder)
@@ -205,6 +248,14 @@ def _digests(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): _sha256(p) for p in files}
 
 
+def _remove(path: Path) -> None:
+    """Deletes a checkpoint, or what has come in the place of one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -218,15 +269,16 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _orbax() -> Iterator[ocp.Checkpointer]:
-    """Orbax's lightest writer for small states: synchronous, and a file per array."""
+def _write(folder: Path, state: TrainState) -> None:
+    """The arrays by Orbax's lightest writer for small states: synchronous, and a file per array."""
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
     logger = logging.getLogger("absl")
     level = logger.level
     # It tells of each step it takes; and errors, with their tracebacks, are raised besides.
     logger.setLevel(logging.CRITICAL)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
-            yield checkpointer
+        with ocp.Checkpointer(handler) as checkpointer:
+            # The absolute path is Orbax's demand.
+            checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_leaves(state)))
     finally:
         logger.setLevel(level)

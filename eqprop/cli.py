@@ -114,10 +114,17 @@ def _prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal has a plus-minus sign
+    # Where a disk is full, threads of Orbax go on after its error has been raised, and told of.
+    sys.unraisablehook = _unless_late
     # JAX keeps what it compiles, so that the next start is quick; the user's own setting wins. By
     # variables, for JAX is not loaded yet, and may not be needed at all.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pooch.os_cache("eqprop") / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _unless_late(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from eqprop.records import Replicas
 from eqprop.runs import check_new, is_run
 from eqprop.usage import UsageError, parse, suggest, typed
 
+_MOST_SEEDS = 10_000
+
 
 @dataclass(frozen=True)
 class Options:
@@ -102,8 +104,8 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
     about = f"Train {name}: {published.about}. Every field of the recipe is an option."
     request = parse(_Request, args, f"eqprop train {name}", about, _Request(Options(), fields))
     options = request.options
-    if options.seeds < 1:
-        raise UsageError(f"seeds is {options.seeds}: train at least 1")
+    if not 1 <= options.seeds <= _MOST_SEEDS:
+        raise UsageError(f"seeds is {options.seeds}: train at least 1, at most {_MOST_SEEDS}")
     if not 0 <= options.seed <= options.seed + options.seeds <= 2**31:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - options.seeds}")
     return Recipe(**{name: getattr(request.fields, name) for name in names}), options

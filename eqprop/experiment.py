@@ -1,5 +1,6 @@
 """An experiment: what is to be trained, and on what; evaluation; and where a run of it stands."""
 
+import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from eqprop.building import build
 from eqprop.dataset import Dataset, check_fits
 from eqprop.errors import EqpropError
 from eqprop.layout import Layout
+from eqprop.machine import memory
 from eqprop.network import Network
 from eqprop.recipes import Recipe
 from eqprop.runs import Run
@@ -74,9 +76,29 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
     trainer = Trainer(built.system, built.learner, recipe.batch, built.augmentations)
     network = jax.eval_shape(built.init, jax.random.key(0))
     check_fits(dataset, network.shapes[0], network.shapes[-1][0])
+    _check_size(recipe, network, batches)
     train = Examples.put(dataset.train_x, dataset.train_y, network)
     test = Examples.put(dataset.test_x, dataset.test_y, network)
     return Job(recipe, trainer, built.init, train, test, trainer.batches(train))
+
+
+def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
+    """Before memory is asked for, or numbers that are kept in 32 bits overflow."""
+    weights = sum(leaf.size for leaf in jax.tree.leaves(network))
+    units = recipe.batch * sum(map(math.prod, network.shapes))
+    # A training holds the weights as they are, as they were, and an update of them.
+    needed = (3 * weights + 2 * units) * network.dtype.itemsize
+    if needed > (there := memory()):
+        raise EqpropError(
+            f"{weights:.3g} weights and {units:.3g} units in a minibatch need about "
+            f"{needed / 2**30:.3g} GiB, but there are {there / 2**30:.3g} GiB of memory: make "
+            "layers, channels or the minibatch smaller"
+        )
+    if recipe.T * batches >= 2**31:
+        raise EqpropError(
+            f"T is {recipe.T}, which over {batches} minibatches are too many steps to be counted "
+            "in 32 bits: lower T"
+        )
 
 
 def evaluate(
@@ -112,9 +134,15 @@ def load(
     """The newest checkpoint in a folder that is whole, if there has been any; of some places only.
 
     Raises:
-        EqpropError: there is one, but of another network, or none is whole.
+        EqpropError: there is one, but of another network or seed, or none is whole.
     """
-    return checkpoint.newest(checkpoints, jax.eval_shape(lambda: job.start(seed)), among)
+    found = checkpoint.newest(checkpoints, jax.eval_shape(lambda: job.start(seed)), among)
+    if found and (its := int(found.state.seed)) != seed:
+        raise EqpropError(
+            f"{found.path} is a checkpoint of seed {its}, not of seed {seed}: put back the "
+            "checkpoints that belong to this run"
+        )
+    return found
 
 
 def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start, list[str]]:
@@ -130,7 +158,7 @@ def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start,
     """
     found, damaged = _load_common(job, runs, seeds)
     states = [job.start(seed) for seed in seeds] if found is None else [f.state for f in found]
-    seconds = 0.0 if found is None else found[0].notes["seconds"]
+    seconds = 0.0 if found is None else _seconds(found[0])
     epochs, _ = states[0].place
     for run in runs:
         if (rows := run.truncate(epochs)) < epochs:
@@ -139,6 +167,13 @@ def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start,
                 f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
             )
     return Start(job.trainer.layout.stack(states), seconds), damaged
+
+
+def _seconds(found: checkpoint.Restored) -> float:
+    seconds = found.notes.get("seconds")
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        raise EqpropError(f"{found.path} does not tell its seconds: delete it, and resume")
+    return seconds
 
 
 def _load_common(

@@ -48,6 +48,12 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def memory() -> int:
+    """Bytes of memory that JAX's default device has, or the computer where it does not say."""
+    told = jax.devices()[0].memory_stats() or {}
+    return told.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def describe() -> str:
     """The device that JAX computes on, in a line."""
     device, count = jax.devices()[0], jax.device_count()

@@ -48,7 +48,7 @@ def training_curves(folders: Sequence[Path], out: Path, title: str) -> Path:
             errors = [row[key] for row in rows]
             top.plot(epochs, errors, color=colour, label=label if first else None, **style)
         for n, edge in enumerate(edges):
-            angles, label = [row["angles"][edge] for row in rows], f"layers {edge}"
+            angles, label = [row["angles"].get(edge) for row in rows], f"layers {edge}"
             below[0].plot(
                 epochs, angles, color=f"C{n + 2}", label=label if first else None, **style
             )

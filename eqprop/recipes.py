@@ -111,6 +111,16 @@ class Recipe:
             if not ok:
                 raise EqpropError(message)
 
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int):
+                    require(abs(number) < 2**31, f"{field.name} is {number}: give less than 2^31")
+                if isinstance(number, float):
+                    require(
+                        abs(number) <= 3e38,
+                        f"{field.name} is {number}: give a finite number, at most 3e38",
+                    )
         # Bounds of what the built objects do not see; the rest is checked where it is used.
         require(self.batch >= 1, f"batch is {self.batch}: a minibatch needs at least 1 example")
         require(self.epochs >= 1, f"epochs is {self.epochs}: it must be at least 1")

@@ -4,7 +4,9 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import reprlib
 import subprocess
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
+from eqprop.errors import EqpropError
 from eqprop.recipes import Recipe
 
 FORMAT = 1
@@ -69,6 +72,14 @@ class Record:
     together: bool = False
     """Whether the seeds are replicas in one program; else they are trained one after the other."""
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        different = len(set(self.seeds)) == len(self.seeds) > 0
+        if not different or not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise EqpropError(
+                f"seeds is {reprlib.repr(self.seeds)}: it must be one or more different numbers "
+                f"from 0 to {2**31 - 1}"
+            )
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -138,12 +149,16 @@ def _fit(kind: Any, value: Any, name: str) -> Any:
         result = None if value is None else _fit(other, value, name)
     elif origin is tuple and isinstance(value, list):
         result = tuple(_fit(arguments[0], item, name) for item in value)
-    elif kind is float and type(value) is int:
+    elif kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         result = float(value)
-    elif (origin is Literal and value in arguments) or type(value) in (kind, origin):
+    elif origin is dict and isinstance(value, dict):
+        # What is kept in these is flat.
+        flat = all(type(item) in (str, int, float, bool, type(None)) for item in value.values())
+        result = value if flat else _MISFIT
+    elif (origin is Literal and value in arguments) or type(value) is kind:
         result = value
     if result is _MISFIT:
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {reprlib.repr(value)}")
     return result
 
 

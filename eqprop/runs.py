@@ -10,6 +10,7 @@ A run of several seeds has a ``run.json`` for all, a run directory ``seed-<n>`` 
 the end, ``summary.json``: mean and standard deviation over the seeds.
 """
 
+import contextlib
 import fcntl
 import io
 import json
@@ -21,6 +22,7 @@ from typing import Any, final
 
 from eqprop import records
 from eqprop.errors import EqpropError
+from eqprop.events import Events
 from eqprop.records import Record
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
@@ -35,7 +37,7 @@ class Run:
 
     def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper) -> None:
         self.folder, self.record, self._lock = folder, record, lock
-        self._events: Any = None
+        self._events: Events | None = None
 
     @classmethod
     def create(cls, folder: Path, record: Record) -> "Run":
@@ -48,26 +50,35 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _hold(folder)
-            check_new(folder)  # another process may have been quicker
-            run = cls(folder, record, lock)
-            run.rewrite(record)
+            try:
+                check_new(folder)  # another process may have been quicker
+                _replace(folder / _RECORD, _text(record))
+            except BaseException:
+                lock.close()
+                raise
         except OSError as error:
-            raise _unwritable(folder, error) from error
-        return run
+            raise EqpropError(
+                f"the run directory {folder} cannot be written ({error.strerror}): give another "
+                "with --out"
+            ) from error
+        return cls(folder, record, lock)
 
     @classmethod
     def resume(cls, folder: Path) -> "Run":
         """The run in a folder, to go on with it.
 
         Raises:
-            EqpropError: there is none, another process is on it, or its ``run.json`` is damaged.
+            EqpropError: there is none, another process is on it, it cannot be written, or its
+                ``run.json`` is damaged.
         """
         read_record(folder)
-        try:
+        with _writing(folder / _LOCK):
             lock = _hold(folder)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        return cls(folder, read_record(folder), lock)
+        try:
+            return cls(folder, read_record(folder), lock)
+        except EqpropError:
+            lock.close()
+            raise
 
     def __enter__(self) -> "Run":
         return self
@@ -81,20 +92,28 @@ class Run:
         return self.folder / "checkpoints"
 
     def rewrite(self, record: Record) -> None:
-        """Replaces the record in ``run.json``."""
-        _replace(self.folder / _RECORD, json.dumps(records.to_json(record), indent=2) + "\n")
+        """Replaces the record in ``run.json``. Raises ``EqpropError`` where that cannot be."""
+        path = self.folder / _RECORD
+        with _writing(path):
+            _replace(path, _text(record))
         self.record = record
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds the metrics of an epoch to ``metrics.jsonl`` and to the events for TensorBoard."""
-        with (self.folder / _METRICS).open("a") as file:
+        """Adds the metrics of an epoch to ``metrics.jsonl`` and to the events for TensorBoard.
+
+        Raises:
+            EqpropError: they cannot be written; what was there before is still there.
+        """
+        path = self.folder / _METRICS
+        with _writing(path), path.open("a") as file:
             file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
-        events = self._open_events(row["epoch"])
-        for name, value in _scalars(row):
-            events.add_scalar(name, value, row["epoch"])
-        events.flush()
+        events = self.folder / "events"
+        with _writing(events):
+            # TensorBoard then hides what a training that was cut had told of this epoch and later.
+            self._events = self._events or Events(events, row["epoch"])
+            self._events.add(row)
 
     def truncate(self, epochs: int) -> int:
         """Keeps the metrics of the first ``epochs`` epochs, and returns how many rows that leaves.
@@ -102,7 +121,9 @@ class Run:
         What is dropped will be measured again, and come out the same.
         """
         rows = [row for row in read_metrics(self.folder) if row["epoch"] <= epochs]
-        _replace(self.folder / _METRICS, "".join(map(_line, rows)))
+        path = self.folder / _METRICS
+        with _writing(path):
+            _replace(path, "".join(map(_line, rows)))
         return len(rows)
 
     def summarise(self, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> None:
@@ -117,21 +138,17 @@ class Run:
             }
             for each in zip(*seeds, strict=False)
         ]
-        _replace(self.folder / _SUMMARY, json.dumps(rows, indent=2) + "\n")
+        path = self.folder / _SUMMARY
+        with _writing(path):
+            _replace(path, json.dumps(rows, indent=2) + "\n")
 
     def close(self) -> None:
         """Lets go of the directory."""
         if self._events is not None:
-            self._events.close()
+            # What cannot be written has been told of when it was added.
+            with contextlib.suppress(OSError):
+                self._events.close()
         self._lock.close()
-
-    def _open_events(self, epoch: int) -> Any:
-        if self._events is None:
-            from tensorboardX import SummaryWriter  # slow
-
-            # TensorBoard then hides what a training that was cut had told of this epoch and later.
-            self._events = SummaryWriter(str(self.folder / "events"), purge_step=epoch)
-        return self._events
 
 
 def check_new(folder: Path) -> None:
@@ -180,7 +197,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         EqpropError: another line is damaged.
     """
     path = folder / _METRICS
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    # A pipe would wait for ever.
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         if number == len(lines) and not line.endswith(b"\n"):
@@ -189,7 +207,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict) or row.get("epoch") != number:
+        if not isinstance(row, dict) or not _is_row(row, number):
             raise EqpropError(
                 f"{path}, line {number}, is not the metrics of epoch {number}: restore that line"
             )
@@ -208,26 +226,39 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
 
 
+def _is_row(row: Mapping[str, Any], epoch: int) -> bool:
+    """Whether these are the metrics of that epoch: finite numbers, and groups of them, by name."""
+    groups = [value.values() if isinstance(value, dict) else [value] for value in row.values()]
+    return (
+        all(_is_number(number) for group in groups for number in group)
+        and row.get("epoch") == epoch
+        and isinstance(row.get("angles"), dict)
+        and all(_is_number(row.get(name)) for name in _SUMMED)
+        and all(0 <= row[name] <= 100 for name in ("train_error", "test_error"))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """A finite one, of a size to go on computing with."""
+    return type(value) in (int, float) and abs(value) <= 1e30
+
+
+def _text(record: Record) -> str:
+    return json.dumps(records.to_json(record), indent=2) + "\n"
+
+
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-def _scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _scalars(value, f"{name}/")
-        elif name != "epoch":
-            yield prefix + name, value
-
-
 def _hold(folder: Path) -> io.TextIOWrapper:
     """Locks a run directory for this process; the system unlocks it when the process ends."""
-    lock = (folder / _LOCK).open("a+")
+    lock = (folder / _LOCK).open("a+", errors="replace")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.seek(0)
-        holder = lock.read().strip() or "unknown"
+        holder = lock.read(20).strip() or "unknown"
         lock.close()
         raise EqpropError(
             f"another eqprop process (number {holder}) is on the run directory {folder}: wait for "
@@ -249,7 +280,13 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _unwritable(folder: Path, error: OSError) -> EqpropError:
-    return EqpropError(
-        f"the run directory {folder} cannot be written ({error.strerror}): give another with --out"
-    )
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Inside, an ``OSError`` is one of a run that has begun: nothing but this writing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise EqpropError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or make it "
+            "writable; `eqprop resume` then goes on"
+        ) from error

@@ -20,6 +20,7 @@ from trainings import (
     digits,
     job_of,
     one_line,
+    oracle,  # noqa: F401
     prepare,
     save_often,
     signal_in,
@@ -30,14 +31,6 @@ from trainings import (
 from eqprop import checkpoint
 from eqprop.cli import main
 from eqprop.errors import EqpropError
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs, not interrupted."""
-    out = tmp_path_factory.mktemp("oracle") / "run"
-    assert train(out, "--epochs", "3") == 0
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from trainings import (
     job_of,
     metrics_of,
     one_line,
+    oracle,  # noqa: F401
     save_often,
     signal_in,
     state_of,
@@ -36,14 +37,6 @@ from eqprop.experiment import evaluate
 from eqprop.plots import training_curves
 from eqprop.runs import Run, check_new, read_metrics, read_record
 from eqprop.training import Trainer
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs, not interrupted."""
-    out = tmp_path_factory.mktemp("oracle") / "run"
-    assert train(out, "--epochs", "3") == 0
-    return out
 
 
 def test_what_a_run_leaves_behind(oracle):
@@ -375,13 +368,3 @@ def test_states_that_diverge_are_named(oracle):
     assert not whole(spoilt)
     found = find(job.trainer, job.train, order, spoilt, 1)
     assert found == (0, "the states of layer 1", 0)
-
-
-def test_a_disk_that_is_full(tmp_path, monkeypatch, capsys):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", str(tmp_path / "run" / "metrics.jsonl"))
-
-    monkeypatch.setattr(Run, "append", full)
-    assert train(tmp_path / "run", "--epochs", "1") == 1
-    line = one_line(capsys.readouterr().err)
-    assert line == f"eqprop: No space left on device: {tmp_path / 'run' / 'metrics.jsonl'}"

@@ -30,14 +30,12 @@ from eqprop.baselines import unroll
 from eqprop.convolution import MaxPool, conv, conv_shape
 from eqprop.curves import Changes, Gradients, Problem, Updates, trace
 from eqprop.diagnostics import compare, fit_order, pick_synapses
-from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation, sigm, tanh
+from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, sigm, tanh
 from eqprop.errors import EqpropError
 from eqprop.graphs import chain
 from eqprop.learning import Continual
 from eqprop.network import Dense, Network, Tied
-from eqprop.nudging import Centered, Nudge, OneSided, SquaredError
-from eqprop.phases import System
-from eqprop.relaxation import FixedSteps
+from eqprop.nudging import Centered, Nudge, OneSided
 from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
 from eqprop.settling import Settling, examine
 from eqprop.verification import Plan, Verification, verify
@@ -298,33 +296,6 @@ def test_what_is_out_of_reach_does_not_change(graph, vector_field: bool, seed: i
                 first = min(distance[edge.post], distance.get(edge.pre, 99))
                 for leaf in jax.tree.leaves(edge):
                     assert not np.any(leaf[:first])
-
-
-@pytest.mark.parametrize("path", sorted(VECTORS.glob("gdu*.npz")), ids=lambda path: path.stem)
-def test_curves_of_the_authors_programs(path: Path) -> None:
-    with np.load(path, allow_pickle=False) as file:
-        v = {key: file[key] for key in file.files}
-    layers = range(1, sum(key.startswith("free_") for key in v) + 1)
-    edges = [
-        Tied(n - 1, n, Dense(jnp.asarray(v[f"W{n}"]), jnp.asarray(v[f"b{n}"]))) for n in layers
-    ]
-    network = Network(tuple((int(n),) for n in v["sizes"]), tuple(edges))
-    dynamics = Prototypical(activation(str(v["activation"])), inside=str(v["nudge"]) == "inside")
-    system = System(dynamics, SquaredError(), FixedSteps(int(v["T"])), int(v["K"]))
-    problem = Problem(system, network, (jnp.asarray(v["x"]), jnp.asarray(v["y"])))
-    eta = v["lr"] if str(v["rule"]) == "c-ep" else 0 * v["lr"]
-    nudge = OneSided(float(v["beta"]))
-    found, asked = traced(problem, Equilibrium(), nudge, jnp.asarray(eta))
-    batch = len(v["x"])
-    for n in layers:
-        for t in range(len(layers) - n, int(v["K"])):
-            for key, states in (("D", found.states), ("grad", asked.states)):
-                sign = 1 if key == "D" else -1
-                mean = sign * states[n - 1][t].sum(axis=0) / batch
-                np.testing.assert_allclose(mean, v[f"{key}_s{n}"][t], rtol=0, atol=1e-10)
-        d, grad = found.network.edges[n - 1], asked.network.edges[n - 1]
-        np.testing.assert_allclose(d.connection.weight[1:], v[f"D_W{n}"], rtol=0, atol=1e-10)
-        np.testing.assert_allclose(-grad.connection.weight[1:], v[f"grad_W{n}"], rtol=0, atol=1e-10)
 
 
 def test_memory_does_not_grow_with_nudged_steps_times_parameters() -> None:

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,14 @@ def _compile_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs, not interrupted."""
+    out = tmp_path_factory.mktemp("oracle") / "run"
+    assert train(out, "--epochs", "3") == 0
+    return out
+
+
 def train(out: Path, *options: str, recipe: str = "ep-1h") -> int:
     return main(["train", recipe, *SMALL, "--out", str(out), *options])
 
@@ -105,10 +113,8 @@ def save_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_SAVE_WITHIN_EPOCH", 0.0)
 
 
-def signal_in(
-    monkeypatch: pytest.MonkeyPatch, stretch: int, number: signal.Signals = signal.SIGINT
-) -> None:
-    """Sends this process a signal within a stretch, the first one counted as 1."""
+def happens_in(monkeypatch: pytest.MonkeyPatch, stretch: int, event: Callable[[], object]) -> None:
+    """Something happens within a stretch, the first one counted as 1."""
     count = -1  # the compilation, before the first stretch, looks as well
     whole = session.whole
 
@@ -116,10 +122,17 @@ def signal_in(
         nonlocal count
         count += 1
         if count == stretch:
-            os.kill(os.getpid(), number)
+            event()
         return whole(state)
 
     monkeypatch.setattr(session, "whole", look)
+
+
+def signal_in(
+    monkeypatch: pytest.MonkeyPatch, stretch: int, number: signal.Signals = signal.SIGINT
+) -> None:
+    """Sends this process a signal within a stretch."""
+    happens_in(monkeypatch, stretch, lambda: os.kill(os.getpid(), number))
 
 
 def one_line(text: str) -> str:
