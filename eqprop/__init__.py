@@ -67,6 +67,10 @@ __all__ = [  # noqa: RUF022 - in the order of the theory
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("eqprop")
     if name not in _HOME:
         raise AttributeError(f"module 'eqprop' has no attribute {name!r}")
     return getattr(importlib.import_module(f"eqprop.{_HOME[name]}"), name)
