@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from eqprop.runs import read_record
+from eqprop.report_runs import expand
 from eqprop.usage import UsageError, parse, typed
 
 
@@ -16,7 +16,9 @@ class Options:
     """What to report."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
-    """Run directories. Those of one recipe, on the same data, are taken together as its seeds."""
+    """Run directories, or directories of these. Runs of one recipe, on the same data, are taken
+    together as its seeds.
+    """
     out: Path | None = None
     """HTML file to write, over what is there; report.html in the (first) run directory when left
     out.
@@ -45,7 +47,7 @@ def run(args: Sequence[str]) -> None:
         raise UsageError(f"--out is {out}: give a name that ends with .html")
     with typed():
         for folder in options.runs:
-            read_record(folder)
+            expand(folder)
 
     from eqprop.progress import Display, Stopwatch
     from eqprop.report import compose, write  # loads JAX

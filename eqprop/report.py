@@ -25,7 +25,7 @@ from eqprop.recipes import Recipe
 from eqprop.records import Made
 from eqprop.report_insight import Insight, look
 from eqprop.report_network import Tiles
-from eqprop.report_runs import Group, Trained, gather, mean_and_std
+from eqprop.report_runs import Group, Trained, gather
 from eqprop.themed import image
 from eqprop.usage import UsageError
 
@@ -52,6 +52,8 @@ class Section:
     """All that the page tells of a group of runs, ready to be filled in."""
 
     group: Group
+    title: str
+    """Tells it from other groups of the page."""
     insight: Insight
     curves: Sequence[Markup]
     epochs: Sequence[Sequence[str]]
@@ -95,7 +97,8 @@ def compose(
         for reason in insight.missing.values():
             display.say(f"note: {reason}")
         with display.doing("drawing"):
-            sections.append(_section(group, insight, f"g{number}"))
+            title = f"{number}. {group.recipe.name}" if len(groups) > 1 else group.recipe.name
+            sections.append(_section(group, title, insight, f"g{number}"))
     return _fill(sections, notes, command)
 
 
@@ -114,7 +117,7 @@ def write(page: str, out: Path) -> None:
         ) from error
 
 
-def _section(group: Group, insight: Insight, name: str) -> Section:
+def _section(group: Group, title: str, insight: Insight, name: str) -> Section:
     relaxed, theorem = insight.relaxed, insight.theorem
     heads, epochs = _numbers(group)
     maps = [
@@ -127,6 +130,7 @@ def _section(group: Group, insight: Insight, name: str) -> Section:
     ]
     return Section(
         group=group,
+        title=title,
         insight=insight,
         curves=draw.training(group, name),
         heads=heads,
@@ -220,13 +224,15 @@ def _fill(sections: Sequence[Section], notes: Sequence[str], command: Sequence[s
         lstrip_blocks=True,
     )
     template = environment.get_template("report.html")
+    titles = [section.title for section in sections]
+    groups = [section.group for section in sections]
     return template.render(
         sections=sections,
         notes=notes,
-        comparison=draw.comparison([s.group for s in sections]) if len(sections) > 1 else None,
+        names=list(dict.fromkeys(group.recipe.name for group in groups)),
+        comparison=draw.comparison(titles, groups) if len(groups) > 1 else None,
         command=shlex.join(command),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         version=version("eqprop"),
         fields=[field.name for field in dataclasses.fields(Recipe)],
-        mean_and_std=mean_and_std,
     )

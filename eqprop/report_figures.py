@@ -5,7 +5,7 @@ One panel each, small enough for a telephone; the page sets them side by side wh
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -25,6 +25,8 @@ type Curves = Sequence[Sequence[float]]
 """A curve for each seed."""
 
 _SAMPLES = 5
+_INSIDE = 3  # curves whose legend finds room among them
+_DASHES = ("-", "--", ":", "-.")
 _KINDS = {"s": "states s{}", "W": "weights W{}", "Wb": "feedback weights Wb{}"}
 
 
@@ -55,11 +57,11 @@ def training(group: Group, name: str) -> list[Markup]:
     return panels
 
 
-def comparison(groups: Sequence[Group]) -> Markup:
-    """The test errors of several recipes against epochs."""
+def comparison(titles: Sequence[str], groups: Sequence[Group]) -> Markup:
+    """The test errors of several groups against epochs."""
     curves = {
-        f"{n}. {group.recipe.name}": [m.series["test_error"] for m in group.members]
-        for n, group in enumerate(groups, 1)
+        title: [member.series["test_error"] for member in group.members]
+        for title, group in zip(titles, groups, strict=True)
     }
     return _against_epochs("test error (%)", curves, "comparison")
 
@@ -91,8 +93,9 @@ def _against_epochs(
             low, mean, high = _band(seeds)
             epochs = np.arange(1, len(mean) + 1)
             colour = SERIES[n % len(SERIES)]
-            mark = {"marker": ".", "ms": 4} if len(epochs) <= 12 else {}
-            axes.plot(epochs, mean, color=colour, lw=1.4, label=_plain(label), **mark)
+            style: dict[str, Any] = {"lw": 1.4, "ls": _DASHES[n // len(SERIES) % len(_DASHES)]}
+            style |= {"marker": ".", "ms": 4} if len(epochs) <= 12 else {}
+            axes.plot(epochs, mean, color=colour, label=_plain(label), **style)
             if len(seeds) > 1:
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.25, lw=0)
         extra(axes)
@@ -102,7 +105,10 @@ def _against_epochs(
         if log and positive:
             _logarithmic(axes)
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
+        if len(curves) > _INSIDE:
+            lines = axes.get_legend_handles_labels()
+            drawn.legend(*lines, loc="outside lower center", ncols=2, fontsize=7)
+        elif len(curves) > 1:
             axes.legend()
 
     said = "; ".join(
@@ -110,7 +116,8 @@ def _against_epochs(
         f"{mean_and_std([seed[-1] for seed in seeds], 3)} at the last"
         for label, seeds in curves.items()
     )
-    return figure(draw, f"{title} against epochs. {said}", name)
+    below = 0.2 + 0.08 * len(curves) if len(curves) > _INSIDE else 0.0
+    return figure(draw, f"{title} against epochs. {said}", name, (3.6, 2.4 + below))
 
 
 def _band(seeds: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -93,6 +93,19 @@ def mean_and_std(values: Sequence[float], digits: int = 2) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
+def expand(folder: Path) -> list[Path]:
+    """The run in a folder, or the runs in the folders within it: of a series, or seeds by
+    themselves.
+
+    Raises ``EqpropError`` where there is none, or a record is damaged.
+    """
+    within = sorted(path.parent for path in folder.glob("*/run.json"))
+    found = [folder] if is_run(folder) or not within else within
+    for path in found:
+        read_record(path)
+    return found
+
+
 def gather(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
     """The trainings in run directories, grouped by recipe and data; and what was passed over.
 
@@ -100,7 +113,7 @@ def gather(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
     or is damaged, and where no epoch has been finished in any of them.
     """
     found, notes = list[Trained](), list[str]()
-    for folder in folders:
+    for folder in (run for named in folders for run in expand(named)):
         record = read_record(folder)
         for seed, place in places(folder, record):
             if any(place.resolve() == member.folder.resolve() for member in found):
@@ -120,7 +133,11 @@ def gather(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
             groups.append([member])
         else:
             group.append(member)
-    return [Group(group[0].record.recipe, tuple(group)) for group in groups], notes
+    return [_group(group) for group in groups], notes
+
+
+def _group(members: Sequence[Trained]) -> Group:
+    return Group(members[0].record.recipe, tuple(sorted(members, key=lambda m: m.seed)))
 
 
 def _seeds(members: Sequence[Trained]) -> list[int]:

@@ -14,7 +14,8 @@ from test_report import Page
 from trainings import digits
 
 from eqprop.convolution import MaxPool, conv
-from eqprop.network import Dense, chain
+from eqprop.graphs import chain
+from eqprop.network import Dense
 from eqprop.recipes import RECIPES, Recipe
 from eqprop.report_network import filters, receptive_fields, relax
 from eqprop.themed import figure, tint
@@ -121,6 +122,15 @@ def test_filters() -> None:
         np.testing.assert_array_equal(image.ravel(), weight[:, int(label.removeprefix("unit "))])
     shown = np.linalg.norm(units.images, axis=(1, 2)).min()
     assert (np.linalg.norm(weight.astype(float), axis=0) >= shown - 1e-12).sum() == 32
+
+
+def test_weights_from_the_pixels_of_colour_images() -> None:
+    network = chain([(4 * 3 * 3,), (6,), (10,)], jax.random.key(0))
+    (units,) = filters(network, (4, 3, 3))
+    weight = np.asarray(network.edges[0].connection.weight, np.float64)
+    for label, image in zip(units.labels, units.images, strict=True):
+        unit = weight[:, int(label.removeprefix("unit "))]
+        np.testing.assert_allclose(image, unit.reshape(4, 3, 3).mean(axis=2), rtol=1e-12)
 
 
 def test_tint() -> None:
