@@ -161,6 +161,15 @@ FIGURES: dict[str, Figure] = {
 }
 
 
+def as_verified(recipe: Recipe) -> Recipe:
+    """A training recipe with what a verification has in place of its settings: states are not
+    clipped, the free phase takes T synchronous steps. In single precision the network is drawn, as
+    for a training; the engine then goes to double.
+    """
+    fixed = {"tolerance": 0.0, "sweeps": False, "nudged_sweeps": False, "dtype": "float32"}
+    return dataclasses.replace(recipe, clip=False, **fixed)
+
+
 def question(name: str) -> Figure:
     """What to verify under that name: a figure, or a training recipe with its own settings."""
     return FIGURES[name] if name in FIGURES else Figure(RECIPES[name])

@@ -14,7 +14,7 @@ from eqprop.runs import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 NUMBERS, CURVES, VERIFICATION = "verification.json", "curves.npz", "verification.png"
 """What a verification leaves in its directory, and the figure of it."""
@@ -74,21 +74,27 @@ def verification_figure(folder: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_verification(figure, folder)
+    out = folder / VERIFICATION
+    figure.savefig(out, dpi=150)
+    return out
+
+
+def draw_verification(figure: "Figure", folder: Path) -> None:
+    """The same on an empty figure."""
     numbers, curves = _read_verification(folder)
     names = [tensor["name"] for tensor in numbers["asked"]["tensors"]]
     rows = sum(name.startswith("s") for name in names)
     columns = 3 if any(name.startswith("Wb") for name in names) else 2
     widths = (3.0 * columns, 3.8)
-    figure = Figure(figsize=(sum(widths), max(4.4, 1.5 * rows + 1.2)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure.set_size_inches(sum(widths), max(4.4, 1.5 * rows + 1.2))
     recipe = numbers["recipe"]
     figure.suptitle(f"{recipe['name']}: {recipe['about']}", fontsize=11)
     left, right = figure.subfigures(1, 2, width_ratios=widths, squeeze=False)[0]
     _draw_curves(left, numbers["options"], curves, (rows, columns))
     _draw_errors(right, numbers, rows)
-    out = folder / VERIFICATION
-    figure.savefig(out, dpi=150)
-    return out
 
 
 def _read_verification(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

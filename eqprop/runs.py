@@ -52,7 +52,7 @@ class Run:
             lock = _hold(folder)
             try:
                 check_new(folder)  # another process may have been quicker
-                _replace(folder / _RECORD, _text(record))
+                write_whole(folder / _RECORD, _text(record))
             except BaseException:
                 lock.close()
                 raise
@@ -95,7 +95,7 @@ class Run:
         """Replaces the record in ``run.json``. Raises ``EqpropError`` where that cannot be."""
         path = self.folder / _RECORD
         with _writing(path):
-            _replace(path, _text(record))
+            write_whole(path, _text(record))
         self.record = record
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Run:
         rows = [row for row in read_metrics(self.folder) if row["epoch"] <= epochs]
         path = self.folder / _METRICS
         with _writing(path):
-            _replace(path, "".join(map(_line, rows)))
+            write_whole(path, "".join(map(_line, rows)))
         return len(rows)
 
     def summarise(self, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> None:
@@ -140,7 +140,7 @@ class Run:
         ]
         path = self.folder / _SUMMARY
         with _writing(path):
-            _replace(path, json.dumps(rows, indent=2) + "\n")
+            write_whole(path, json.dumps(rows, indent=2) + "\n")
 
     def close(self) -> None:
         """Lets go of the directory."""
@@ -270,7 +270,7 @@ def _hold(folder: Path) -> io.TextIOWrapper:
     return lock
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w") as file:
