@@ -26,6 +26,7 @@ def run(args: Sequence[str]) -> None:
         print(f"{name:{wide}}  {series.about}")
     print("\nErrors as reported in arXiv:2005.04169, mean ± std of 5 runs on MNIST.")
     print("Train one: eqprop train RECIPE; its settings: eqprop train RECIPE --help")
+    print("All in a table, and the paper's figures: eqprop reproduce --help")
     print("The papers' figures on Theorem 1: eqprop verify --help")
 
 
