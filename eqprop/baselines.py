@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.scipy.sparse.linalg import gmres
 
 from eqprop.errors import EqpropError
@@ -224,12 +225,20 @@ class RecurrentBackprop(Rule):
     """Recurrent backpropagation (Almeida 1987, Pineda 1987): the gradient at the fixed point.
 
     ``-(dF/dtheta)^T lambda`` with ``(I - J^T) lambda = dl/ds``, both at the end of the free phase,
-    which ought to have converged. A solution whose relative residual exceeds ``refuse`` stops the
-    program with an error, rather than train on it.
+    which ought to have converged. Where the relative residual of the solution exceeds ``refuse``
+    there is no update: ``EqpropError``, or in a compiled program, which can raise nothing, one that
+    is not a number, at which a training stops.
     """
 
     tolerance: float = eqx.field(static=True, default=1e-4)
     refuse: float = eqx.field(static=True, default=1e-1)
+
+    def __check_init__(self) -> None:
+        if not 0 < self.tolerance <= self.refuse < 1:
+            raise EqpropError(
+                f"recurrent backpropagation with tolerance {self.tolerance}, refusing residuals "
+                f"above {self.refuse}: give 0 < tolerance <= refuse < 1"
+            )
 
     @override
     def update(
@@ -238,13 +247,14 @@ class RecurrentBackprop(Rule):
         clamped = system.clamp(network, x)
         free = Free(*system.free(clamped, x))
         adjoint = solve_adjoint(system, clamped, x, y, free.states, self.tolerance)
-        solution = eqx.error_if(
-            adjoint.states,
-            ~(adjoint.residual <= self.refuse),
-            "recurrent backpropagation: (I - J^T) lambda = dl/ds was not solved to a relative "
-            f"residual of {self.refuse}; has the free phase converged? Raise T, or lower the "
-            "learning rates",
-        )
+        solved = adjoint.residual <= self.refuse
+        if not isinstance(solved, Tracer) and not solved:
+            raise EqpropError(
+                "recurrent backpropagation: (I - J^T) lambda = dl/ds was not solved to a relative "
+                f"residual of {self.refuse}, but of {adjoint.residual:.3g}; has the free phase "
+                "converged? Raise T, or lower the learning rates"
+            )
+        solution = jax.tree.map(lambda s: jnp.where(solved, s, jnp.nan), adjoint.states)
         before, curves = (tuple(s[None] for s in group) for group in (free.states, solution))
         gradient = total_gradient(system, network, x, before, curves)
         return jax.tree.map(jnp.negative, gradient), free

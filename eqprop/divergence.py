@@ -7,10 +7,12 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from eqprop.network import Network
 from eqprop.phases import System
 from eqprop.training import Examples, Trainer, TrainState
-from eqprop.types import Array, Bool, Float, Int, Layer
+from eqprop.types import Array, Bool, Float, Int, Layer, States
 
 LIMIT = 1e8
 """Numbers beyond this have exploded, finite or not."""
@@ -63,22 +65,50 @@ def find(
 
 
 def _where(system: System, x: Layer, before: TrainState, after: TrainState) -> str:
-    """What is beyond the limit in a minibatch's free phase, or in the state that it leads to."""
-    # Compiled, for it may be many steps.
-    states, _ = jax.jit(lambda network: system.free(system.clamp(network, x), x))(before.network)
-    for layer, s in enumerate(states, 1):
-        if not _largest([s]) <= LIMIT:
-            return f"the states of layer {layer}"
-    for edge in after.network.edges:
-        if not _largest(jax.tree.leaves(edge)) <= LIMIT:
-            return f"the weights from layer {edge.pre} to layer {edge.post}"
-    return "the memory of the optimizer"
+    """What is beyond the limit in a minibatch's free phase, or in the state that it leads to.
+
+    A free phase is looked at after each of its steps. What a nudged phase, or an adjoint, does
+    first shows in the weights.
+    """
+    step, beyond = jax.device_get(_free_phase(system, before.network, x))
+    if beyond.any():
+        return f"the states of layer {beyond.argmax() + 1}, in step {step} of the free phase,"
+    edges = [e for e in after.network.edges if not _largest(jax.tree.leaves(e)) <= LIMIT]
+    if edges:
+        names = (f"from layer {e.pre} to layer {e.post}" for e in edges)
+        return f"the weights {', '.join(names)}"
+    if not _largest(jax.tree.leaves(after.memory)) <= LIMIT:
+        return "the numbers that the optimizer keeps"
+    return "the loss, or the residual of the free phase,"
+
+
+@eqx.filter_jit
+def _free_phase(
+    system: System, network: Network, x: Layer
+) -> tuple[Int[Array, ""], Bool[Array, " layers"]]:
+    """The first step with states beyond the limit, and the layers in which; or T, and none."""
+    clamped = system.clamp(network, x)
+    step = system.free_step(clamped, x)
+
+    def beyond(states: States) -> Bool[Array, " layers"]:
+        return jnp.stack([~(_largest([s]) <= LIMIT) for s in states])
+
+    def go_on(carry: tuple[Int[Array, ""], States]) -> Bool[Array, ""]:
+        taken, states = carry
+        return (taken < system.relaxation.steps) & ~jnp.any(beyond(states))
+
+    def advance(carry: tuple[Int[Array, ""], States]) -> tuple[Int[Array, ""], States]:
+        taken, states = carry
+        return taken + 1, step(states)
+
+    taken, states = lax.while_loop(go_on, advance, (jnp.asarray(0), clamped.zeros(len(x))))
+    return taken, beyond(states)
 
 
 def _largest(leaves: Sequence[Array]) -> Float[Array, ""]:
     """The largest magnitude; not a number if anything is not."""
     largest = [jnp.max(jnp.abs(leaf)) for leaf in leaves if eqx.is_inexact_array(leaf)]
-    return functools.reduce(jnp.maximum, largest)
+    return functools.reduce(jnp.maximum, largest, jnp.zeros(()))
 
 
 @jax.jit

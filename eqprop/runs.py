@@ -239,8 +239,8 @@ def _is_row(row: Mapping[str, Any], epoch: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """A finite one, of a size to go on computing with."""
-    return type(value) in (int, float) and abs(value) <= 1e30
+    """A finite one, of a size that can be squared."""
+    return type(value) in (int, float) and abs(value) <= 1e100
 
 
 def _text(record: Record) -> str:

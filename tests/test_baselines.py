@@ -269,8 +269,17 @@ def test_an_adjoint_that_was_not_found_is_told() -> None:
     system = System(Prototypical(lambda v: v), SquaredError(), FixedSteps(5), 1)
     adjoint = solve_adjoint(system, system.clamp(network, x), x, y, network.zeros(1), 1e-8)
     assert adjoint.residual > 0.5
-    with pytest.raises(Exception, match=r"not solved to a relative residual of 0\.1.*Raise T"):
-        jax.block_until_ready(update_of(RecurrentBackprop(), Problem(system, network, (x, y))))
+    with pytest.raises(EqpropError, match=r"not solved to a relative residual of 0\.1.*Raise T"):
+        RecurrentBackprop().update(system, network, x, y, KEY)
+    # A compiled program cannot raise: its update stops a training.
+    update, _ = update_of(RecurrentBackprop(), Problem(system, network, (x, y)))
+    assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(update))
+
+
+@pytest.mark.parametrize("limits", [(0.0, 0.1), (0.2, 0.1), (1e-4, 1.0), (np.nan, 0.1)])
+def test_limits_of_an_adjoint_that_make_no_sense(limits: tuple[float, float]) -> None:
+    with pytest.raises(EqpropError, match="tolerance <= refuse"):
+        RecurrentBackprop(*limits)
 
 
 # ------------------------------------------------------------------------------ as learning rules

@@ -1,7 +1,6 @@
 """Run directories, signals, seeds, divergence. Oracle: a training that was not interrupted."""
 
 import json
-import math
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,12 +29,10 @@ from trainings import (
 
 from eqprop import data, launch, records, session
 from eqprop.cli import main
-from eqprop.divergence import copy, find, whole
 from eqprop.errors import EqpropError
 from eqprop.experiment import evaluate
 from eqprop.plots import training_curves
 from eqprop.runs import Run, check_new, read_metrics, read_record
-from eqprop.training import Trainer
 
 
 def test_what_a_run_leaves_behind(oracle):
@@ -336,35 +332,3 @@ def test_divergence(recipe, options, where, tmp_path, monkeypatch, capsys):
     assert f"Last good checkpoint: {last}" in line
     if last != "none":
         assert all(np.isfinite(a).all() for a in state_of(tmp_path / "run").values())
-
-
-class Spoilt(Trainer):
-    """Loses all weights in the 24th minibatch."""
-
-    def advance(self, state, examples, order, stop):
-        lost = math.nan if int(state.batch) <= 23 < stop else 1.0
-        state = super().advance(state, examples, order, stop)
-        scaled = jax.tree.map(lambda leaf: leaf * lost, state.network)
-        return eqx.tree_at(lambda s: s.network, state, scaled)
-
-
-def test_the_minibatch_that_diverges_is_found(oracle):
-    job = job_of(oracle)
-    state = job.start(0)
-    order = job.trainer.order(state, job.train)
-    spoilt = Spoilt(job.trainer.system, job.trainer.learner, job.trainer.batch)
-    found = find(spoilt, job.train, order, copy(state), 75)
-    assert found == (23, "the weights from layer 0 to layer 1", 0)
-
-
-def test_states_that_diverge_are_named(oracle):
-    job = job_of(oracle)
-    state = job.start(0)
-    order = job.trainer.order(state, job.train)
-    weight = state.network.edges[0].connection.weight
-    spoilt = jax.tree.map(
-        lambda leaf: leaf.at[0, 0].set(math.nan) if leaf.shape == weight.shape else leaf, state
-    )
-    assert not whole(spoilt)
-    found = find(job.trainer, job.train, order, spoilt, 1)
-    assert found == (0, "the states of layer 1", 0)
