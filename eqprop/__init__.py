@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from eqprop.graphs import Lateral, chain, graph, untied
     from eqprop.learning import Continual, Learner, WithOptimizer
     from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied
-    from eqprop.nudging import Centered, Cost, Nudge, OneSided, RandomSign, SquaredError, Stencil
+    from eqprop.nudging import (
+        Centered,
+        Cost,
+        Holomorphic,
+        Nudge,
+        OneSided,
+        RandomSign,
+        SquaredError,
+        Stencil,
+    )
     from eqprop.phases import System
     from eqprop.recipes import RECIPES, Recipe, recipe
     from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
@@ -33,7 +42,16 @@ _HOMES = {
     "graphs": ("Lateral", "graph", "chain", "untied"),
     "convolution": ("Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape", "shortcut"),
     "dynamics": ("ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased"),
-    "nudging": ("Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered"),
+    "nudging": (
+        "Cost",
+        "SquaredError",
+        "Nudge",
+        "Stencil",
+        "OneSided",
+        "RandomSign",
+        "Centered",
+        "Holomorphic",
+    ),
     "relaxation": ("Relaxation", "FixedSteps", "ToTolerance"),
     "phases": ("System",),
     "rules": ("Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase"),
@@ -57,6 +75,7 @@ __all__ = [  # noqa: RUF022 - in the order of the theory
     "Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape", "shortcut",
     "ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased",
     "Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered",
+    "Holomorphic",
     "Relaxation", "FixedSteps", "ToTolerance", "System",
     "Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase",
     "continual_step", "continual_phase", "Learner", "WithOptimizer", "Continual",

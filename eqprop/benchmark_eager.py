@@ -81,7 +81,8 @@ class _Twin(NamedTuple):
 def _transcribed(recipe: Recipe) -> bool:
     plain = recipe.optimizer == "sgd" and recipe.schedule == "constant" and not recipe.weight_decay
     synchronous = not recipe.sweeps and not recipe.nudged_sweeps
-    steps = synchronous and not recipe.tolerance and recipe.nudge != "centered"
+    one_sided = recipe.nudge in {"one-sided", "random-sign"}
+    steps = synchronous and not recipe.tolerance and one_sided
     if recipe.channels:
         tied_max = recipe.rule == "ep" and recipe.pool == "max" and not recipe.padding
         return plain and steps and tied_max and recipe.setting == "prototypical"

@@ -17,7 +17,7 @@ from eqprop.errors import EqpropError
 from eqprop.graphs import Build, chain
 from eqprop.learning import Continual, Learner, Schedule, WithOptimizer
 from eqprop.network import Dense, Network
-from eqprop.nudging import Centered, Nudge, OneSided, RandomSign, SquaredError
+from eqprop.nudging import Centered, Holomorphic, Nudge, OneSided, RandomSign, SquaredError
 from eqprop.phases import System
 from eqprop.recipes import Recipe
 from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
@@ -59,7 +59,10 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
         return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
 
     learner = _learner(recipe, batches)
-    learner.init(jax.eval_shape(init, jax.random.key(0)))  # learning rates that don't match
+    network = jax.eval_shape(init, jax.random.key(0))
+    learner.init(network)  # learning rates that don't match
+    if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf"}:
+        system.check_analytic(network)
     augmentations = (Shift(recipe.shift),) if recipe.shift else ()
     return Built(system, learner, init, augmentations)
 
@@ -107,6 +110,8 @@ def nudge(recipe: Recipe) -> Nudge:
             return RandomSign(recipe.beta, recipe.positive)
         case "centered":
             return Centered(recipe.beta)
+        case "holomorphic":
+            return Holomorphic(recipe.beta, recipe.points)
 
 
 def increment(recipe: Recipe) -> Increment:

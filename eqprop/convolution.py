@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from typing import override
+from typing import ClassVar, override
 
 import equinox as eqx
 import jax
@@ -27,6 +27,8 @@ class Pool(eqx.Module):
     """
 
     size: eqx.AbstractVar[int]
+    analytic: ClassVar[bool] = True
+    """Whether it is an analytic function of complex maps."""
 
     @abc.abstractmethod
     def __call__(self, maps: Maps) -> Maps:
@@ -58,13 +60,14 @@ class AveragePool(Pool):
 
 
 class MaxPool(Pool):
-    """The largest unit of each window (of complex ones, that with the largest real part).
+    """The largest unit of each window.
 
     Among equals the first, row by row, wins alone, as with argmax: the feedback to a window and its
     statistics go through that one unit.
     """
 
     size: int = eqx.field(static=True)
+    analytic: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         _check("a pooling window", self.size, least=1)
@@ -75,7 +78,7 @@ class MaxPool(Pool):
         for unit in others:
             # Strictly greater keeps the first of equals; a select sends a cotangent one way only,
             # where the derivative of jnp.maximum would divide it between equals.
-            best = jnp.where(unit.real > best.real, unit, best)
+            best = jnp.where(unit > best, unit, best)
         return best
 
 
@@ -116,6 +119,11 @@ class Conv(Connection):
             )
         _check("a stride", *self.stride, least=1)
         _check("a padding", *self.padding, least=0)
+
+    @property
+    @override
+    def analytic(self) -> bool:
+        return self.pool.analytic
 
     @override
     def __call__(self, r_pre: Layer) -> Layer:

@@ -84,7 +84,8 @@ class Updates(Source):
 
     ``free`` is where the nudged phases start, ``s*``; ``eta`` (one per edge) is the step of a
     continual rule, 0 for EP and VF. With several nudged phases D is their combination by the
-    weights of the stencil: ``D_s(t) = sum_k w_k (s_k(t+1) - s_k(t))/dt``, and likewise for theta.
+    weights of the stencil: ``D_s(t) = sum_k w_k (s_k(t+1) - s_k(t))/dt``, and likewise for theta;
+    with complex betas the real part of that, of complex copies of states and parameters.
     """
 
     problem: Problem
@@ -95,11 +96,17 @@ class Updates(Source):
 
     @override
     def start(self) -> tuple[Network, StateCurves]:
-        points = self.stencil.betas.shape[0]
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (points, *leaf.shape)),
-            (self.problem.network, self.free),
-        )
+        system, network, _ = self.problem
+        if self.stencil.is_complex:
+            system.check_analytic(network)
+
+        def copies(leaf: Array) -> Array:
+            points = len(self.stencil.betas)
+            return jnp.broadcast_to(
+                leaf.astype(self.stencil.dtype(leaf.dtype)), (points, *leaf.shape)
+            )
+
+        return jax.tree.map(copies, (network, self.free))
 
     @override
     def step(self, carry: tuple[Network, StateCurves]) -> tuple[Any, Changes]:
@@ -110,7 +117,7 @@ class Updates(Source):
             return continual_step(system, self.increment, network, states, batch, rates)
 
         def combine(weights: Array, leaf: Array) -> Array:
-            return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1)
+            return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1).real
 
         betas, weights, _ = self.stencil
         moved, new, dtheta = jax.vmap(one)(*carry, betas)

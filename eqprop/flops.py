@@ -42,7 +42,12 @@ def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops |
     rule, batch = recipe.rule, recipe.batch
     if rule in {"bptt", "rbp"}:
         return None
-    steps = recipe.K * (2 if recipe.nudge == "centered" else 1)
+    steps, ends = recipe.K, 2  # of a phase
+    if recipe.nudge == "centered":
+        steps *= 2  # and the two ends of two phases
+    elif recipe.nudge == "holomorphic":
+        ends = 4 * (recipe.points // 2 + 1)  # a complex product takes four real ones
+        steps *= ends
     drive = free = nudged = update = 0.0
     for edge in network.edges:
         pre, post = network.shapes[edge.pre], network.shapes[edge.post]
@@ -63,7 +68,7 @@ def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops |
         free += free_steps * 2 * product
         nudged += steps * 2 * product
         if rule == "ep":
-            update += 2 * product  # the two ends of a phase, or of two phases
+            update += ends * product
         elif rule == "c-ep" and shortcuts:
             low_rank = n_pre * n_post > 4 * batch * (n_pre + n_post)  # as continual.py decides
             # Two terms of rank B in each direction, or the weights written from present rates.

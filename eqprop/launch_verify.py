@@ -27,11 +27,14 @@ from eqprop.recipes import Recipe
 from eqprop.records import made
 from eqprop.training import angles, fetch
 from eqprop.usage import UsageError, typed
-from eqprop.verdict import beta_table, convergence, tensor_table, verdict
+from eqprop.verdict import beta_table, convergence, points_table, tensor_table, verdict
 from eqprop.verification import Plan, Verification
 
 FORMAT = 1
 """Version of the layout of ``verification.json``."""
+
+_POINTS = (1, 2, 3, 4, 6, 8)
+"""Numbers of betas on the circle of a holomorphic nudge, beside the one asked for."""
 
 _DRIFT = 1e-6
 """What the free phase may still add to D(t) of a state; the output's is of order 1."""
@@ -111,6 +114,7 @@ def plan_for(recipe: Recipe, options: Options) -> Plan:
         nudge=lambda b: nudge(dataclasses.replace(recipe, beta=b)),
         eta=recipe.lr if recipe.rule.startswith("c-") else None,
         factors=options.eta_factors,
+        points=tuple(sorted({*_POINTS, recipe.points})) if recipe.nudge == "holomorphic" else (),
         samples=options.samples,
         seed=options.seed,
         # Far from the output curves are small: a drift must not show there either.
@@ -141,6 +145,8 @@ def _report(
         display.say(f"angle between forward and feedback weights {edge}: {angle:.1f} degrees")
     display.console.print(tensor_table(found, recipe))
     display.console.print(beta_table(found, recipe))
+    if found.point_trials:
+        display.console.print(points_table(found, recipe))
     display.say(verdict(found, recipe))
 
 

@@ -26,6 +26,11 @@ class Connection(eqx.Module):
     so they cannot disagree with it.
     """
 
+    @property
+    def analytic(self) -> bool:
+        """Whether the drive is an analytic function of the rates, as holomorphic nudges need."""
+        return True
+
     @abc.abstractmethod
     def __call__(self, r_pre: Layer) -> Layer:
         """Drive on the postsynaptic layer, ``(B, *post)``, for presynaptic rates ``(B, *pre)``."""
@@ -262,6 +267,21 @@ class Network(eqx.Module):
         """
         terms = [jnp.sum(rates[e.post] * e.forward(rates[e.pre])) for e in self.edges]
         return jnp.sum(jnp.stack(terms))
+
+    def check_analytic(self) -> None:
+        """Raises ``EqpropError`` where a drive is not an analytic function of the rates."""
+
+        def is_connection(node: object) -> bool:
+            return isinstance(node, Connection)
+
+        for edge in self.edges:
+            parts = jax.tree.leaves(edge, is_leaf=is_connection)
+            if not all(part.analytic for part in parts if is_connection(part)):
+                raise EqpropError(
+                    f"the edge {edge.pre}->{edge.post} is not analytic, as complex states need it "
+                    "for a holomorphic nudge: take average pooling instead of max-pooling, or a "
+                    "centered nudge"
+                )
 
     def colours(self) -> tuple[tuple[int, ...], ...]:
         """Two groups of layers with no edge inside a group, for sweeps over one group after the

@@ -6,6 +6,7 @@ derivative with respect to beta at 0.
 """
 
 import abc
+import cmath
 import math
 from typing import ClassVar, NamedTuple, override
 
@@ -21,23 +22,26 @@ class Cost(eqx.Module):
     """Abstract: the loss of an output against its target."""
 
     @abc.abstractmethod
-    def loss(self, output: Layer, y: Targets) -> Float[Array, " B"]:
-        """Loss of each example."""
+    def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        """Loss of each example; for complex outputs its analytic continuation (no conjugates)."""
 
     @abc.abstractmethod
     def predict(self, output: Layer) -> Float[Array, "B classes"]:
         """Scores whose largest is the predicted class."""
 
     def force(self, output: Layer, y: Targets) -> Layer:
-        """``-dl/ds_N`` for each example, shape ``(B, *output)``."""
-        return -jax.grad(lambda s: jnp.sum(self.loss(s, y)))(output)
+        """``-dl/ds_N`` for each example, shape ``(B, *output)``; the complex derivative, where the
+        output is complex.
+        """
+        loss, vjp = jax.vjp(lambda s: self.loss(s, y), output)
+        return -vjp(jnp.ones_like(loss))[0]
 
 
 class SquaredError(Cost):
     """``l = 1/2 |y - s_N|^2``, whose force is ``y - s_N``."""
 
     @override
-    def loss(self, output: Layer, y: Targets) -> Float[Array, " B"]:
+    def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
         return 0.5 * jnp.sum((y - output) ** 2, axis=-1)
 
     @override
@@ -46,12 +50,24 @@ class SquaredError(Cost):
 
 
 class Stencil(NamedTuple):
-    """Estimate ``d/dbeta f(beta) at 0`` by ``sum_k weights[k] f(betas[k]) + rest f(0)``."""
+    """Estimate ``d/dbeta f(beta) at 0`` by ``sum_k weights[k] f(betas[k]) + rest f(0)``.
+
+    Where betas are complex, by the real part of that.
+    """
 
     betas: Inexact[Array, " points"]
     weights: Inexact[Array, " points"]
     rest: Inexact[Array, ""] | None
     """None where the fixed point itself has no weight."""
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether states take complex values when they are nudged so."""
+        return jnp.iscomplexobj(self.betas)
+
+    def dtype(self, real: jnp.dtype) -> jnp.dtype:
+        """The type of nudged states, in the precision of ``real``."""
+        return jnp.promote_types(real, jnp.complex64) if self.is_complex else real
 
 
 class Nudge(eqx.Module):
@@ -125,3 +141,39 @@ class Centered(Nudge):
         beta = jnp.asarray(self.beta)
         betas = jnp.stack([beta, -beta])
         return Stencil(betas, 0.5 / betas, None)
+
+
+class Holomorphic(Nudge):
+    """Nudge with ``points`` complex betas on a circle, as one batch (arXiv:2209.00530).
+
+    ``beta_k = beta e^{2 pi i k/N}`` and ``1/N sum_k f(beta_k) / beta_k``, Cauchy's formula for
+    ``f'(0)`` by the trapezoidal rule. The bias is of order ``beta^N``, so it falls exponentially
+    with N within the circle in which f is analytic; N = 2 is ``Centered``.
+
+    States become complex, and F must be analytic: no hardsigm, no clipping, no max-pooling. F is
+    real for real arguments, hence ``f(conj beta) = conj f(beta)``: only the ``N // 2 + 1`` betas of
+    the upper half are run, those off the axis with twice their weight, and the real part is taken.
+    """
+
+    beta: float | Float[Array, ""]
+    points: int = eqx.field(static=True, default=4)
+    one_sided: ClassVar[bool] = False
+
+    def __check_init__(self) -> None:
+        _check_beta(self.beta)
+        if self.points < 2:
+            raise EqpropError(
+                f"the number of points is {self.points}: a holomorphic nudge needs at least 2"
+            )
+
+    @override
+    def stencil(self, key: PRNGKeyArray) -> Stencil:
+        n = self.points
+        # Exact on the real axis, where sin(pi) is not 0 in floating point.
+        roots = [complex(1)] + [cmath.exp(2j * math.pi * k / n) for k in range(1, (n + 1) // 2)]
+        times = [1.0] + [2.0] * (len(roots) - 1)
+        if n % 2 == 0:
+            roots, times = [*roots, complex(-1)], [*times, 1.0]
+        # Divided in Python: near the axis complex division in XLA loses digits.
+        weights = jnp.asarray([t / (n * root) for t, root in zip(times, roots, strict=True)])
+        return Stencil(jnp.asarray(self.beta) * jnp.asarray(roots), weights / self.beta, None)

@@ -40,6 +40,11 @@ class System(eqx.Module):
                 f"the number of nudged steps K is {self.nudged_steps}: it must be at least 1"
             )
 
+    def check_analytic(self, network: Network) -> None:
+        """Raises ``EqpropError`` where F is not analytic, as holomorphic nudges need."""
+        self.dynamics.check_analytic()
+        network.check_analytic()
+
     def clamp(self, network: Network, x: Layer) -> Network:
         """The network with everything that the static input contributes computed once."""
         return network.clamp(self.dynamics.rates(x, ())[0])

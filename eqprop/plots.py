@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eqprop.errors import EqpropError
+from eqprop.recipes import bias_order
 from eqprop.runs import read_metrics
 
 if TYPE_CHECKING:
@@ -162,13 +163,17 @@ def draw_tensor(axes: "Axes", update: np.ndarray, reference: np.ndarray) -> None
 
 def _draw_errors(figure: "SubFigure", numbers: Mapping[str, Any], layers: int) -> None:
     """RelMSE of the tensors against beta; and of a continual rule against eta."""
-    order = 2 if numbers["recipe"]["nudge"] == "centered" else 1
+    recipe = numbers["recipe"]
+    order = bias_order(recipe["nudge"], recipe.get("points", 2))
     continual = bool(numbers["eta_trials"])
     title = "error against BPTT" + (r", at $\eta = 0$" if continual else "")
     panels = [("beta_trials", "beta", order, r"$|\beta|$", title)]
     if continual:
         title = r"error against the same rule at $\eta = 0$"
         panels.append(("eta_trials", "factor", 1, r"$\eta$ / $\eta$ as asked", title))
+    if numbers.get("point_trials"):
+        title = "error against BPTT, beta_k on a circle"
+        panels.append(("point_trials", "points", None, "number of points N", title))
     # Beside many layers a single panel would become a tower.
     grid = figure.subplots(max(len(panels), layers // 2), 1, squeeze=False)[:, 0]
     for axes in grid[len(panels) :]:
@@ -185,8 +190,13 @@ def _draw_errors(figure: "SubFigure", numbers: Mapping[str, Any], layers: int) -
     figure.legend(*lines, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
 
 
-def draw_fall(axes: "Axes", trials: Sequence[Mapping[str, Any]], key: str, order: int) -> None:
-    """Errors against ``key``, hollow where they are noise, beside a line of that order."""
+def draw_fall(
+    axes: "Axes", trials: Sequence[Mapping[str, Any]], key: str, order: int | None
+) -> None:
+    """Errors against ``key``, hollow where they are noise, beside a line of that order.
+
+    With None for the order they are to fall exponentially: the axis of ``key`` is linear.
+    """
     sizes = np.array([abs(trial[key]) for trial in trials])
 
     def errors(tensors: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -204,10 +214,11 @@ def draw_fall(axes: "Axes", trials: Sequence[Mapping[str, Any]], key: str, order
             axes.plot(sizes[noise], size[noise], marker, color=colour, ms=4, mfc="white")
     together = errors([trial["together"] for trial in trials])
     axes.plot(sizes, together, color="black", lw=2, label="all weights")
-    most = int(sizes.argmax())
-    guide = 0.4 * together[most] * (sizes / sizes[most]) ** order
-    axes.plot(sizes, guide, color="grey", ls=":", lw=2, zorder=0, label=f"order {order}")
+    if order is not None:
+        most = int(sizes.argmax())
+        guide = 0.4 * together[most] * (sizes / sizes[most]) ** order
+        axes.plot(sizes, guide, color="grey", ls=":", lw=2, zorder=0, label=f"order {order}")
     axes.plot([], [], "o", color="grey", mfc="white", ms=4, label="noise")
-    axes.set(xscale="log", yscale="log")
+    axes.set(xscale="linear" if order is None else "log", yscale="log")
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)

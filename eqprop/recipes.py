@@ -65,8 +65,10 @@ class Recipe:
     """
     angle: float | None = None
     """Initial angle in degrees between forward and feedback weights; None ties them."""
-    nudge: Literal["one-sided", "random-sign", "centered"] = "one-sided"
-    """How the output is nudged."""
+    nudge: Literal["one-sided", "random-sign", "centered", "holomorphic"] = "one-sided"
+    """How the output is nudged; holomorphic, by complex betas, needs a smooth activation."""
+    points: int = 4
+    """Betas on the circle of the holomorphic nudge; no effect on other nudges."""
     inside: bool = False
     """Nudge inside the activation (a force on the potential) instead of outside, as the paper
     does.
@@ -146,6 +148,11 @@ class Recipe:
             f"with weight_decay {self.weight_decay} has no place: use --optimizer sgd "
             "--weight-decay 0",
         )
+
+
+def bias_order(nudge: str, points: int) -> int:
+    """The power of beta with which the bias of a nudge falls, where F is smooth."""
+    return {"centered": 2, "holomorphic": points}.get(nudge, 1)
 
 
 _ONE, _TWO, _THREE = (512,), (512, 512), (512, 512, 512)

@@ -80,30 +80,35 @@ class Equilibrium(Increment):
         self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
     ) -> Network:
         # All points of the stencil are rows of one batch.
-        points, batch = len(stencil.betas), x.shape[0]
+        points, batch, dtype = len(stencil.betas), x.shape[0], stencil.dtype(x.dtype)
 
         def repeat(rows: Array, times: int = points) -> Array:
             return jnp.tile(rows, (times, *[1] * (rows.ndim - 1)))
 
+        def start_all(rows: Array) -> Array:
+            return repeat(rows).astype(dtype)
+
         clamped = system.clamp(network, x)
         clamped = clamped.replace_edges(
-            [e if e.pre else jax.tree.map(repeat, e) for e in clamped.edges]
+            [e if e.pre else jax.tree.map(start_all, e) for e in clamped.edges]
         )
-        betas = jnp.repeat(stencil.betas, batch).astype(x.dtype)
-        start = tuple(repeat(s) for s in free)
+        betas = jnp.repeat(stencil.betas, batch).astype(dtype)
+        start = tuple(start_all(s) for s in free)
         ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
-        weights = jnp.repeat(stencil.weights, batch).astype(x.dtype)
+        weights = jnp.repeat(stencil.weights, batch).astype(dtype)
         if stencil.rest is not None:
             ends = tuple(jnp.concatenate(pair) for pair in zip(ends, free, strict=True))
-            weights = jnp.append(weights, jnp.full(batch, stencil.rest, x.dtype))
+            weights = jnp.append(weights, jnp.full(batch, stencil.rest, dtype))
         r_input = system.dynamics.rates(x, ())[0]
         rates = system.dynamics.rates(repeat(x, len(weights) // batch), ends)
 
         def total_edge(edge: Edge) -> Edge:
             post = jax.vmap(jnp.multiply)(rates[edge.post], weights)
             if edge.pre:
+                # Of complex rates it is the real part, since the parameters are real.
                 return edge.statistic(rates[edge.pre], post)
-            return edge.statistic(r_input, post.reshape(-1, batch, *post.shape[1:]).sum(axis=0))
+            total = post.reshape(-1, batch, *post.shape[1:]).sum(axis=0)
+            return edge.statistic(r_input, total.real)
 
         return network.replace_edges([total_edge(e) for e in network.edges])
 
@@ -121,31 +126,36 @@ class VectorField(Increment):
     def total(
         self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
     ) -> Network:
+        dtype = stencil.dtype(x.dtype)
         clamped = system.clamp(network, x)
         hidden = [e for e in network.edges if e.pre]
+        start = tuple(s.astype(dtype) for s in free)
 
-        def phase(beta: Scalar) -> tuple[list[Edge], Rates]:
+        def phase(beta: Scalar, weight: Scalar) -> tuple[list[Edge], Rates]:
             def body(_: Array, carry: tuple[States, list[Edge]]) -> tuple[States, list[Edge]]:
                 s, sums = carry
-                new = system.nudged_step(clamped, x, y, beta, s)
+                new = tuple(n.astype(dtype) for n in system.nudged_step(clamped, x, y, beta, s))
                 a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
-                steps = [self.edge(e, (a[e.pre], b[e.pre]), (a[e.post], b[e.post])) for e in hidden]
+                # The increment is linear in the changes. Weighted here and not after the phase,
+                # complex ones come out as the real part that is wanted.
+                d = [weight * (after - before) for before, after in zip(a, b, strict=True)]
+                steps = [e.vector_field(a[e.pre], d[e.pre], a[e.post], d[e.post]) for e in hidden]
                 return new, jax.tree.map(jnp.add, sums, steps)
 
             zeros = jax.tree.map(jnp.zeros_like, hidden)
-            s, sums = lax.fori_loop(0, system.nudged_steps, body, (free, zeros))
+            s, sums = lax.fori_loop(0, system.nudged_steps, body, (start, zeros))
             return sums, system.dynamics.rates(x, s)
 
-        sums, ends = jax.vmap(phase)(stencil.betas)
-        start = system.dynamics.rates(x, free)
+        weights = stencil.weights.astype(dtype)
+        sums, ends = jax.vmap(phase)(stencil.betas.astype(dtype), weights)
+        first = system.dynamics.rates(x, free)
 
-        def combine(leaf: Array) -> Array:
-            return jnp.tensordot(stencil.weights.astype(leaf.dtype), leaf, axes=1)
+        def moved(layer: int) -> Layer:
+            return jnp.tensordot(weights, ends[layer] - first[layer], axes=1).real
 
-        totals = iter(jax.tree.map(combine, sums))
+        totals = iter(jax.tree.map(lambda leaf: leaf.sum(axis=0), sums))
         edges = [
-            next(totals) if e.pre else e.statistic(start[0], combine(ends[e.post] - start[e.post]))
-            for e in network.edges
+            next(totals) if e.pre else e.statistic(first[0], moved(e.post)) for e in network.edges
         ]
         return network.replace_edges(edges)
 
@@ -172,8 +182,11 @@ class AfterPhase(Rule):
     def update(
         self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
     ) -> tuple[Network, Free]:
+        stencil = self.nudge.stencil(key)
+        if stencil.is_complex:
+            system.check_analytic(network)
         free = Free(*system.free(system.clamp(network, x), x))
-        total = self.increment.total(system, network, x, y, free.states, self.nudge.stencil(key))
+        total = self.increment.total(system, network, x, y, free.states, stencil)
         return jax.tree.map(lambda leaf: leaf / x.shape[0], total), free
 
 

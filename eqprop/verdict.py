@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from eqprop.diagnostics import Order, fit_order
-from eqprop.recipes import Recipe
+from eqprop.recipes import Recipe, bias_order
 from eqprop.settling import Settling
 from eqprop.verification import Trial, Verification
 
@@ -87,6 +87,23 @@ def beta_table(found: Verification, recipe: Recipe) -> Table:
     return table
 
 
+def points_table(found: Verification, recipe: Recipe) -> Table:
+    """How the error of all parameters together depends on the number of points of the nudge."""
+    table = _table(f"all parameters together, N betas on a circle of radius {recipe.beta:g}")
+    for head in ("N", "nudge", "RelMSE", "noise", "angle"):
+        table.add_column(head, justify="left" if head == "nudge" else "right")
+    for n, trial in found.point_trials.items():
+        row = trial.comparison.together
+        table.add_row(
+            str(n),
+            {1: "one-sided", 2: "centered"}.get(n, "holomorphic"),
+            "-" if row.relmse is None else f"{row.relmse:.2e}",
+            f"{trial.floors[row.name]:.0e}",
+            "-" if row.angle is None else f"{row.angle:.3g}°",
+        )
+    return table
+
+
 def verdict(found: Verification, recipe: Recipe) -> str:
     """What was found, in plain words."""
     if any(trial.comparison.together.angle is None for trial in found.beta_trials):
@@ -106,11 +123,11 @@ def _about_beta(found: Verification, recipe: Recipe) -> str:
     measured = [trial for trial in trials if not _within_noise(trial)] or trials
     smallest = min(measured, key=lambda trial: abs(trial.beta))
     first, least = trials[0].comparison.together, smallest.comparison.together
-    order, expected = _limit(trials, "beta"), 2 if recipe.nudge == "centered" else 1
+    order, expected = _limit(trials, "beta"), bias_order(recipe.nudge, recipe.points)
     resting = " with eta 0" if found.eta_trials else ""
     size = f"RelMSE {_relmse(smallest):.1e} at beta {smallest.beta:g}{resting}"
     if order is not None and abs(order / expected - 1) <= 0.1:
-        power = "beta^2" if expected == 2 else "beta"
+        power = "beta" if expected == 1 else f"beta^{expected}"
         return (
             "Theorem 1 holds: the difference between updates and BPTT gradients vanishes as "
             f"{power} (order {order:.2f} between the smallest betas), down to {size}."

@@ -1,9 +1,9 @@
 """The engine of ``eqprop verify``: Theorem 1 for any network, setting and rule.
 
 For each beta the updates of the rule are compared with the BPTT gradients; the error must fall as
-beta (or as beta^2, when centered), down to a floor that rounding and the drift of the free phase
-set. For a continual rule the curves are also compared with those of the same rule at eta = 0, from
-which they depart as eta.
+beta (beta^2 when centered, beta^N with N points on a circle), down to a floor that rounding and the
+drift of the free phase set. For a continual rule the curves are also compared with those of the
+same rule at eta = 0, from which they depart as eta.
 """
 
 import math
@@ -21,7 +21,7 @@ from eqprop.curves import Gradients, Problem, Source, Updates
 from eqprop.diagnostics import Comparison, Order, Picks, compare, fit_order, pick_synapses
 from eqprop.errors import EqpropError
 from eqprop.network import Network
-from eqprop.nudging import Nudge, OneSided, Stencil
+from eqprop.nudging import Holomorphic, Nudge, OneSided, Stencil
 from eqprop.rules import Increment
 from eqprop.settling import Settling, examine
 
@@ -42,13 +42,15 @@ class Plan:
     continual; it is then tried at ``eta`` times each of ``factors``, too. ``samples`` synapses of
     each tensor are kept for figures. A free phase counts as settled when no unit moves by more
     than ``tolerance`` per step (None: a thousandth of what the smallest beta does to an output
-    that is wrong by 1).
+    that is wrong by 1). ``points`` are numbers of complex betas to try on a circle, with the first
+    beta for its radius; 1 stands for the one-sided nudge.
     """
 
     betas: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
     nudge: Callable[[float], Nudge] = OneSided
     eta: tuple[float, ...] | None = None
     factors: tuple[float, ...] = (1.0, 0.1, 0.01)
+    points: tuple[int, ...] = ()
     samples: int = 6
     seed: int = 0
     tolerance: float | None = None
@@ -93,6 +95,7 @@ class Verification:
     ``asked`` is the rule as asked for against BPTT, at the first beta. ``beta_trials`` are the
     same at every beta, at eta = 0: with eta fixed, a continual rule departs from BPTT as eta/beta.
     ``eta_trials`` compare a continual rule with itself at eta = 0, at the first beta.
+    ``point_trials`` are the rule against BPTT for each of the plan's numbers of points.
     """
 
     settling: Settling
@@ -101,6 +104,7 @@ class Verification:
     eta_trials: tuple[Trial, ...]
     beta_orders: dict[str, Order]
     eta_orders: dict[str, Order]
+    point_trials: dict[int, Trial]
 
     def record(self) -> dict[str, Any]:
         """The numbers, ready for JSON."""
@@ -109,6 +113,7 @@ class Verification:
             "asked": self.asked.record(),
             "beta_trials": [trial.record() for trial in self.beta_trials],
             "eta_trials": [trial.record() for trial in self.eta_trials],
+            "point_trials": [{"points": n, **t.record()} for n, t in self.point_trials.items()],
             "beta_orders": {name: asdict(order) for name, order in self.beta_orders.items()},
             "eta_orders": {name: asdict(order) for name, order in self.eta_orders.items()},
         }
@@ -147,7 +152,7 @@ def _floors(
     """
     weights = np.asarray(stencil.weights)
     rounding = np.finfo(np.float64).eps * np.abs(weights).sum()
-    noise = rounding + residual * abs(weights.sum())
+    noise = rounding + residual * abs(weights.sum().real)
     # The states' curves are divided by dt, the parameters' are not.
     states = set(comparison.updates) - set(comparison.synapses)
     return {
@@ -176,7 +181,7 @@ class _Bench:
         self.problem, self.increment, self.plan, self.progress = problem, increment, plan, progress
         self.steps = problem.system.nudged_steps
         continual = plan.eta is not None
-        self.stages = 1 + len(plan.betas) + (1 + len(plan.factors)) * continual
+        self.stages = 1 + len(plan.betas) + (1 + len(plan.factors)) * continual + len(plan.points)
         self.done = 0
         self.begin("free phase")
         self.window, gradient = _unroll(problem, self.steps)
@@ -189,8 +194,8 @@ class _Bench:
         self.progress(what, self.done, self.stages)
         self.done += 1
 
-    def updates(self, beta: float, factor: float) -> Updates:
-        stencil = self.plan.nudge(beta).stencil(jax.random.key(self.plan.seed))
+    def updates(self, nudge: Nudge, factor: float) -> Updates:
+        stencil = nudge.stencil(jax.random.key(self.plan.seed))
         eta = self.plan.eta or (0.0,) * len(self.problem.network.edges)
         rates = factor * jnp.asarray(eta, float)
         return Updates(self.problem, self.increment, self.window.last, stencil, rates)
@@ -200,15 +205,23 @@ class _Bench:
         self.begin(
             f"beta {beta:g}" if self.plan.eta is None else f"beta {beta:g}, eta x {factor:g}"
         )
-        update, reference = self.updates(beta, factor), Gradients(self.problem, self.window)
-        return self.judge(
-            (beta, factor), update, reference, float(self.settling.residuals[-1].max())
-        )
+        return self.against_bptt((beta, factor), self.plan.nudge(beta))
+
+    def on_circle(self, beta: float, points: int) -> Trial:
+        """The rule with so many points on a circle against BPTT."""
+        self.begin(f"beta {beta:g}, {points} point(s)")
+        nudge = OneSided(beta) if points == 1 else Holomorphic(beta, points)
+        return self.against_bptt((beta, 0.0), nudge)
+
+    def against_bptt(self, at: tuple[float, float], nudge: Nudge) -> Trial:
+        update, reference = self.updates(nudge, at[1]), Gradients(self.problem, self.window)
+        return self.judge(at, update, reference, float(self.settling.residuals[-1].max()))
 
     def departure(self, beta: float, factor: float) -> Trial:
         """A continual rule against itself at eta = 0: both see the same drift."""
         self.begin(f"eta x {factor:g} against eta = 0")
-        return self.judge((beta, factor), self.updates(beta, factor), self.updates(beta, 0.0), 0.0)
+        moving, still = (self.updates(self.plan.nudge(beta), f) for f in (factor, 0.0))
+        return self.judge((beta, factor), moving, still, 0.0)
 
     def judge(
         self, at: tuple[float, float], update: Updates, reference: Source, residual: float
@@ -246,4 +259,5 @@ def verify(
             etas,
             _orders(betas, plan.betas),
             _orders(etas, plan.factors) if etas else {},
+            {n: bench.on_circle(plan.betas[0], n) for n in plan.points},
         )
