@@ -167,12 +167,14 @@ def _draw_errors(figure: "SubFigure", numbers: Mapping[str, Any], layers: int) -
     order = bias_order(recipe["nudge"], recipe.get("points", 2))
     continual = bool(numbers["eta_trials"])
     title = "error against BPTT" + (r", at $\eta = 0$" if continual else "")
-    panels = [("beta_trials", "beta", order, r"$|\beta|$", title)]
+    panels: list[tuple[str, str, int | None, str, str]] = [
+        ("beta_trials", "beta", order, r"$|\beta|$", title)
+    ]
     if continual:
         title = r"error against the same rule at $\eta = 0$"
         panels.append(("eta_trials", "factor", 1, r"$\eta$ / $\eta$ as asked", title))
     if numbers.get("point_trials"):
-        title = "error against BPTT, beta_k on a circle"
+        title = r"error against BPTT, $\beta_k$ on a circle"
         panels.append(("point_trials", "points", None, "number of points N", title))
     # Beside many layers a single panel would become a tower.
     grid = figure.subplots(max(len(panels), layers // 2), 1, squeeze=False)[:, 0]

@@ -1,6 +1,7 @@
 """``eqprop verify``: its files against the definitions, its verdicts against Theorem 1."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -135,6 +136,19 @@ def test_centered_and_at_betas_of_choice(tmp_path: Path) -> None:
     assert [trial["beta"] for trial in found["beta_trials"]] == [0.1, 0.03, 0.01]
     assert found["beta_orders"]["all parameters"]["slope"] == pytest.approx(2, abs=0.1)
     assert "vanishes as beta^2" in found["verdict"]
+
+
+def test_holomorphic(tmp_path: Path, capsys) -> None:
+    typed = ["fig-toy", "--hidden", "8", "--T", "600", "--K", "20", "--nudge", "holomorphic"]
+    found = verify(tmp_path, [*typed, "--points", "3", "--beta", "0.2", "--betas", "0.1"])
+    assert found["beta_orders"]["all parameters"]["slope"] == pytest.approx(3, abs=0.2)
+    assert "vanishes as beta^3" in found["verdict"]
+    by_points = {t["points"]: t["together"]["relmse"] for t in found["point_trials"]}
+    assert list(by_points) == [1, 2, 3, 4, 6, 8]
+    assert by_points[3] == found["beta_trials"][0]["together"]["relmse"]
+    assert all(b < a / 2 for a, b in itertools.pairwise(by_points.values()))
+    assert "N betas on a circle of radius 0.2" in capsys.readouterr().out
+    assert (tmp_path / VERIFICATION).is_file()
 
 
 def test_continual_and_untied(tmp_path: Path, capsys) -> None:
