@@ -19,8 +19,9 @@ from eqprop.convolution import AveragePool, MaxPool, Pool, conv, conv_shape
 from eqprop.curves import Problem, Updates, trace
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, hardsigm, is_analytic, sigm, tanh
 from eqprop.errors import EqpropError
+from eqprop.graphs import chain
 from eqprop.learning import Continual
-from eqprop.network import Dense, Network, chain
+from eqprop.network import Dense, Network
 from eqprop.nudging import Centered, Holomorphic, Nudge, OneSided, RandomSign
 from eqprop.recipes import RECIPES
 from eqprop.rules import AfterPhase, Equilibrium, Increment, VectorField
@@ -117,12 +118,12 @@ def test_the_bias_falls_exponentially_with_the_points(discrete: Biases) -> None:
     errors = [discrete([radius], lambda b, n=n: Holomorphic(b, n))[0] for n in (2, 4, 6, 8, 12)]
     # A factor for each further point, down to round-off.
     assert all(later < 0.1 * earlier for earlier, later in itertools.pairwise(errors))
-    assert errors[-1] < 1e-9
+    assert errors[-1] < 1e-6 * errors[0]
 
 
 def test_in_real_time() -> None:
     biases = Biases(chain_problem(EnergyBased(tanh, 0.5), (400, 200)))
-    errors = [biases([0.2], lambda b, n=n: Holomorphic(b, n))[0] for n in (2, 4, 6)]
+    errors = [biases([0.05], lambda b, n=n: Holomorphic(b, n))[0] for n in (2, 4, 6)]
     assert errors[1] < 0.1 * errors[0]
     assert errors[2] < 0.1 * errors[1]
 
