@@ -95,6 +95,26 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
     _label(axes, "angle of update to BPTT gradient, before training (degrees)", "test error (%)")
 
 
+def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str]) -> None:
+    """Test error over each field of a sweep, in a panel each."""
+    rows = [row for row in rows if row["test"] is not None]
+    figure.set_size_inches(1.2 + 3.2 * len(fields), 3.4)
+    panels = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, fields, strict=True):
+        values = [row[name] for row in rows]
+        try:
+            numbers = [float(value) for value in values]
+        except ValueError:
+            numbers = values  # words, each with a place of its own
+        else:
+            if numbers and min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+                axes.set_xscale("log")
+        axes.errorbar(numbers, *_errors(rows), fmt="o", capsize=3)
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("test error (%)")
+
+
 def _errors(rows: Sequence[Row], name: str = "") -> tuple[list[float], list[float]]:
     """Test errors and their standard deviations, ours or the published ones."""
     test = [_number(row[f"{name}test"]) for row in rows]

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("report RUN ...", "one HTML page on runs: results, curves, what was learnt"),
     "verify": Command("verify RECIPE [options]", "compare a rule's updates with BPTT gradients"),
     "reproduce": Command("reproduce NAME ...", "tables and figures of the paper, within a time"),
+    "sweep": Command("sweep RECIPE [options]", "train over values of fields, and compare"),
     "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
 }
 """Each is the function ``run(args)`` of the module ``eqprop.command_<name>``."""

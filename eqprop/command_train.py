@@ -1,6 +1,5 @@
 """``eqprop train``."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from eqprop.recipes import RECIPES, SERIES, Published, Recipe, changes, fast
+from eqprop.recipe_options import RecipeOptions, as_options, as_recipe
+from eqprop.recipes import RECIPES, SERIES, Recipe, changes, fast
 from eqprop.records import Replicas
 from eqprop.runs import check_new, is_run
 from eqprop.usage import UsageError, parse, suggest, typed
@@ -34,16 +34,10 @@ class Options:
     """Run directory; runs/RECIPE when left out."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fields(Recipe):
-    # What was published is not up to whoever trains.
-    published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
-
-
 @dataclass(frozen=True)
 class _Request:
     options: Annotated[Options, tyro.conf.arg(name="")]
-    fields: Annotated[_Fields, tyro.conf.arg(name="")]
+    fields: Annotated[RecipeOptions, tyro.conf.arg(name="")]
 
 
 _ABOUT = """Train a network from the beginning. The run directory gets the full configuration, the
@@ -98,9 +92,8 @@ def _train_series(
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
-    names = [field.name for field in dataclasses.fields(Recipe)]
     published = RECIPES[name]
-    fields = _Fields(**{name: getattr(published, name) for name in names})
+    fields = as_options(published)
     about = f"Train {name}: {published.about}. Every field of the recipe is an option."
     request = parse(_Request, args, f"eqprop train {name}", about, _Request(Options(), fields))
     options = request.options
@@ -108,7 +101,7 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
         raise UsageError(f"seeds is {options.seeds}: train at least 1, at most {_MOST_SEEDS}")
     if not 0 <= options.seed <= options.seed + options.seeds <= 2**31:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - options.seeds}")
-    return Recipe(**{name: getattr(request.fields, name) for name in names}), options
+    return as_recipe(request.fields), options
 
 
 def _make_fast(recipe: Recipe) -> Recipe:
