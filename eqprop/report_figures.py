@@ -244,8 +244,8 @@ def _units(layer: Trace, number: int, name: str) -> Markup:
 
     last, largest = layer.states[-1], np.abs(layer.states).max()
     label = (
-        f"States of {title}, against steps; the darkest is {largest:.2f}. At the end the lowest is "
-        f"{last.min():.2f}, the highest {last.max():.2f}"
+        f"States of {title}, against steps; the strongest is {largest:.2f}. At the end the "
+        f"lowest is {last.min():.2f}, the highest {last.max():.2f}"
     )
     return figure(draw, label, name)
 

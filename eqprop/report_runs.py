@@ -1,7 +1,6 @@
 """What a report is about: the trainings in some run directories, the seeds of a recipe together."""
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,16 +173,17 @@ def _columns(
     for number, value in enumerate(objects, 1):
         if not isinstance(value, dict):
             raise _damaged(folder, number, name, value)
-    keys = objects[0] if objects else {}
-    return {key: _column(folder, objects, key) for key in keys}  # pyright: ignore[reportArgumentType, reportOptionalIterable]
+    keys = (objects[0] if objects else None) or {}
+    return {key: _column(folder, objects, key) for key in keys}
 
 
-def _column(folder: Path, rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:
+def _column(folder: Path, rows: Sequence[Any], name: str) -> tuple[float, ...]:
+    """A number of every row; those that are there have been found to be finite."""
     values = [row.get(name) for row in rows]
     for number, value in enumerate(values, 1):
-        if type(value) not in (int, float) or not math.isfinite(value):  # pyright: ignore[reportArgumentType]
+        if not isinstance(value, int | float):
             raise _damaged(folder, number, name, value)
-    return tuple(map(float, values))  # pyright: ignore[reportArgumentType]
+    return tuple(map(float, values))
 
 
 def _damaged(folder: Path, epoch: int, name: str, value: object) -> EqpropError:
