@@ -50,6 +50,15 @@ class Shift(Augmentation):
         return jax.vmap(cut)(padded, corners)
 
 
+class Flip(Augmentation):
+    """Each image mirrored, left to right, or not, the one as likely as the other."""
+
+    @override
+    def __call__(self, images: Images, key: PRNGKeyArray) -> Images:
+        flips = jax.random.bernoulli(key, shape=(len(images), *[1] * (images.ndim - 1)))
+        return jnp.where(flips, images[:, :, ::-1], images)
+
+
 def augment(augmentations: tuple[Augmentation, ...], images: Images, key: PRNGKeyArray) -> Images:
     """The images after all augmentations, one after the other, each with random numbers of its
     own.

@@ -80,11 +80,14 @@ class _Twin(NamedTuple):
 
 def _transcribed(recipe: Recipe) -> bool:
     plain = recipe.optimizer == "sgd" and recipe.schedule == "constant" and not recipe.weight_decay
+    plain = plain and recipe.activation in eager.ACTIVATIONS
+    plain = plain and not (recipe.skips or recipe.lateral or recipe.mean or recipe.flip)
     synchronous = not recipe.sweeps and not recipe.nudged_sweeps
     one_sided = recipe.nudge in {"one-sided", "random-sign"}
     steps = synchronous and not recipe.tolerance and one_sided
     if recipe.channels:
-        tied_max = recipe.rule == "ep" and recipe.pool == "max" and not recipe.padding
+        tied_max = recipe.rule == "ep" and recipe.pool == "max" and not any(recipe.padding)
+        tied_max = tied_max and len(set(recipe.window)) == 1
         return plain and steps and tied_max and recipe.setting == "prototypical"
     return plain and steps and recipe.rule in eager.RULES
 
@@ -99,7 +102,7 @@ def _twin(recipe: Recipe) -> _Twin:
     )
     if recipe.channels:
         return _Twin(
-            lambda network: copy_conv(network, recipe.window),
+            lambda network: copy_conv(network, recipe.window[0]),
             lambda net, x, y, numbers: eager_conv.conv_minibatch(
                 net, dynamics, x.transpose(0, 3, 1, 2), y, numbers
             ),

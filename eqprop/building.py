@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from eqprop import learning
-from eqprop.augmentation import Augmentation, Shift
+from eqprop.augmentation import Augmentation, Flip, Shift
 from eqprop.baselines import BPTT, RecurrentBackprop
-from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape
+from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape, shortcut
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.errors import EqpropError
-from eqprop.graphs import Build, chain
+from eqprop.graphs import Build, Lateral, Link, graph, in_a_row
 from eqprop.learning import Continual, Learner, Schedule, WithOptimizer
 from eqprop.network import Dense, Network
+from eqprop.normalisation import normalised
 from eqprop.nudging import Centered, Holomorphic, Nudge, OneSided, RandomSign, SquaredError
 from eqprop.phases import System
 from eqprop.recipes import Recipe
@@ -52,10 +53,10 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
         sweeps=recipe.sweeps,
         nudged_sweeps=recipe.nudged_sweeps,
     )
-    shapes, builds = _layers(recipe, image, classes)
+    shapes, links = _layers(recipe, image, classes)
 
     def init(key: PRNGKeyArray) -> Network:
-        network = chain(shapes, key, builds, angle=recipe.angle)
+        network = graph(shapes, links, key, angle=recipe.angle)
         return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
 
     learner = _learner(recipe, batches)
@@ -63,29 +64,47 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
     learner.init(network)  # learning rates that don't match
     if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf"}:
         system.check_analytic(network)
-    augmentations = (Shift(recipe.shift),) if recipe.shift else ()
-    return Built(system, learner, init, augmentations)
+    return Built(system, learner, init, _augmentations(recipe))
 
 
-def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Build]]:
-    """The shapes of all layers, and how to make the connection into each but the first."""
-    pool = _pool(recipe)
+def _augmentations(recipe: Recipe) -> tuple[Augmentation, ...]:
+    shift = (Shift(recipe.shift),) if recipe.shift else ()
+    return (*shift, Flip()) if recipe.flip else shift
+
+
+def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Link]]:
+    """The shapes of all layers, and the connections between them: those of the chain first."""
     shapes: list[Shape] = [(math.prod(image),)]
     if recipe.channels:
         shapes = [image if len(image) == 3 else (*image, 1)]
-    for n in recipe.channels:
-        shapes.append(conv_shape(shapes[-1], n, recipe.kernel, 1, recipe.padding, pool))
-    convolutions = [conv(recipe.kernel, 1, recipe.padding, pool)] * len(recipe.channels)
+    layers = len(recipe.channels)
+    paddings, windows = (
+        values * layers if len(values) == 1 else values
+        for values in (recipe.padding, recipe.window)
+    )
+    builds: list[Build] = []
+    for n, padding, window in zip(recipe.channels, paddings, windows, strict=True):
+        pool = _pool(recipe, window)
+        shapes.append(conv_shape(shapes[-1], n, recipe.kernel, 1, padding, pool))
+        builds.append(conv(recipe.kernel, 1, padding, pool))
     dense = [(n,) for n in (*recipe.hidden, classes)]
-    return [*shapes, *dense], [*convolutions, *[Dense.init] * len(dense)]
+    links = [
+        *in_a_row([*builds, *[Dense.init] * len(dense)]),
+        *((pre, post, shortcut) for pre, post in recipe.skips),
+        *((layer, layer, Lateral.init) for layer in recipe.lateral),
+    ]
+    if recipe.mean or recipe.std:
+        mean, std = recipe.mean, recipe.std
+        links = [(i, j, build if i else normalised(build, mean, std)) for i, j, build in links]
+    return [*shapes, *dense], links
 
 
-def _pool(recipe: Recipe) -> Pool:
+def _pool(recipe: Recipe, window: int) -> Pool:
     match recipe.pool:
         case "max":
-            return MaxPool(recipe.window)
+            return MaxPool(window) if window > 1 else NoPool()
         case "average":
-            return AveragePool(recipe.window)
+            return AveragePool(window) if window > 1 else NoPool()
         case "none":
             return NoPool()
 

@@ -14,7 +14,7 @@ from eqprop.runs import check_new
 from eqprop.usage import UsageError, parse, suggest, typed
 
 # Fields of a recipe that have no say in whether updates follow gradients.
-_IDLE = ("shift", "optimizer", "momentum", "weight_decay", "schedule", "epochs")
+_IDLE = ("shift", "flip", "optimizer", "momentum", "weight_decay", "schedule", "epochs")
 # Fields that are the same in every verification, with what they are.
 _FIXED = {
     "tolerance": "the free phase takes T steps",
@@ -44,6 +44,7 @@ class _Fields(Recipe):
     sweeps: tyro.conf.Suppress[bool] = False
     nudged_sweeps: tyro.conf.Suppress[bool] = False
     shift: tyro.conf.Suppress[int] = 0
+    flip: tyro.conf.Suppress[bool] = False
     optimizer: tyro.conf.Suppress[Literal["sgd", "momentum", "adam"]] = "sgd"
     momentum: tyro.conf.Suppress[float] = 0.9
     weight_decay: tyro.conf.Suppress[float] = 0.0

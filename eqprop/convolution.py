@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from eqprop.convolve import Kernel, Maps, Pair, convolve, positions, unstack
 from eqprop.errors import EqpropError
 from eqprop.graphs import Build
-from eqprop.network import Connection
+from eqprop.network import Connection, Dense
 from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
 
 type Size = int | Pair
@@ -171,15 +171,18 @@ def conv(
 
 
 def shortcut(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
-    """A skip connection between maps of different depth and size: a 1x1 convolution, averaged.
+    """A skip connection, made for any two layers but from dense ones to maps.
 
-    The windows of the average are as wide as the maps are apart, in rows and columns alike. There
-    is no bias: the layer has that of its other edge. Raises ``EqpropError`` where no window fits.
+    Between maps of different depth and size it is a 1x1 convolution, averaged over windows as wide
+    as the maps are apart, in rows and columns alike; into a dense layer it is dense. There is no
+    bias: the layer has that of its other edge. Raises ``EqpropError`` where no window fits.
     """
+    if len(post) == 1:
+        return Dense.init(pre, post, key, bias=False)
     if len(pre) != 3 or len(post) != 3:
         raise EqpropError(
-            f"a shortcut from a layer {pre} to one of {post}: both must be (height, width, "
-            "channels); Dense.init connects any layer to a dense one"
+            f"a skip from a layer {pre} to one of {post}: both must be (height, width, channels), "
+            "or the second one dense"
         )
     size = max(1, pre[0] // post[0])
     pool = AveragePool(size) if size > 1 else NO_POOL

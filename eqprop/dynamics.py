@@ -41,12 +41,22 @@ def _hardsigm_jvp(primals: tuple[Layer], tangents: tuple[Layer]) -> tuple[Layer,
     return hardsigm(v), jnp.where((v >= 0) & (v <= 1), tangent, 0)
 
 
+def half_hardsigm(v: Layer) -> Layer:
+    """``clip(v/2, 0, 1)``, the activation of arXiv:2006.03824 on CIFAR-10."""
+    return hardsigm(0.5 * v)
+
+
 def tanh(v: Layer) -> Layer:
     """Hyperbolic tangent."""
     return jnp.tanh(v)
 
 
-ACTIVATIONS: dict[str, Activation] = {"sigm": sigm, "hardsigm": hardsigm, "tanh": tanh}
+ACTIVATIONS: dict[str, Activation] = {
+    "sigm": sigm,
+    "hardsigm": hardsigm,
+    "half-hardsigm": half_hardsigm,
+    "tanh": tanh,
+}
 """Activations by name; any elementwise differentiable function will do."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from eqprop.convolve import positions
 from eqprop.network import Edge, Network, Untied
+from eqprop.normalisation import Normalised
 from eqprop.recipes import Recipe
 from eqprop.types import Shape
 
@@ -83,6 +84,8 @@ def _multiplications(edge: Edge, pre: Shape) -> int:
     """Of rates and weights, for the drive of one example; before pooling."""
     source: Any = edge
     connection: Any = source.ahead if isinstance(edge, Untied) else source.connection
+    if isinstance(connection, Normalised):
+        connection = connection.connection
     weight = connection.weight
     if weight.ndim == 2:
         return weight.size

@@ -126,7 +126,7 @@ def _with_rates(recipe: Recipe) -> Recipe:
     """With as many learning rates as there are connections, where nothing depends on them."""
     if recipe.rule.startswith("c-"):
         return recipe
-    return dataclasses.replace(recipe, lr=(1.0,) * (len(recipe.channels) + len(recipe.hidden) + 1))
+    return dataclasses.replace(recipe, lr=(1.0,) * recipe.connections)
 
 
 def _problem(job: Job, seed: int) -> tuple[Problem, list[int]]:

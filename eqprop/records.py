@@ -147,6 +147,8 @@ def _fit(kind: Any, value: Any, name: str) -> Any:
     elif origin is types.UnionType and type(None) in arguments:
         (other,) = (argument for argument in arguments if argument is not type(None))
         result = None if value is None else _fit(other, value, name)
+    elif origin is tuple and type(value) is arguments[0]:
+        result = (value,)  # one number, where there can now be one for each layer
     elif origin is tuple and isinstance(value, list):
         result = tuple(_fit(arguments[0], item, name) for item in value)
     elif kind is float and type(value) is int and abs(value) <= sys.float_info.max:
