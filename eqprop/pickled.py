@@ -123,7 +123,7 @@ def read_pickled(content: bytes, name: str) -> dict[str, Any]:
             machine.run(opcode.name, argument)
         (found,) = machine.stack
         return {_text(key): _value(item) for key, item in found.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise EqpropError(
             f"{name} is not a pickled batch of images ({error}): copy or download it again, or "
             "take the binary version of the data set, whose files end in .bin"
@@ -149,6 +149,9 @@ def _value(item: Any) -> Any:
     if (dtype.called, *map(_text, dtype.arguments[:1])) not in ((_DTYPE, "u1"), (_DTYPE, "uint8")):
         raise ValueError("an array of something else than unsigned bytes")
     raw = data.encode("latin1") if isinstance(data, str) else data
+    # Anything else than numbers could multiply to something large.
+    if not (len(shape) < 9 and all(type(n) is int for n in shape)):
+        raise ValueError("an array of no shape")
     if math.prod(shape) != len(raw):
         raise ValueError(f"an array of shape {shape} in {len(raw)} bytes")
     return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_columns else "C")
