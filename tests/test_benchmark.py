@@ -63,6 +63,15 @@ def test_flops_by_hand() -> None:
     )
     centered = dataclasses.replace(RECIPES["ep-1h"], nudge="centered")
     assert count(centered) == (first, 30 * 2 * last, 20 * 2 * last, first + 2 * last)
+    # Betas at 0, 90 and 180 degrees; a complex product is four real ones.
+    circle = dataclasses.replace(RECIPES["ep-1h"], nudge="holomorphic", points=4)
+    products = 3 * 4
+    assert count(circle) == (
+        first,
+        30 * 2 * last,
+        10 * products * 2 * last,
+        first + products * last,
+    )
     assert count(RECIPES["bptt-1h"]) is None
 
 
