@@ -78,7 +78,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return text
         return f"[{text}]({posixpath.relpath(shown, posixpath.dirname(uri) or '.')}{hash_}{anchor})"
 
-    return re.sub(r"\[([^\]\n]*)\]\(([^)\s]+)\)", link, markdown)
+    return refer(re.sub(r"\[([^\]\n]*)\]\(([^)\s]+)\)", link, markdown))
+
+
+def refer(markdown: str) -> str:
+    """Links each `module.name` to its place in the reference; a name that has none is a warning."""
+    modules = "|".join(module for names, _ in module_groups() for module in names)
+    name = re.compile(rf"(?<![\[`])`((?:{modules})\.(?!(?:py|png|json|npz)`)[A-Za-z_][\w.]*)`")
+    blocks = re.split(r"(^```.*?^```)", markdown, flags=re.DOTALL | re.MULTILINE)
+    blocks[::2] = [name.sub(r"[`\1`][eqprop.\1]", text) for text in blocks[::2]]
+    return "".join(blocks)
 
 
 def site_uri(path: Path) -> str | None:
