@@ -7,6 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from eqprop.hardware import DEFAULT, Hardware
 from eqprop.runs import read_record
 from eqprop.usage import parse, typed
 
@@ -19,6 +20,7 @@ class Options:
     """Run directory."""
     epochs: int | None = None
     """Train up to this many epochs in all, instead of what the recipe says."""
+    hardware: Annotated[Hardware, arg(name="")] = DEFAULT
 
 
 _ABOUT = """Go on with a training that was stopped, from its newest checkpoint. The result is, to
@@ -33,4 +35,4 @@ def run(args: Sequence[str]) -> None:
 
     from eqprop.launch import resume  # loads JAX
 
-    resume(options.run, options.epochs, ["eqprop", "resume", *args])
+    resume(options.run, options.epochs, ["eqprop", "resume", *args], options.hardware)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from eqprop.hardware import DEFAULT, Hardware
 from eqprop.recipe_options import RecipeOptions, as_options, as_recipe
 from eqprop.recipes import RECIPES, SERIES, Recipe, changes, fast
 from eqprop.records import Replicas
@@ -32,6 +33,7 @@ class Options:
     """Settings that reach the same error sooner; tells which."""
     out: Path | None = None
     """Run directory; runs/RECIPE when left out."""
+    hardware: Annotated[Hardware, tyro.conf.arg(name="")] = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,14 @@ def run(args: Sequence[str]) -> None:
     if series:
         with typed():
             members = series.members(recipe)
-        _train_series(members, seeds, out, command, options.replicas)
+        _train_series(members, seeds, out, command, options)
         return
     with typed():
         check_new(out)
 
     from eqprop.launch import train  # loads JAX
 
-    train(recipe, seeds, out, command, options.replicas)
+    train(recipe, seeds, out, command, options.replicas, options.hardware)
 
 
 def _train_series(
@@ -79,16 +81,16 @@ def _train_series(
     seeds: Sequence[int],
     out: Path,
     command: Sequence[str],
-    replicas: Replicas,
+    options: Options,
 ) -> None:
     """Trains each member in a directory of its own; goes on with those that have begun."""
     from eqprop.launch import resume, train  # loads JAX
 
     for name, recipe in members.items():
         if is_run(out / name):
-            resume(out / name, recipe.epochs, command)
+            resume(out / name, recipe.epochs, command, options.hardware)
         else:
-            train(recipe, seeds, out / name, command, replicas)
+            train(recipe, seeds, out / name, command, options.replicas, options.hardware)
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:

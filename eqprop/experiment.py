@@ -41,12 +41,14 @@ class Job:
         """The state of one network before the first minibatch."""
         return self.trainer.start(self.init, seed)
 
-    def together(self, replicas: int) -> "Job":
-        """The same for so many networks that learn side by side."""
+    def lay_out(self, layout: Layout) -> "Job":
+        """The same for networks side by side, or over several devices."""
         old = self.trainer
+        if layout == old.layout:
+            return self
         parts = (old.system, old.learner, old.batch, old.augmentations)
-        trainer = Trainer(*parts, Layout(replicas))
-        return replace(self, trainer=trainer)
+        trainer, put = Trainer(*parts, layout), layout.put_everywhere
+        return replace(self, trainer=trainer, train=put(self.train), test=put(self.test))
 
 
 class Score(NamedTuple):

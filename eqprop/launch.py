@@ -13,6 +13,8 @@ from eqprop import data
 from eqprop.data import Dataset
 from eqprop.errors import EqpropError
 from eqprop.experiment import Job, Score, evaluate, load, prepare, restore
+from eqprop.hardware import DEFAULT, Hardware
+from eqprop.layout import DATA, REPLICA, arrange
 from eqprop.network import Network
 from eqprop.plots import training_curves
 from eqprop.progress import Display, spread
@@ -30,6 +32,7 @@ def train(
     out: Path,
     command: Sequence[str],
     replicas: Replicas = "auto",
+    hardware: Hardware = DEFAULT,
 ) -> None:
     """Trains a recipe from the beginning, once for each seed.
 
@@ -45,15 +48,18 @@ def train(
         with typed():
             job = prepare(recipe, dataset)
             together = len(seeds) > 1 and (
-                replicas == "together" or (replicas == "auto" and jax.default_backend() != "cpu")
+                replicas == "together" or (replicas == "auto" and _is_parallel())
             )
+            layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
             record = Record(recipe, tuple(seeds), _used(dataset), made(command), together=together)
             run = Run.create(out, record)
         with run:
-            _train_seeds(job, run, run.record.started, display)
+            _train_seeds(job.lay_out(layout), run, run.record.started, display)
 
 
-def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
+def resume(
+    folder: Path, epochs: int | None, command: Sequence[str], hardware: Hardware = DEFAULT
+) -> None:
     """Goes on with a training, up to the epochs of its recipe or to others."""
     display = Display()
     with Run.resume(folder) as run:
@@ -71,7 +77,15 @@ def resume(folder: Path, epochs: int | None, command: Sequence[str]) -> None:
                 if recipe.schedule != "constant":
                     display.say(f"note: the {recipe.schedule} schedule now ends at epoch {epochs}")
                 run.rewrite(dataclasses.replace(run.record, recipe=recipe))
-            _train_seeds(job, run, now, display)
+            replicas = len(run.record.seeds) if run.record.together else None
+            with typed():
+                layout = arrange(replicas, recipe.batch, hardware.devices)
+            _train_seeds(job.lay_out(layout), run, now, display)
+
+
+def _is_parallel() -> bool:
+    """Whether there is more at hand than one small network keeps busy."""
+    return jax.default_backend() != "cpu" or jax.device_count() > 1
 
 
 def _check_epochs(run: Run, epochs: int) -> None:
@@ -112,13 +126,24 @@ def _evaluate(job: Job, network: Network, examples: Examples, display: Display) 
 
 def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
     """Trains all seeds from where they stand, and reports."""
+    if job.trainer.layout.mesh is not None:
+        display.say(_describe(job))
     seeds = places(run.folder, run.record)
     if run.record.together:
-        _train_some(job.together(len(seeds)), run, seeds, now, display)
+        _train_some(job, run, seeds, now, display)
     else:
         for seed in seeds:
             _train_some(job, run, [seed], now, display)
     _report(run, display)
+
+
+def _describe(job: Job) -> str:
+    """The devices, and what each of them does."""
+    layout, batch = job.trainer.layout, job.recipe.batch
+    across, along = layout.devices[REPLICA], layout.devices[DATA]
+    shares = [f"{(layout.replicas or 1) // across} of {layout.replicas} seeds"] * (across > 1)
+    shares += [f"{batch // along} of {batch} examples of each minibatch"] * (along > 1)
+    return f"{across * along} of {jax.device_count()} devices, each with {' and '.join(shares)}"
 
 
 def _train_some(
@@ -200,6 +225,7 @@ def _compare(record: Record, now: Made, display: Display) -> None:
     before = (record.started, *record.resumed)[-1]
     pairs = {n: (before.versions.get(n), now.versions.get(n)) for n in ("eqprop", "jax", "jaxlib")}
     pairs["the device"] = before.device.get("kind"), now.device.get("kind")
+    pairs["the number of devices"] = before.device.get("count"), now.device.get("count")
     for name, (old, new) in pairs.items():
         if old != new:
             display.say(f"note: {name} was {old} and is {new}: the last bits may differ")

@@ -110,10 +110,10 @@ class Display:
 
 
 def spread(rows: Sequence[Mapping[str, Any]], key: str, digits: int = 2) -> str:
-    """A figure of several seeds as mean ± std, that of a single one as it is."""
+    """A figure of several seeds as mean ± std; what all of them share, as it is."""
     values = [row[key] for row in rows]
     mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else mean
 
 
 @final

@@ -71,19 +71,19 @@ class Equilibrium(Increment):
     @override
     def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
         # The statistic sums over the batch and is linear in r_post: a difference is one call.
-        return edge.statistic(
-            jnp.concatenate([pre[1], pre[0]]), jnp.concatenate([post[1], -post[0]])
-        )
+        batch = len(post[0])
+        return edge.statistic(_beside(batch, pre[1], pre[0]), _beside(batch, post[1], -post[0]))
 
     @override
     def total(
         self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
     ) -> Network:
-        # All points of the stencil are rows of one batch.
+        # All points of the stencil are rows of one batch, those of an example side by side: then a
+        # device that holds some of the examples holds all their rows, and sums them by itself.
         points, batch, dtype = len(stencil.betas), x.shape[0], stencil.dtype(x.dtype)
 
         def repeat(rows: Array, times: int = points) -> Array:
-            return jnp.tile(rows, (times, *[1] * (rows.ndim - 1)))
+            return jnp.repeat(rows, times, axis=0)
 
         def start_all(rows: Array) -> Array:
             return repeat(rows).astype(dtype)
@@ -92,25 +92,33 @@ class Equilibrium(Increment):
         clamped = clamped.replace_edges(
             [e if e.pre else jax.tree.map(start_all, e) for e in clamped.edges]
         )
-        betas = jnp.repeat(stencil.betas, batch).astype(dtype)
+        betas = jnp.tile(stencil.betas, batch).astype(dtype)
         start = tuple(start_all(s) for s in free)
         ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
-        weights = jnp.repeat(stencil.weights, batch).astype(dtype)
+        weights = stencil.weights.astype(dtype)
         if stencil.rest is not None:
-            ends = tuple(jnp.concatenate(pair) for pair in zip(ends, free, strict=True))
-            weights = jnp.append(weights, jnp.full(batch, stencil.rest, dtype))
+            ends = tuple(_beside(batch, *pair) for pair in zip(ends, free, strict=True))
+            weights = jnp.append(weights, stencil.rest.astype(dtype))
         r_input = system.dynamics.rates(x, ())[0]
-        rates = system.dynamics.rates(repeat(x, len(weights) // batch), ends)
+        rates = system.dynamics.rates(repeat(x, len(weights)), ends)
+        weights = jnp.tile(weights, batch)
 
         def total_edge(edge: Edge) -> Edge:
             post = jax.vmap(jnp.multiply)(rates[edge.post], weights)
             if edge.pre:
                 # Of complex rates it is the real part, since the parameters are real.
                 return edge.statistic(rates[edge.pre], post)
-            total = post.reshape(-1, batch, *post.shape[1:]).sum(axis=0)
+            total = post.reshape(batch, -1, *post.shape[1:]).sum(axis=1)
             return edge.statistic(r_input, total.real)
 
         return network.replace_edges([total_edge(e) for e in network.edges])
+
+
+def _beside(batch: int, *parts: Layer) -> Layer:
+    """One batch of the rows of several, those of the same example side by side."""
+    split = [part.reshape(batch, -1, *part.shape[1:]) for part in parts]
+    joined = jnp.concatenate(split, axis=1)
+    return joined.reshape(-1, *joined.shape[2:])
 
 
 class VectorField(Increment):

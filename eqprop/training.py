@@ -19,7 +19,7 @@ from jax import lax
 from eqprop.augmentation import Augmentation, Images, augment
 from eqprop.errors import EqpropError
 from eqprop.graphs import realised_angle
-from eqprop.layout import Layout
+from eqprop.layout import DATA, Layout
 from eqprop.learning import Learner
 from eqprop.network import Network, Untied
 from eqprop.phases import System
@@ -56,7 +56,13 @@ class TrainState(eqx.Module):
     @property
     def place(self) -> tuple[int, int]:
         """Epochs finished, and minibatches of the current one learnt."""
-        return int(np.ravel(self.epoch)[0]), int(np.ravel(self.batch)[0])
+        return _first(self.epoch), _first(self.batch)
+
+
+def _first(counts: Int[Array, "*replicas"]) -> int:
+    # Of those on a device of this host: the others may be out of reach.
+    here = counts.addressable_shards[0].data if isinstance(counts, jax.Array) else counts
+    return int(np.ravel(here)[0])
 
 
 def _no_totals(dtype: jnp.dtype) -> Totals:
@@ -110,7 +116,7 @@ class Trainer:
     """The compiled functions of one training; holds no state of it.
 
     ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from.
-    ``layout`` says whether a state is that of one network or of replicas.
+    ``layout`` says whether a state is that of one network or of replicas, and where it lies.
     """
 
     def __init__(
@@ -161,9 +167,10 @@ class Trainer:
     ) -> tuple[Layer, Targets]:
         """The state's next minibatch: those rows, altered by the augmentations."""
         key = jax.random.fold_in(minibatch_key(state.seed, state.epoch, state.batch), 1)
-        return fetch(
+        fetched = fetch(
             examples, rows, state.network, lambda images: augment(self.augmentations, images, key)
         )
+        return self.layout.over_rows(fetched)
 
     def advance(
         self,
@@ -181,7 +188,7 @@ class Trainer:
         """The same state at the beginning of the next epoch."""
         # A buffer each: what is donated must not be shared.
         zeros = jax.tree.map(jnp.zeros_like, (state.batch, state.totals))
-        start = (state.epoch + 1, *zeros)
+        start = self.layout.over_replicas((state.epoch + 1, *zeros))
         return eqx.tree_at(lambda s: (s.epoch, s.batch, s.totals), state, start)
 
     def evaluate(
@@ -207,7 +214,7 @@ class Trainer:
         # replicas, not within: with bounds of their own each step would copy all that they hold.
         def body(batch: Int[Array, ""], state: TrainState) -> TrainState:
             here = eqx.tree_at(lambda s: s.batch, state, jnp.full_like(state.batch, batch))
-            return learn(here, examples, order[..., batch, :])
+            return self.layout.over_replicas(learn(here, examples, order[..., batch, :]))
 
         return lax.fori_loop(state.batch.ravel()[0], stop, body, state)
 
@@ -229,25 +236,26 @@ class Trainer:
     def _order_plain(
         self, seed: Int[Array, "*replicas"], epoch: Int[Array, "*replicas"], n: int
     ) -> Int[Array, "*replicas n"]:
-        return self.layout.lift(functools.partial(_order, n=n), (0, 0))(seed, epoch)
+        rows = self.layout.lift(functools.partial(_order, n=n), (0, 0))(seed, epoch)
+        return self.layout.over_replicas(rows)
 
     def _evaluate_plain(
         self, network: Network, examples: Examples, rows: int
     ) -> tuple[Float[Array, "*replicas"], Int[Array, "*replicas"]]:
-        return self.layout.lift(functools.partial(self._score_all, rows=rows), (0, None))(
-            network, examples
-        )
+        score = self.layout.lift(functools.partial(self._score_all, rows=rows), (0, None))
+        return self.layout.everywhere(score(network, examples))
 
     def _score_all(
         self, network: Network, examples: Examples, *, rows: int
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        n = len(examples.labels)
+        n, along = len(examples.labels), self.layout.devices[DATA]
+        rows = -(-rows // along) * along
         blocks = -(-n // rows)
         # The last block is filled up with rows that do not count.
         index = jnp.arange(blocks * rows).reshape(blocks, rows)
 
         def block(index: Int[Array, " rows"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
-            x, y = fetch(examples, jnp.minimum(index, n - 1), network)
+            x, y = self.layout.over_rows(fetch(examples, jnp.minimum(index, n - 1), network))
             states, _ = self._evaluated.free(self._evaluated.clamp(network, x), x)
             loss, wrong = _score(self.system, states[-1], y)
             counts = index < n

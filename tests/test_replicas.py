@@ -211,12 +211,12 @@ class Spoilt(Trainer):
 
 
 def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeypatch, capsys):
-    def together(job: Job, replicas: int) -> Job:
+    def lay_out(job: Job, layout: Layout) -> Job:
         old = job.trainer
-        spoilt = Spoilt(old.system, old.learner, old.batch, layout=Layout(replicas))
+        spoilt = Spoilt(old.system, old.learner, old.batch, layout=layout)
         return dataclasses.replace(job, trainer=spoilt)
 
-    monkeypatch.setattr(Job, "together", together)
+    monkeypatch.setattr(Job, "lay_out", lay_out)
     run = tmp_path / "run"
     assert train(run, "--epochs", "2", *TOGETHER) == 1
     monkeypatch.undo()
@@ -233,7 +233,7 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeyp
 
 def test_the_replica_whose_states_diverge_is_found(tmp_path):
     assert train(tmp_path, "--epochs", "1", *TOGETHER) == 0
-    job = job_of(tmp_path).together(2)
+    job = job_of(tmp_path).lay_out(Layout(2))
     state = job.trainer.layout.stack([job.start(seed) for seed in (0, 1)])
     shape = state.network.edges[0].connection.weight.shape
     spoilt = jax.tree.map(

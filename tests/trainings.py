@@ -17,6 +17,7 @@ from eqprop import data, experiment, launch, session
 from eqprop.cli import main
 from eqprop.data import Dataset
 from eqprop.experiment import Job, load
+from eqprop.layout import Layout
 from eqprop.recipes import Recipe
 from eqprop.runs import read_metrics, read_record
 from eqprop.training import Trainer
@@ -40,16 +41,18 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
     return replace(_compiled(replace(recipe, name="", about="", epochs=epochs)), recipe=recipe)
 
 
-def together(job: Job, replicas: int) -> Job:
+def lay_out(job: Job, layout: Layout) -> Job:
     """As in eqprop, but compiled once."""
-    key = job.trainer, replicas
-    if key not in _together:
-        _together[key] = _replicate(job, replicas).trainer
-    return replace(job, trainer=_together[key])
+    if layout == job.trainer.layout:
+        return job
+    key = job.trainer, layout
+    if key not in _laid_out:
+        _laid_out[key] = _lay_out(job, layout)
+    return replace(_laid_out[key], recipe=job.recipe)
 
 
-_replicate = Job.together
-_together: dict[tuple[Trainer, int], Trainer] = {}
+_lay_out = Job.lay_out
+_laid_out: dict[tuple[Trainer, Layout], Job] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +60,7 @@ def _compile_once() -> Iterator[None]:
     """Imported by each module of tests that trains a lot."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(launch, "prepare", prepare)
-        monkeypatch.setattr(Job, "together", together)
+        monkeypatch.setattr(Job, "lay_out", lay_out)
         # It takes longer than these trainings, and has a test of its own.
         monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
         yield
