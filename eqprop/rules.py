@@ -114,7 +114,7 @@ class Equilibrium(Increment):
         return network.replace_edges([total_edge(e) for e in network.edges])
 
 
-def _beside(batch: int, *parts: Layer) -> Layer:
+def _beside(batch: int, *parts: Array) -> Array:
     """One batch of the rows of several, those of the same example side by side."""
     split = [part.reshape(batch, -1, *part.shape[1:]) for part in parts]
     joined = jnp.concatenate(split, axis=1)
