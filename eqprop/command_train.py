@@ -23,12 +23,12 @@ class Options:
 
     seeds: int = 1
     """How many seeds to train, in seed-0, seed-1, ... of the run directory."""
+    seed: int = 0
+    """The (first) seed."""
     replicas: Replicas = "auto"
     """Train the seeds together in one program, or in turn. Auto is in turn on a CPU, where together
     is no faster.
     """
-    seed: int = 0
-    """The (first) seed."""
     fast: bool = False
     """Settings that reach the same error sooner; tells which."""
     out: Path | None = None
