@@ -14,7 +14,7 @@ from eqprop.recipes import Recipe
 from eqprop.training import Examples
 
 _STRETCH = 0.5  # seconds
-_TESTED = 1000  # examples
+_TESTED = 200  # examples, a block of an evaluation
 
 
 @final
