@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eqprop.nudging import (
         Centered,
         Cost,
+        CrossEntropy,
         Holomorphic,
         Nudge,
         OneSided,
@@ -45,6 +46,7 @@ _HOMES = {
     "nudging": (
         "Cost",
         "SquaredError",
+        "CrossEntropy",
         "Nudge",
         "Stencil",
         "OneSided",
@@ -74,8 +76,8 @@ __all__ = [  # noqa: RUF022 - in the order of the theory
     "Lateral", "graph", "chain", "untied",
     "Conv", "MaxPool", "AveragePool", "NoPool", "conv", "conv_shape", "shortcut",
     "ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased",
-    "Cost", "SquaredError", "Nudge", "Stencil", "OneSided", "RandomSign", "Centered",
-    "Holomorphic",
+    "Cost", "SquaredError", "CrossEntropy",
+    "Nudge", "Stencil", "OneSided", "RandomSign", "Centered", "Holomorphic",
     "Relaxation", "FixedSteps", "ToTolerance", "System",
     "Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase",
     "continual_step", "continual_phase", "Learner", "WithOptimizer", "Continual",

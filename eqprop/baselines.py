@@ -88,10 +88,10 @@ def follow(system: System, clamped: Network, x: Layer, states: States, steps: in
     return Window(before, last)
 
 
-def loss_gradient(system: System, states: States, y: Targets) -> States:
+def loss_gradient(system: System, network: Network, states: States, y: Targets) -> States:
     """``grad_s(0) = dl/ds`` for each example: nothing but the output has any."""
     *hidden, output = states
-    return (*(jnp.zeros_like(s) for s in hidden), -system.cost.force(output, y))
+    return (*(jnp.zeros_like(s) for s in hidden), -system.force(network, output, y))
 
 
 def pull_back(
@@ -120,7 +120,7 @@ def bptt(system: System, network: Network, x: Layer, y: Targets, steps: int) -> 
         mean = jax.tree.map(lambda leaf: leaf / x.shape[0], gradient)
         return earlier, StepGradients(adjoint, mean)
 
-    start = loss_gradient(system, window.last, y)
+    start = loss_gradient(system, network, window.last, y)
     _, forwards = lax.scan(body, start, window.before, reverse=True)
     return jax.tree.map(lambda leaf: leaf[::-1], forwards)
 
@@ -132,7 +132,8 @@ def adjoints(system: System, clamped: Network, x: Layer, window: Window, y: Targ
         _, vjp = jax.vjp(lambda s: system.dynamics.step(clamped, x, s), before)
         return vjp(adjoint)[0], adjoint
 
-    return lax.scan(body, loss_gradient(system, window.last, y), window.before, reverse=True)[1]
+    start = loss_gradient(system, clamped, window.last, y)
+    return lax.scan(body, start, window.before, reverse=True)[1]
 
 
 def total_gradient(
@@ -171,7 +172,7 @@ def total_gradient(
         g if e.pre else from_drive(e, g)
         for e, g in zip(network.edges, by_clamped.edges, strict=True)
     ]
-    return jax.tree.map(lambda leaf: leaf / batch, network.replace_edges(edges))
+    return jax.tree.map(lambda leaf: leaf / batch, network.change(edges))
 
 
 def solve_adjoint(
@@ -191,7 +192,7 @@ def solve_adjoint(
     def norm(v: States) -> Float[Array, ""]:
         return jnp.sqrt(sum((jnp.sum(layer**2) for layer in v), jnp.zeros((), clamped.dtype)))
 
-    force = loss_gradient(system, states, y)
+    force = loss_gradient(system, clamped, states, y)
     solution, _ = gmres(
         operator, force, tol=tolerance, restart=20, maxiter=50, solve_method="incremental"
     )
@@ -218,7 +219,7 @@ class BPTT(Rule):
         window, settled = unroll(system, network, x, steps)
         curves = adjoints(system, system.clamp(network, x), x, window, y)
         gradient = total_gradient(system, network, x, window.before, curves)
-        return jax.tree.map(jnp.negative, gradient), Free(window.last, settled)
+        return _update(system, gradient, network, window.last, y), Free(window.last, settled)
 
 
 class RecurrentBackprop(Rule):
@@ -257,4 +258,14 @@ class RecurrentBackprop(Rule):
         solution = jax.tree.map(lambda s: jnp.where(solved, s, jnp.nan), adjoint.states)
         before, curves = (tuple(s[None] for s in group) for group in (free.states, solution))
         gradient = total_gradient(system, network, x, before, curves)
-        return jax.tree.map(jnp.negative, gradient), free
+        return _update(system, gradient, network, free.states, y), free
+
+
+def _update(
+    system: System, gradient: Network, network: Network, states: States, y: Targets
+) -> Network:
+    """Minus the gradient, with that of the readout, mean over the batch."""
+    readout = system.readout_update(network, states[-1], y)
+    mean = jax.tree.map(lambda leaf: leaf / y.shape[0], readout)
+    ascent = jax.tree.map(jnp.negative, gradient)
+    return ascent.change(ascent.edges, mean)

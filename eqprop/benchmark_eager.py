@@ -84,7 +84,7 @@ def _transcribed(recipe: Recipe) -> bool:
     plain = plain and not (recipe.skips or recipe.lateral or recipe.mean or recipe.flip)
     synchronous = not recipe.sweeps and not recipe.nudged_sweeps
     one_sided = recipe.nudge in {"one-sided", "random-sign"}
-    steps = synchronous and not recipe.tolerance and one_sided
+    steps = synchronous and not recipe.tolerance and one_sided and recipe.cost == "squared-error"
     if recipe.channels:
         tied_max = recipe.rule == "ep" and recipe.pool == "max" and not any(recipe.padding)
         tied_max = tied_max and len(set(recipe.window)) == 1

@@ -18,7 +18,15 @@ from eqprop.graphs import Build, Lateral, Link, graph, in_a_row
 from eqprop.learning import Continual, Learner, Schedule, WithOptimizer
 from eqprop.network import Dense, Network
 from eqprop.normalisation import normalised
-from eqprop.nudging import Centered, Holomorphic, Nudge, OneSided, RandomSign, SquaredError
+from eqprop.nudging import (
+    Centered,
+    CrossEntropy,
+    Holomorphic,
+    Nudge,
+    OneSided,
+    RandomSign,
+    SquaredError,
+)
 from eqprop.phases import System
 from eqprop.recipes import Recipe
 from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
@@ -47,16 +55,22 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
         raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
     system = System(
         _dynamics(recipe),
-        SquaredError(),
+        SquaredError() if recipe.cost == "squared-error" else CrossEntropy(),
         _relaxation(recipe),
         recipe.K,
         sweeps=recipe.sweeps,
         nudged_sweeps=recipe.nudged_sweeps,
     )
     shapes, links = _layers(recipe, image, classes)
+    read: Build | None = None
+    if recipe.cost == "cross-entropy":
+        shapes, links, read = _read_out(shapes, links)
 
     def init(key: PRNGKeyArray) -> Network:
         network = graph(shapes, links, key, angle=recipe.angle)
+        if read is not None:
+            readout = read(network.shapes[-1], (classes,), jax.random.fold_in(key, len(links)))
+            network = Network(network.shapes, network.edges, readout)
         return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
 
     learner = _learner(recipe, batches)
@@ -97,6 +111,19 @@ def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], li
         mean, std = recipe.mean, recipe.std
         links = [(i, j, build if i else normalised(build, mean, std)) for i, j, build in links]
     return [*shapes, *dense], links
+
+
+def _read_out(shapes: list[Shape], links: list[Link]) -> tuple[list[Shape], list[Link], Build]:
+    """Layers and links without the output layer, and the connection into it, a readout now."""
+    output = len(shapes) - 1
+    inner = [link for link in links if output not in link[:2]]
+    outer = [link for link in links if output in link[:2]]
+    if [link[:2] for link in outer] != [(output - 1, output)]:
+        raise EqpropError(
+            f"layer {output} is a readout with cost cross-entropy, and no part of the dynamics: "
+            "it cannot have skips or lateral connections"
+        )
+    return shapes[:-1], inner, outer[0][2]
 
 
 def _pool(recipe: Recipe, window: int) -> Pool:

@@ -66,8 +66,8 @@ class Gradients(Source):
     @override
     def start(self) -> tuple[Int[Array, ""], States]:
         last = self.window.before[-1].shape[0] - 1
-        _, y = self.problem.batch
-        return jnp.asarray(last), loss_gradient(self.problem.system, self.window.last, y)
+        system, network, (_, y) = self.problem
+        return jnp.asarray(last), loss_gradient(system, network, self.window.last, y)
 
     @override
     def step(self, carry: tuple[Int[Array, ""], States]) -> tuple[Any, Changes]:

@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
     built = build(recipe, dataset.train_x.shape[1:], dataset.classes, batches)
     trainer = Trainer(built.system, built.learner, recipe.batch, built.augmentations)
     network = jax.eval_shape(built.init, jax.random.key(0))
-    check_fits(dataset, network.shapes[0], network.shapes[-1][0])
+    check_fits(dataset, network.shapes[0], network.scores[0])
     _check_size(recipe, network, batches)
     train = Examples.put(dataset.train_x, dataset.train_y, network)
     test = Examples.put(dataset.test_x, dataset.test_y, network)

@@ -38,10 +38,13 @@ def _check_rates(rates: Sequence[float], network: Network | None = None) -> None
         raise EqpropError(
             f"learning rates {tuple(rates)}: each must be a finite number, at least 0"
         )
-    if network is not None and len(rates) != len(network.edges):
+    if network is None:
+        return
+    connections = len(network.edges) + (network.readout is not None)
+    if len(rates) != connections:
         raise EqpropError(
-            f"{len(rates)} learning rate(s) {tuple(rates)} for {len(network.edges)} connections: "
-            "give one for each, from the input side to the output"
+            f"{len(rates)} learning rate(s) {tuple(rates)} for {connections} connections: give one "
+            "for each, from the input side to the output or the readout"
         )
 
 
@@ -124,6 +127,12 @@ class Continual(Learner):
 
     @override
     def init(self, network: Network) -> Memory:
+        if network.readout is not None:
+            raise EqpropError(
+                "a continual rule moves connections by what the nudged phase does to their two "
+                "ends, but a readout has no second end in it: use squared-error, or the rule that "
+                "is not continual"
+            )
         _check_rates(self.rates, network)
         return jnp.zeros((), jnp.int32)
 

@@ -207,13 +207,15 @@ class Network(eqx.Module):
     """Layers 0 ... N of the given shapes and the edges between them; layer 0 is the input, N the
     output.
 
-    Any graph will do: skip edges ``(0, 2)``, lateral edges ``(1, 1)``. Raises ``EqpropError`` when
-    an edge names a layer that is not there, when a drive does not fit the layer that receives it,
-    or when a layer receives nothing.
+    Any graph will do: skip edges ``(0, 2)``, lateral edges ``(1, 1)``. A ``readout`` turns what the
+    output layer is into scores of classes; it takes no part in the dynamics, but a nudge comes back
+    through it (arXiv:2006.03824). Raises ``EqpropError`` when an edge names a layer that is not
+    there, when a drive does not fit the layer that receives it, or when a layer receives nothing.
     """
 
     shapes: tuple[Shape, ...] = eqx.field(static=True)
     edges: tuple[Edge, ...]
+    readout: Connection | None = None
 
     def __check_init__(self) -> None:
         check_shapes(self.shapes)
@@ -222,6 +224,26 @@ class Network(eqx.Module):
         receives = {edge.post for edge in self.edges} | {edge.pre for edge in self.edges}
         if silent := set(range(1, len(self.shapes))) - receives:
             raise EqpropError(f"layer {min(silent)} has no connection: add an edge to it")
+        if self.readout is not None and len(self.scores) != 1:
+            raise EqpropError(
+                f"scores have shape {self.scores}: give a readout that makes a row of them for "
+                "each example, such as a dense one"
+            )
+
+    @property
+    def scores(self) -> Shape:
+        """The shape of an example's scores, ``(classes,)``."""
+        if self.readout is None:
+            return self.shapes[-1]
+        output = jax.ShapeDtypeStruct((1, *self.shapes[-1]), jnp.float32)
+        read = eqx.filter_eval_shape(type(self.readout).__call__, self.readout, output)
+        return tuple(read.shape[1:])
+
+    def read(self, output: Layer) -> Layer:
+        """The scores, ``(B, classes)``, of states of the output layer: these themselves, where
+        there is no readout.
+        """
+        return output if self.readout is None else self.readout(output)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -235,6 +257,13 @@ class Network(eqx.Module):
     def replace_edges(self, edges: Sequence[Edge]) -> "Network":
         """The same layers with other edges."""
         return eqx.tree_at(lambda n: n.edges, self, tuple(edges))
+
+    def change(self, edges: Sequence[Edge], readout: Connection | None = None) -> "Network":
+        """A change of this network's parameters: those edges; ``readout``, or none of it."""
+        same = jax.tree.map(jnp.zeros_like, self.readout) if readout is None else readout
+        network = self.replace_edges(edges)
+        # None where there is no readout: no leaf to replace.
+        return network if self.readout is None else eqx.tree_at(_readout, network, same)
 
     def clamp(self, r_input: Layer) -> "Network":
         """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
@@ -311,6 +340,10 @@ class Network(eqx.Module):
             if layer not in colour:
                 visit(layer, layer % 2)
         return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (0, 1))
+
+
+def _readout(network: Network) -> Connection | None:
+    return network.readout
 
 
 def check_shapes(shapes: tuple[Shape, ...]) -> None:

@@ -19,7 +19,9 @@ from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, Targets
 
 
 class Cost(eqx.Module):
-    """Abstract: the loss of an output against its target."""
+    """Abstract: the loss of an output against its target: of scores, where a network has a
+    readout.
+    """
 
     @abc.abstractmethod
     def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
@@ -43,6 +45,24 @@ class SquaredError(Cost):
     @override
     def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
         return 0.5 * jnp.sum((y - output) ** 2, axis=-1)
+
+    @override
+    def predict(self, output: Layer) -> Float[Array, "B classes"]:
+        return output
+
+
+class CrossEntropy(Cost):
+    """``l = -sum_c y_c log softmax(scores)_c``, whose force on the scores is ``y -
+    softmax(scores)`` (arXiv:2006.03824).
+
+    Scores are those of the network's readout; without one, the states of the output layer.
+    """
+
+    @override
+    def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        largest = jax.lax.stop_gradient(jnp.max(output.real, axis=-1, keepdims=True))
+        scores = output - largest
+        return jnp.log(jnp.sum(jnp.exp(scores), axis=-1)) - jnp.sum(y * scores, axis=-1)
 
     @override
     def predict(self, output: Layer) -> Float[Array, "B classes"]:

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 from jax import lax
 
 from eqprop.dynamics import Dynamics
 from eqprop.errors import EqpropError
-from eqprop.network import Network
+from eqprop.network import Connection, Network
 from eqprop.nudging import Cost
 from eqprop.relaxation import Relaxation, Settled, Step
 from eqprop.types import Array, Layer, States, Strength, Targets
@@ -61,6 +62,22 @@ class System(eqx.Module):
         """Phase 1: from ``s = 0`` to the fixed point ``s*``."""
         return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
 
+    def force(self, network: Network, output: Layer, y: Targets) -> Layer:
+        """``-dl/ds_N`` of each example, shape ``(B, *output)``, by way of the scores."""
+        scores, back = jax.vjp(network.read, output)
+        return back(self.cost.force(scores, y))[0]
+
+    def readout_update(self, network: Network, output: Layer, y: Targets) -> Connection | None:
+        """``-dl/dtheta`` of the readout, summed over the batch; None where there is none.
+
+        The readout has no part in the fixed point, so this is all of its gradient: local, between
+        the output layer and the error of the scores (arXiv:2006.03824).
+        """
+        if network.readout is None:
+            return None
+        scores, back = jax.vjp(lambda readout: readout(output), network.readout)
+        return back(self.cost.force(scores, y))[0]
+
     def nudged_step(
         self, network: Network, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
@@ -69,7 +86,7 @@ class System(eqx.Module):
         """
 
         def part(s: States, layers: Layers) -> States:
-            force = self.cost.force(s[-1], y)
+            force = self.force(network, s[-1], y)
             tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
             force *= beta.reshape(*beta.shape, *tail)
             return self.dynamics.step(network, x, s, force, layers)

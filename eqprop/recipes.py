@@ -79,6 +79,10 @@ class Recipe:
     """How the output is nudged; holomorphic, by complex betas, needs a smooth activation."""
     points: int = 4
     """Betas on the circle of the holomorphic nudge; no effect on other nudges."""
+    cost: Literal["squared-error", "cross-entropy"] = "squared-error"
+    """Cost whose force nudges the output: the squared error of the last layer; or the cross-entropy
+    of a softmax readout of it, which takes no part in the dynamics and replaces the output layer.
+    """
     inside: bool = False
     """Nudge inside the activation (a force on the potential) instead of outside, as the paper
     does.
@@ -99,7 +103,7 @@ class Recipe:
     """Sweep in the nudged phase, too, instead of K synchronous steps."""
     lr: tuple[float, ...] = (0.08, 0.04)
     """Learning rates of the connections, from the input side to the output; then those of skips,
-    then of lateral connections.
+    then of lateral connections, then that of a readout.
     """
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     """What scales the updates before the learning rates."""
@@ -165,6 +169,16 @@ class Recipe:
             self.angle is None or not self.rule.endswith("ep"),
             f"rule {self.rule} needs tied weights, but angle is {self.angle}: leave the angle out, "
             "or use rule vf or c-vf",
+        )
+        require(
+            self.cost == "squared-error" or not self.rule.startswith("c-"),
+            f"rule {self.rule} with cost {self.cost}: a continual rule cannot train a readout; use "
+            "--cost squared-error, or rule ep or vf",
+        )
+        require(
+            self.cost == "squared-error" or bool(self.hidden or self.channels),
+            f"cost {self.cost} reads out a hidden layer, and there is none: give --hidden or "
+            "--channels",
         )
         require(
             not self.rule.startswith("c-") or (self.optimizer == "sgd" and not self.weight_decay),

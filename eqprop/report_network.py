@@ -92,7 +92,7 @@ def relax(job: Job, network: Network, example: int) -> Relaxed:
         Trace(layer.shape, np.concatenate([np.zeros_like(states[:1]), states]), moved, layer)
         for layer, states, moved in zip(end, traces, residuals.T, strict=True)
     ]
-    predicted = int(jnp.argmax(system.cost.predict(jnp.asarray(end[-1][None]))[0]))
+    predicted = int(jnp.argmax(system.cost.predict(network.read(jnp.asarray(end[-1][None])))[0]))
     pixels = np.asarray(job.test.images[example])
     return Relaxed(
         _grey(pixels / 255, pixels.shape), int(job.test.labels[example]), predicted, layers

@@ -47,7 +47,7 @@ def examine(job: Job, network: Network, seed: int, tell: Callable[[str], None]) 
     rule = increment(recipe)
     rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
     x, y = fetch(job.train, rows, network)
-    image, classes = job.train.images.shape[1:], network.shapes[-1][0]
+    image, classes = job.train.images.shape[1:], network.scores[0]
     system = build(recipe, image, classes, job.batches).system
     found = verification.verify(
         Problem(system, network, (x, y)),

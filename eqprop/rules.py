@@ -10,7 +10,7 @@ training applies it, and the curves of Theorem 1 plot it.
 """
 
 import abc
-from typing import ClassVar, NamedTuple, override
+from typing import Any, ClassVar, NamedTuple, override
 
 import equinox as eqx
 import jax
@@ -58,7 +58,7 @@ class Increment(eqx.Module):
             else e.statistic(before[0], after[e.post] - before[e.post])
             for e in network.edges
         ]
-        return network.replace_edges(edges)
+        return network.change(edges)
 
 
 class Equilibrium(Increment):
@@ -111,7 +111,7 @@ class Equilibrium(Increment):
             total = post.reshape(batch, -1, *post.shape[1:]).sum(axis=1)
             return edge.statistic(r_input, total.real)
 
-        return network.replace_edges([total_edge(e) for e in network.edges])
+        return network.change([total_edge(e) for e in network.edges])
 
 
 def _beside(batch: int, *parts: Array) -> Array:
@@ -165,7 +165,7 @@ class VectorField(Increment):
         edges = [
             next(totals) if e.pre else e.statistic(first[0], moved(e.post)) for e in network.edges
         ]
-        return network.replace_edges(edges)
+        return network.change(edges)
 
 
 class Rule(eqx.Module):
@@ -195,13 +195,15 @@ class AfterPhase(Rule):
             system.check_analytic(network)
         free = Free(*system.free(system.clamp(network, x), x))
         total = self.increment.total(system, network, x, y, free.states, stencil)
+        total = total.change(total.edges, system.readout_update(network, free.states[-1], y))
         return jax.tree.map(lambda leaf: leaf / x.shape[0], total), free
 
 
-def scale_edges(network: Network, factors: Float[Array, " edges"]) -> Network:
-    """Each edge's parameters times the edge's own factor."""
-    edges = [
-        jax.tree.map(lambda leaf, f=f: leaf * f.astype(leaf.dtype), e)
-        for e, f in zip(network.edges, factors, strict=True)
-    ]
-    return network.replace_edges(edges)
+def scale_edges(network: Network, factors: Float[Array, " factors"]) -> Network:
+    """Each edge's parameters times the edge's own factor; the last is that of a readout."""
+
+    def scale(part: eqx.Module, factor: Float[Array, ""]) -> Any:
+        return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
+
+    edges = [scale(e, f) for e, f in zip(network.edges, factors, strict=False)]
+    return network.change(edges, network.readout and scale(network.readout, factors[-1]))

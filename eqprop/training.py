@@ -83,7 +83,7 @@ class Examples(NamedTuple):
 
         Raises ``EqpropError`` where images or labels do not fit the network.
         """
-        shape, (classes,) = network.shapes[0], network.shapes[-1]
+        shape, (classes,) = network.shapes[0], network.scores
         if images[0].size != np.prod(shape):
             raise EqpropError(
                 f"images of shape {images.shape[1:]} do not fit a network with an input of shape "
@@ -105,7 +105,7 @@ def fetch(
     """
     images = alter(examples.images[rows]).reshape(-1, *network.shapes[0])
     x = images.astype(network.dtype) / 255
-    return x, jax.nn.one_hot(examples.labels[rows], network.shapes[-1][0], dtype=network.dtype)
+    return x, jax.nn.one_hot(examples.labels[rows], network.scores[0], dtype=network.dtype)
 
 
 _SETTLED = 1e-4
@@ -224,7 +224,7 @@ class Trainer:
         network, memory, (free, settled) = self.learner.learn(
             self.system, state.network, state.memory, batch, key
         )
-        loss, wrong = _score(self.system, free[-1], batch[1])
+        loss, wrong = _score(self.system, state.network.read(free[-1]), batch[1])
         totals = Totals(
             state.totals.loss + jnp.sum(loss),
             state.totals.errors + jnp.sum(wrong, dtype=jnp.int32),
@@ -257,7 +257,7 @@ class Trainer:
         def block(index: Int[Array, " rows"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
             x, y = self.layout.over_rows(fetch(examples, jnp.minimum(index, n - 1), network))
             states, _ = self._evaluated.free(self._evaluated.clamp(network, x), x)
-            loss, wrong = _score(self.system, states[-1], y)
+            loss, wrong = _score(self.system, network.read(states[-1]), y)
             counts = index < n
             return jnp.sum(jnp.where(counts, loss, 0)), jnp.sum(wrong & counts)
 
@@ -280,10 +280,10 @@ def minibatch_key(
     return jax.random.fold_in(jax.random.fold_in(key, epoch), batch)
 
 
-def _score(system: System, output: Layer, y: Targets) -> tuple[Float[Array, " B"], Array]:
+def _score(system: System, scores: Layer, y: Targets) -> tuple[Float[Array, " B"], Array]:
     """Loss of each example, and whether its largest score is not its class."""
-    wrong = jnp.argmax(system.cost.predict(output), axis=-1) != jnp.argmax(y, axis=-1)
-    return system.cost.loss(output, y), wrong
+    wrong = jnp.argmax(system.cost.predict(scores), axis=-1) != jnp.argmax(y, axis=-1)
+    return system.cost.loss(scores, y), wrong
 
 
 def angles(network: Network) -> dict[str, float]:
