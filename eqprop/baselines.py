@@ -154,10 +154,7 @@ def total_gradient(
     def repeat(rows: Layer) -> Inexact[Array, "KB ..."]:
         return flat(jnp.broadcast_to(rows, (steps, *rows.shape)))
 
-    clamped = system.clamp(network, x)
-    repeated = clamped.replace_edges(
-        [e if e.pre else jax.tree.map(repeat, e) for e in clamped.edges]
-    )
+    repeated = system.clamp(network, x).change_drives(repeat)
     rows, pulls = (tuple(flat(curve) for curve in curves) for curves in (before, adjoint))
     _, by_clamped = pull_back(system, repeated, repeat(x), rows, pulls)
 

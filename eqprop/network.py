@@ -8,7 +8,7 @@ A network *is* its parameters (a pytree), so gradients and updates are networks 
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import override
 
 import equinox as eqx
@@ -272,6 +272,10 @@ class Network(eqx.Module):
         return self.replace_edges(
             [e if e.pre else Clamped(0, e.post, e.forward(r_input)) for e in self.edges]
         )
+
+    def change_drives(self, change: Callable[[Layer], Layer]) -> "Network":
+        """The same clamped network with other drives of its input: repeated for more rows, say."""
+        return self.replace_edges([e if e.pre else jax.tree.map(change, e) for e in self.edges])
 
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
         """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that

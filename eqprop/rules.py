@@ -88,10 +88,7 @@ class Equilibrium(Increment):
         def start_all(rows: Array) -> Array:
             return repeat(rows).astype(dtype)
 
-        clamped = system.clamp(network, x)
-        clamped = clamped.replace_edges(
-            [e if e.pre else jax.tree.map(start_all, e) for e in clamped.edges]
-        )
+        clamped = system.clamp(network, x).change_drives(start_all)
         betas = jnp.tile(stencil.betas, batch).astype(dtype)
         start = tuple(start_all(s) for s in free)
         ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
