@@ -133,10 +133,11 @@ def without_bias(connection: Connection) -> Connection:
 
 
 def realised_angle(edge: Untied) -> Float[Array, ""]:
-    """``arccos(<Wf, Wb> / (|Wf| |Wb|))`` in degrees."""
+    """``arccos(<Wf, Wb> / (|Wf| |Wb|))`` in degrees; 90 where all weights are 0."""
     ahead, back = (
         jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(c)])
         for c in (without_bias(edge.ahead), edge.back)
     )
-    cosine = ahead @ back / (jnp.linalg.norm(ahead) * jnp.linalg.norm(back))
+    norms = jnp.linalg.norm(ahead) * jnp.linalg.norm(back)
+    cosine = ahead @ back / jnp.where(norms > 0, norms, 1)
     return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))

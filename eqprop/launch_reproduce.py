@@ -32,9 +32,9 @@ from eqprop.plots import VERIFICATION
 from eqprop.progress import Display, Stopwatch
 from eqprop.recipes import Recipe
 from eqprop.records import made
-from eqprop.runs import is_run, read_record
+from eqprop.runs import is_run, make_folder, read_record
 from eqprop.session import Stopped
-from eqprop.usage import UsageError
+from eqprop.usage import UsageError, typed
 
 
 @final
@@ -77,7 +77,8 @@ def reproduce(request: Request, command: Sequence[str]) -> None:
     Raises ``EqpropError`` where it was stopped, after writing what there is by then.
     """
     display = Display()
-    _make(request.out)
+    with typed():
+        make_folder(request.out)
     with display.doing("loading data"):
         dataset = data.load(request.choice.dataset, fallback=request.choice.dataset == "mnist")
     display.say(f"data: {dataset.source}")
@@ -101,7 +102,8 @@ def from_records(
     ``into`` is a page that gets the tables too.
     """
     display, out = Display(), request.out
-    _make(out)
+    with typed():
+        make_folder(out)
     dataset = request.choice.dataset
     verified = [found for root in records for found in read_verified(root)]
     evidence = Evidence(dataset, collect(records, dataset), verified)
@@ -304,12 +306,3 @@ class _Work:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the directory {out} cannot be made ({error.strerror}): give another with --out"
-        ) from error

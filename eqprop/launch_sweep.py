@@ -19,7 +19,7 @@ from eqprop.outcomes import collect, matching
 from eqprop.parts import Part
 from eqprop.recipes import Recipe
 from eqprop.records import made
-from eqprop.runs import is_run, read_record, write_whole
+from eqprop.runs import is_run, make_folder, read_record, write_whole
 from eqprop.summaries import TEST, error, summary
 from eqprop.sweeping import Sweep
 from eqprop.tables import Column, as_csv, field, markdown
@@ -58,7 +58,7 @@ def sweep(request: Request, command: Sequence[str]) -> None:
     print(f"{len(parts)} members, {sum(part.ended for part in parts.values())} of them ended")
     try:
         if request.place:
-            work_all(parts, request.place, _made(request.out), command, table.tell)
+            work_all(parts, request.place, make_folder(request.out), command, table.tell)
         else:
             _work_here(parts, command, table)
     finally:
@@ -102,7 +102,7 @@ class _Table:
 
     def write(self) -> None:
         """Writes the table and the plot."""
-        out = _made(self._request.out)
+        out = make_folder(self._request.out)
         rows = [self._row(name) for name in self._parts]
         # Best first; what has no result last.
         rows.sort(key=lambda row: (row["test"] is None, row["test"]))
@@ -149,13 +149,3 @@ class _Table:
             "end": end,
             "run": name,
         }
-
-
-def _made(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise EqpropError(
-            f"the directory {out} cannot be made ({problem.strerror}): give another with --out"
-        ) from problem
-    return out

@@ -25,6 +25,7 @@ from eqprop.plots import CURVES, NUMBERS, verification_figure
 from eqprop.progress import Display, Stopwatch
 from eqprop.recipes import Recipe
 from eqprop.records import made
+from eqprop.runs import make_folder
 from eqprop.training import angles, fetch
 from eqprop.usage import UsageError, typed
 from eqprop.verdict import beta_table, convergence, points_table, tensor_table, verdict
@@ -56,7 +57,7 @@ def verify(recipe: Recipe, options: Options, out: Path, command: Sequence[str]) 
         job = prepare(_with_rates(recipe), dataset)
         rule = increment(recipe)
         problem, rows = _problem(job, options.seed)
-    _make(out)
+    make_folder(out)
     with display.doing("verifying") as tell:
         found = verification.verify(
             problem,
@@ -148,16 +149,6 @@ def _report(
     if found.point_trials:
         display.console.print(points_table(found, recipe))
     display.say(verdict(found, recipe))
-
-
-def _make(out: Path) -> None:
-    """The directory, before the work whose results it is to hold."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EqpropError(
-            f"the directory {out} cannot be made ({error.strerror}): give another with --out"
-        ) from error
 
 
 def _write(out: Path, numbers: dict[str, Any], found: Verification) -> Path:

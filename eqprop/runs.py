@@ -165,6 +165,20 @@ def check_new(folder: Path) -> None:
         raise EqpropError(f"{folder} is a file, so no run directory: give another with --out")
 
 
+def make_folder(out: Path) -> Path:
+    """Makes a directory, before the work whose results it is to hold.
+
+    Raises ``EqpropError`` where that cannot be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EqpropError(
+            f"the directory {out} cannot be made ({error.strerror}): give another with --out"
+        ) from error
+    return out
+
+
 def is_run(folder: Path) -> bool:
     """Whether a run has been started in the folder."""
     return (folder / _RECORD).is_file()

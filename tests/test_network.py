@@ -157,3 +157,8 @@ def test_untied_weights_have_no_phi() -> None:
     edge = chain(SHAPES, jax.random.key(0), angle=0.0).edges[1]
     with pytest.raises(EqpropError, match=r"edge 1->2 is untied.*vector-field rule"):
         edge.statistic(*rates()[1:3])
+
+
+def test_weights_that_are_all_0_have_an_angle_that_is_a_number() -> None:
+    edge = untied(1, 2, Dense(jnp.zeros((3, 2)), jnp.ones(2)), 45.0, jax.random.key(0))
+    assert realised_angle(edge) == pytest.approx(90)
