@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eqprop.anderson import Anderson
     from eqprop.baselines import BPTT, RecurrentBackprop
     from eqprop.building import Built, build
     from eqprop.continual import continual_phase, continual_step
@@ -55,6 +56,7 @@ _HOMES = {
         "Holomorphic",
     ),
     "relaxation": ("Relaxation", "FixedSteps", "ToTolerance"),
+    "anderson": ("Anderson",),
     "phases": ("System",),
     "rules": ("Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase"),
     "continual": ("continual_step", "continual_phase"),
@@ -78,7 +80,7 @@ __all__ = [  # noqa: RUF022 - in the order of the theory
     "ACTIVATIONS", "activation", "Dynamics", "Prototypical", "EnergyBased",
     "Cost", "SquaredError", "CrossEntropy",
     "Nudge", "Stencil", "OneSided", "RandomSign", "Centered", "Holomorphic",
-    "Relaxation", "FixedSteps", "ToTolerance", "System",
+    "Relaxation", "FixedSteps", "ToTolerance", "Anderson", "System",
     "Increment", "Equilibrium", "VectorField", "Rule", "Free", "AfterPhase",
     "continual_step", "continual_phase", "Learner", "WithOptimizer", "Continual",
     "BPTT", "RecurrentBackprop", "Problem", "Plan", "verify",

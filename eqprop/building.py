@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from eqprop import learning
+from eqprop.anderson import Anderson
 from eqprop.augmentation import Augmentation, Flip, Shift
 from eqprop.baselines import BPTT, RecurrentBackprop
 from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape, shortcut
@@ -76,6 +77,7 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
     learner = _learner(recipe, batches)
     network = jax.eval_shape(init, jax.random.key(0))
     learner.init(network)  # learning rates that don't match
+    system.check_sweeps(network)
     if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf"}:
         system.check_analytic(network)
     return Built(system, learner, init, _augmentations(recipe))
@@ -144,7 +146,13 @@ def _dynamics(recipe: Recipe) -> Dynamics:
 
 
 def _relaxation(recipe: Recipe) -> Relaxation:
-    return ToTolerance(recipe.T, recipe.tolerance) if recipe.tolerance else FixedSteps(recipe.T)
+    match recipe.relaxation:
+        case "anderson":
+            return Anderson(recipe.T, recipe.tolerance)
+        case "steps" if recipe.tolerance:
+            return ToTolerance(recipe.T, recipe.tolerance)
+        case "steps":
+            return FixedSteps(recipe.T)
 
 
 def nudge(recipe: Recipe) -> Nudge:

@@ -18,6 +18,7 @@ _IDLE = ("shift", "flip", "optimizer", "momentum", "weight_decay", "schedule", "
 # Fields that are the same in every verification, with what they are.
 _FIXED = {
     "tolerance": "the free phase takes T steps",
+    "relaxation": "the free phase takes steps as they are",
     "sweeps": "the free phase takes synchronous steps",
     "nudged_sweeps": "the nudged phase takes synchronous steps",
     "dtype": "it is float64",
@@ -41,6 +42,7 @@ class _Fields(Recipe):
     rules.
     """
     tolerance: tyro.conf.Suppress[float] = 0.0
+    relaxation: tyro.conf.Suppress[Literal["steps", "anderson"]] = "steps"
     sweeps: tyro.conf.Suppress[bool] = False
     nudged_sweeps: tyro.conf.Suppress[bool] = False
     shift: tyro.conf.Suppress[int] = 0
@@ -109,7 +111,8 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")
     _tell(recipe, fields, asked.recipe, options)
     # In single precision the network is drawn, as for a training; the engine then goes to double.
-    fixed = {"tolerance": 0.0, "sweeps": False, "nudged_sweeps": False, "dtype": "float32"}
+    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32"}
+    fixed |= {"sweeps": False, "nudged_sweeps": False}
     return Recipe(**{**{name: getattr(recipe, name) for name in names}, **fixed}), options
 
 

@@ -166,7 +166,8 @@ def as_verified(recipe: Recipe) -> Recipe:
     clipped, the free phase takes T synchronous steps. In single precision the network is drawn, as
     for a training; the engine then goes to double.
     """
-    fixed = {"tolerance": 0.0, "sweeps": False, "nudged_sweeps": False, "dtype": "float32"}
+    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32"}
+    fixed |= {"sweeps": False, "nudged_sweeps": False}
     return dataclasses.replace(recipe, clip=False, **fixed)
 
 

@@ -332,7 +332,7 @@ class Network(eqx.Module):
                 if colour[layer] != value:
                     raise EqpropError(
                         f"layers cannot be swept in two groups: layer {layer} lies on an odd cycle "
-                        "of connections; use synchronous steps"
+                        "of connections; use synchronous steps (no sweeps, no nudged sweeps)"
                     )
                 return
             colour[layer] = value

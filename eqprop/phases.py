@@ -46,6 +46,13 @@ class System(eqx.Module):
         self.dynamics.check_analytic()
         network.check_analytic()
 
+    def check_sweeps(self, network: Network) -> None:
+        """Raises ``EqpropError`` where there are sweeps, but the connection graph has no two
+        colours.
+        """
+        if self.sweeps or self.nudged_sweeps:
+            network.colours()
+
     def clamp(self, network: Network, x: Layer) -> Network:
         """The network with everything that the static input contributes computed once."""
         return network.clamp(self.dynamics.rates(x, ())[0])

@@ -97,6 +97,8 @@ class Recipe:
     """Nudged steps."""
     tolerance: float = 0.0
     """Stop the free phase when no unit moves by this much in a step; 0 takes all T steps."""
+    relaxation: Literal["steps", "anderson"] = "steps"
+    """Take free steps as they are; or accelerate them, anderson, which needs a tolerance."""
     sweeps: bool = False
     """Sweep even and odd layers in turn in the free phase, instead of synchronous steps."""
     nudged_sweeps: bool = False
@@ -151,6 +153,11 @@ class Recipe:
         require(
             math.isfinite(self.tolerance) and self.tolerance >= 0,
             f"the tolerance is {self.tolerance}: give a number above 0, or 0 for all T steps",
+        )
+        require(
+            self.relaxation == "steps" or self.tolerance > 0,
+            f"relaxation {self.relaxation} ends at a tolerance, but the tolerance is "
+            f"{self.tolerance}: give one, as --tolerance 1e-3",
         )
         require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,

@@ -40,10 +40,21 @@ class Relaxation(eqx.Module):
     def __call__(self, step: Step, s0: States) -> tuple[States, Settled]:
         """Iterate ``step`` from ``s0``."""
 
+    def until(self, tolerance: float) -> "Relaxation":
+        """The same, but ended as soon as no unit moves by ``tolerance`` in a step."""
+        return ToTolerance(self.steps, tolerance)
 
-def _check_steps(steps: int) -> None:
+
+def check_steps(steps: int) -> None:
+    """Raises ``EqpropError`` unless there is a step to take."""
     if steps < 1:
         raise EqpropError(f"the number of free steps T is {steps}: it must be at least 1")
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises ``EqpropError`` unless it can be reached."""
+    if not tolerance > 0:
+        raise EqpropError(f"the tolerance is {tolerance}: it must be above 0")
 
 
 def iterate(step: Step, s0: States, n: int) -> States:
@@ -57,7 +68,7 @@ class FixedSteps(Relaxation):
     steps: int = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        _check_steps(self.steps)
+        check_steps(self.steps)
 
     @override
     def __call__(self, step: Step, s0: States) -> tuple[States, Settled]:
@@ -78,9 +89,8 @@ class ToTolerance(Relaxation):
     every: int = eqx.field(static=True, default=3)
 
     def __check_init__(self) -> None:
-        _check_steps(self.steps)
-        if not self.tolerance > 0:
-            raise EqpropError(f"the tolerance is {self.tolerance}: it must be above 0")
+        check_steps(self.steps)
+        check_tolerance(self.tolerance)
         if not self.every >= 1:
             raise EqpropError(
                 f"the residual is tested every {self.every} steps: it must be at least 1"

@@ -71,6 +71,7 @@ def _synchronous(recipe: Recipe) -> Recipe:
         T=recipe.T * (1 + recipe.sweeps),
         K=recipe.K * (1 + recipe.nudged_sweeps),
         tolerance=0.0,
+        relaxation="steps",
         sweeps=False,
         nudged_sweeps=False,
         clip=False,

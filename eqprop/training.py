@@ -23,7 +23,6 @@ from eqprop.layout import DATA, Layout
 from eqprop.learning import Learner
 from eqprop.network import Network, Untied
 from eqprop.phases import System
-from eqprop.relaxation import ToTolerance
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets, UInt8
 
 
@@ -130,7 +129,7 @@ class Trainer:
         self.system, self.learner, self.batch = system, learner, batch
         self.augmentations = augmentations
         self.layout = layout or Layout()
-        settle = ToTolerance(system.relaxation.steps, _SETTLED)
+        settle = system.relaxation.until(_SETTLED)
         self._evaluated = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
         self._advance = jax.jit(self._advance_plain, donate_argnums=0)
@@ -138,8 +137,12 @@ class Trainer:
         self._order = jax.jit(self._order_plain, static_argnums=2)
 
     def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
-        """The state of one network before the first minibatch."""
+        """The state of one network before the first minibatch.
+
+        Raises ``EqpropError`` where the learner or the sweeps don't fit the network.
+        """
         network = init(jax.random.key(seed))
+        self.system.check_sweeps(network)
         n, epoch, batch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
         return TrainState(network, memory, n, epoch, batch, _no_totals(network.dtype))
