@@ -132,6 +132,13 @@ class Recipe:
         chain = len(self.channels) + len(self.hidden) + 1
         return chain + len(self.skips) + len(self.lateral)
 
+    @property
+    def two_colours(self) -> bool:
+        """Whether every connection joins an even layer and an odd one, as sweeps need it; those
+        from the input, which does not move, do not count.
+        """
+        return not self.lateral and all((post - pre) % 2 or not pre for pre, post in self.skips)
+
     def __post_init__(self) -> None:
         def require(ok: bool, message: str) -> None:
             if not ok:
@@ -517,10 +524,13 @@ def fast(recipe: Recipe) -> Recipe:
     In the prototypical setting: sweeps, half as many in the nudged phase as there are steps, and a
     tolerance of 1e-3 in the free phase. They find the same fixed points sooner, but follow another
     path. Convolutional nets take ten sweeps, then four nudged ones, centered, which cancels the
-    drift such a short phase leaves.
+    drift such a short phase leaves. Where layers have no two colours there are no sweeps, and the
+    tolerance is all.
     """
     if recipe.setting != "prototypical":
         return recipe
+    if not recipe.two_colours:
+        return dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
     if recipe.channels and recipe.rule in {"ep", "vf"}:
         short = RECIPES["ep-conv-fast"]
         fields = ("sweeps", "nudged_sweeps", "nudge", "T", "K")

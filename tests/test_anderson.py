@@ -1,6 +1,7 @@
 """Anderson acceleration against linear algebra, GMRES, the secant method, and steps run long."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from eqprop.learning import WithOptimizer
 from eqprop.network import Dense, Network
 from eqprop.nudging import Centered, SquaredError
 from eqprop.phases import System
-from eqprop.recipes import recipe
+from eqprop.recipes import fast, recipe
 from eqprop.relaxation import FixedSteps, Settled, Step, ToTolerance
 from eqprop.rules import AfterPhase, Equilibrium
 from eqprop.training import Examples, Trainer
@@ -241,3 +242,22 @@ def test_sweeps_over_an_odd_cycle_are_refused_before_the_first_minibatch(phase: 
     learner = WithOptimizer(AfterPhase(Equilibrium(), Centered(0.1)), (0.1,) * 3, optax.identity())
     with pytest.raises(EqpropError, match=r"layer 1 lies on an odd cycle.*use synchronous steps"):
         Trainer(system, learner, 4).start(init, 0)
+
+
+@pytest.mark.parametrize(
+    "links",
+    [{}, {"skips": ((0, 2),)}, {"skips": ((1, 4),)}, {"skips": ((1, 3),)}, {"lateral": (2,)}],
+    ids=str,
+)
+def test_fast_sweeps_where_the_graph_has_two_colours(links: dict[str, Any]) -> None:
+    rates = (0.1,) * (4 + len(links))
+    made = fast(dataclasses.replace(recipe("ep-1h"), hidden=(5, 4, 3), lr=rates, **links))
+    assert made.tolerance > 0
+    network = build(made, (2, 3), 3, 1).init(jax.random.key(0))
+    if made.sweeps:
+        assert network.colours() == ((2, 4), (1, 3))
+        return
+    with pytest.raises(EqpropError, match="odd cycle"):
+        network.colours()
+    with pytest.raises(EqpropError, match=r"odd cycle.*use synchronous steps"):
+        build(dataclasses.replace(made, sweeps=True), (2, 3), 3, 1)
