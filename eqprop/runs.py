@@ -153,7 +153,7 @@ class Run:
 
 def check_new(folder: Path) -> None:
     """Raises ``EqpropError`` unless the folder is empty or not there."""
-    if folder.is_dir():
+    if os.path.isdir(folder):
         # The two are what a crash leaves of a run that had not begun.
         if any(path.name not in (_LOCK, _PARTIAL) for path in folder.iterdir()):
             go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
@@ -161,7 +161,7 @@ def check_new(folder: Path) -> None:
                 f"the run directory {folder} exists, and is not empty: give another with "
                 f"--out{go_on}"
             )
-    elif folder.exists():
+    elif os.path.exists(folder):
         raise EqpropError(f"{folder} is a file, so no run directory: give another with --out")
 
 
@@ -181,7 +181,7 @@ def make_folder(out: Path) -> Path:
 
 def is_run(folder: Path) -> bool:
     """Whether a run has been started in the folder."""
-    return (folder / _RECORD).is_file()
+    return os.path.isfile(folder / _RECORD)
 
 
 def read_record(folder: Path) -> Record:
@@ -191,7 +191,7 @@ def read_record(folder: Path) -> Record:
         EqpropError: there is none, or it is damaged.
     """
     path = folder / _RECORD
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path.is_file` raises for names that are too long
         raise EqpropError(
             f"{folder} is no run directory, for it has no {_RECORD}: name one that "
             "`eqprop train` made"

@@ -110,6 +110,12 @@ def test_data_of_the_wrong_shape(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_name_that_is_too_long(command, capsys):
+    assert main([command, "9" * 5000]) == 2
+    assert "run.json" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
 def test_what_is_no_run(command, tmp_path, capsys):
     assert main([command, str(tmp_path)]) == 2
     line = one_line(capsys.readouterr().err)
