@@ -19,6 +19,9 @@ _PUBLISHED: dict[str, Any] = {
     "label": "published",
 }
 
+_TICKS = (1, 2, 5, 10, 20, 50, 90)
+"""Errors in %, where an axis is logarithmic."""
+
 
 def new_figure() -> "Figure":
     """An empty figure, without a display being looked for."""
@@ -54,8 +57,7 @@ def errors(figure: "Figure", rows: Sequence[Row]) -> None:
     # Errors beyond these are of trainings that have just begun, or have failed.
     if any(_number(row["test"]) > 8 for row in rows):
         axes.set_xscale("log")
-        ticks = (1, 2, 5, 10, 20, 50, 90)
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
         axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -92,6 +94,10 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
             where = (row["gradient_angle"], at)
             axes.annotate(row["recipe"], where, **offset, fontsize=7, rotation=35)
     axes.set_xlim(0, 90)
+    if any(_number(row["test"]) > 8 for row in rows):
+        axes.set_yscale("log")
+        axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
+        axes.minorticks_off()
     _label(axes, "angle of update to BPTT gradient, before training (degrees)", "test error (%)")
 
 

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +222,47 @@ def test_without_slurm(tmp_path, monkeypatch, capsys):
     line = one_line(capsys.readouterr().err)
     assert "cannot be submitted" in line
     assert "--on processes" in line
+
+
+_SBATCH = """#!{python}
+import os, re, subprocess, sys
+script = open(sys.argv[1]).read()
+open("{folder}/script", "w").write(script)
+count = int(re.search(r"--array=0-(\\d+)", script)[1]) + 1
+for task in range(count):
+    env = dict(os.environ, SLURM_JOB_ID=str(71 + task), SLURM_ARRAY_JOB_ID="70",
+        SLURM_ARRAY_TASK_ID=str(task), SLURM_NTASKS="1", SLURM_JOB_NUM_NODES="1",
+        SLURM_NODEID="0", SLURM_JOB_NODELIST="here", SLURM_PROCID="0", SLURM_LOCALID="0")
+    nowhere = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.Popen(["bash", sys.argv[1]], env=env, start_new_session=True, **nowhere)
+print("Submitted batch job 70")
+"""
+_SRUN = """#!{python}
+import os, sys
+first = sys.argv.index("-u") - 1  # the Python that is to run
+os.execvp(sys.argv[first], sys.argv[first:])
+"""
+_SACCT = """#!{python}
+print("JobID|State|NodeList")
+for task in range(2):
+    print(f"70_{{task}}|RUNNING|here")
+"""
+
+
+def test_as_jobs_of_slurm(swept, tmp_path, monkeypatch):
+    """With programs in the place of Slurm's that run an array of jobs at once, on this machine."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, text in (("sbatch", _SBATCH), ("srun", _SRUN), ("sacct", _SACCT)):
+        (tools / name).write_text(text.format(python=sys.executable, folder=tmp_path))
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    out = tmp_path / "out"
+    limits = ("--minutes", "7", "--cpus", "3", "--gpus", "1", "--partition", "night")
+    assert sweep(out, *GRID, "--on", "slurm", *limits) == 0
+    for beta in ("0.1", "0.4"):
+        assert_same(out / f"beta-{beta}", swept / f"beta-{beta}")
+    assert json.loads((out / "jobs.json").read_text()) == {"beta-0.1": "70_0", "beta-0.4": "70_1"}
+    script = (tmp_path / "script").read_text()
+    for line in ("array=0-1%2", "time=7", "cpus-per-task=3", "gpus-per-node=1", "partition=night"):
+        assert f"#SBATCH --{line}\n" in script
