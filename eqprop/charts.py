@@ -99,6 +99,7 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
         axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
         axes.minorticks_off()
     _label(axes, "angle of update to BPTT gradient, before training (degrees)", "test error (%)")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.3, 1.0))  # where few angles are
 
 
 def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str]) -> None:
