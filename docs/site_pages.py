@@ -34,8 +34,11 @@ COPIES = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Adds the API reference to the navigation, which lists the other pages."""
+    """Adds to the navigation the pages of docs/ that it does not list, and the API reference."""
     assert config.nav is not None
+    listed = str(config.nav)
+    pages = sorted(path.name for path in DOCS.glob("*.md") if path.name not in listed)
+    config.nav += [{name.removesuffix(".md").capitalize(): name} for name in pages]
     config.nav.append({"API": [{", ".join(names): api_uri(names)} for names, _ in module_groups()]})
     return config
 
