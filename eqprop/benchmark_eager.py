@@ -82,6 +82,7 @@ def _transcribed(recipe: Recipe) -> bool:
     plain = recipe.optimizer == "sgd" and recipe.schedule == "constant" and not recipe.weight_decay
     plain = plain and recipe.activation in eager.ACTIVATIONS
     plain = plain and not (recipe.skips or recipe.lateral or recipe.mean or recipe.flip)
+    plain = plain and recipe.states == "full"
     synchronous = not recipe.sweeps and not recipe.nudged_sweeps
     one_sided = recipe.nudge in {"one-sided", "random-sign"}
     steps = synchronous and not recipe.tolerance and one_sided and recipe.cost == "squared-error"

@@ -29,6 +29,7 @@ from eqprop.nudging import (
     SquaredError,
 )
 from eqprop.phases import System
+from eqprop.precision import RoundedStates, multiply_in_half
 from eqprop.recipes import Recipe
 from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
 from eqprop.rules import AfterPhase, Equilibrium, Increment, Rule, VectorField
@@ -109,6 +110,8 @@ def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], li
         *((pre, post, shortcut) for pre, post in recipe.skips),
         *((layer, layer, Lateral.init) for layer in recipe.lateral),
     ]
+    if recipe.states == "bfloat16":
+        links = [(i, j, multiply_in_half(build)) for i, j, build in links]
     if recipe.mean or recipe.std:
         mean, std = recipe.mean, recipe.std
         links = [(i, j, build if i else normalised(build, mean, std)) for i, j, build in links]
@@ -140,9 +143,12 @@ def _pool(recipe: Recipe, window: int) -> Pool:
 
 def _dynamics(recipe: Recipe) -> Dynamics:
     rho = activation(recipe.activation)
-    if recipe.setting == "energy":
-        return EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input)
-    return Prototypical(rho, recipe.inside)
+    exact = (
+        EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input)
+        if recipe.setting == "energy"
+        else Prototypical(rho, recipe.inside)
+    )
+    return RoundedStates(rho, exact) if recipe.states == "bfloat16" else exact
 
 
 def _relaxation(recipe: Recipe) -> Relaxation:

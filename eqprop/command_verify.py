@@ -22,6 +22,7 @@ _FIXED = {
     "sweeps": "the free phase takes synchronous steps",
     "nudged_sweeps": "the nudged phase takes synchronous steps",
     "dtype": "it is float64",
+    "states": "they are float64",
 }
 
 
@@ -53,6 +54,7 @@ class _Fields(Recipe):
     schedule: tyro.conf.Suppress[Literal["constant", "cosine"]] = "constant"
     epochs: tyro.conf.Suppress[int] = 30
     dtype: tyro.conf.Suppress[Literal["float32", "float64"]] = "float32"
+    states: tyro.conf.Suppress[Literal["full", "bfloat16"]] = "full"
     published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
 
 
@@ -111,7 +113,7 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")
     _tell(recipe, fields, asked.recipe, options)
     # In single precision the network is drawn, as for a training; the engine then goes to double.
-    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32"}
+    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32", "states": "full"}
     fixed |= {"sweeps": False, "nudged_sweeps": False}
     return Recipe(**{**{name: getattr(recipe, name) for name in names}, **fixed}), options
 

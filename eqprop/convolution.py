@@ -1,6 +1,7 @@
 """Convolutional connections between layers (height, width, channels): ``pool(conv(r, W)) + b``."""
 
 import abc
+import dataclasses
 import functools
 from typing import ClassVar, override
 
@@ -8,10 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from eqprop.convolve import Kernel, Maps, Pair, convolve, positions, unstack
+from eqprop.convolve import Kernel, Maps, Pair, convolve, convolve_by, positions, unstack
 from eqprop.errors import EqpropError
 from eqprop.graphs import Build
-from eqprop.network import Connection, Dense
+from eqprop.network import Connection, Dense, Product
 from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
 
 type Size = int | Pair
@@ -107,6 +108,8 @@ class Conv(Connection):
     stride: Pair = eqx.field(static=True, default=(1, 1))
     padding: Pair = eqx.field(static=True, default=(0, 0))
     pool: Pool = NO_POOL
+    product: Product | None = eqx.field(static=True, default=None)
+    """None leaves the choice of the products to ``convolve``."""
 
     def __check_init__(self) -> None:
         if self.weight.ndim != 4:
@@ -134,8 +137,16 @@ class Conv(Connection):
             raise EqpropError(
                 f"a kernel for {c_in} channels, but a layer {pre} of {pre[2]} channels"
             )
-        drive = self.pool(convolve(r_pre, self.weight, self.stride, self.padding))
+        if self.product is None:
+            maps = convolve(r_pre, self.weight, self.stride, self.padding)
+        else:
+            maps = convolve_by(self.product, r_pre, self.weight, self.stride, self.padding)
+        drive = self.pool(maps)
         return drive if self.bias is None else drive + self.bias
+
+    @override
+    def with_product(self, product: Product) -> "Conv":
+        return dataclasses.replace(self, product=product)
 
 
 def conv(

@@ -1,5 +1,6 @@
 """Graphs of connections: chains, skip connections, lateral ones; tied or untied."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import override
@@ -9,7 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
-from eqprop.network import Connection, Dense, Edge, Network, Tied, Untied, check_shapes
+from eqprop.network import (
+    Connection,
+    Dense,
+    Edge,
+    Network,
+    Product,
+    Tied,
+    Untied,
+    check_shapes,
+)
 from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
 
 type Build = Callable[[Shape, Shape, PRNGKeyArray], Connection]
@@ -33,6 +43,7 @@ class Lateral(Connection):
     """
 
     weight: Float[Array, "n n"]
+    product: Product = eqx.field(static=True, default=jnp.matmul)
 
     @property
     def upper(self) -> Float[Array, "n n"]:
@@ -41,7 +52,11 @@ class Lateral(Connection):
 
     @override
     def __call__(self, r_pre: Layer) -> Layer:
-        return (r_pre.reshape(r_pre.shape[0], -1) @ self.upper).reshape(r_pre.shape)
+        return self.product(r_pre.reshape(r_pre.shape[0], -1), self.upper).reshape(r_pre.shape)
+
+    @override
+    def with_product(self, product: Product) -> "Lateral":
+        return dataclasses.replace(self, product=product)
 
     @classmethod
     def init(cls, pre: Shape, post: Shape, key: PRNGKeyArray) -> "Lateral":

@@ -7,6 +7,7 @@ A network *is* its parameters (a pytree), so gradients and updates are networks 
 """
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import override
@@ -17,6 +18,9 @@ import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
 from eqprop.types import Array, Float, Layer, PRNGKeyArray, Rates, Shape, States
+
+type Product = Callable[[Array, Array], Array]
+"""How two matrices are multiplied."""
 
 
 class Connection(eqx.Module):
@@ -59,6 +63,12 @@ class Connection(eqx.Module):
         """
         return None
 
+    def with_product(self, product: Product) -> "Connection":
+        """The same connection with another way to multiply rates with weights; itself where it has
+        no product to replace.
+        """
+        return self
+
 
 class Dense(Connection):
     """All-to-all connection ``r_pre W + b``; a layer with several axes is flattened.
@@ -68,16 +78,21 @@ class Dense(Connection):
 
     weight: Float[Array, "n_pre n_post"]
     bias: Float[Array, " n_post"] | None = None
+    product: Product = eqx.field(static=True, default=jnp.matmul)
 
     @override
     def __call__(self, r_pre: Layer) -> Layer:
-        drive = r_pre.reshape(r_pre.shape[0], -1) @ self.weight
+        drive = self.product(r_pre.reshape(r_pre.shape[0], -1), self.weight)
         return drive if self.bias is None else drive + self.bias
 
     @override
     def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"]:
         a, b = r_pre.reshape(r_pre.shape[0], -1), other.reshape(other.shape[0], -1)
         return a @ b.T if self.bias is None else a @ b.T + 1
+
+    @override
+    def with_product(self, product: Product) -> "Dense":
+        return dataclasses.replace(self, product=product)
 
     @classmethod
     def init(cls, pre: Shape, post: Shape, key: PRNGKeyArray, *, bias: bool = True) -> "Dense":

@@ -4,6 +4,7 @@ It is part of the connection, as a batch norm folded into a convolution would be
 on the device, and training, evaluation and verification see the same network.
 """
 
+import dataclasses
 from typing import override
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
 from eqprop.graphs import Build
-from eqprop.network import Connection
+from eqprop.network import Connection, Product
 from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
 
 
@@ -53,6 +54,10 @@ class Normalised(Connection):
     @override
     def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
         return self.connection.kernel(self._normal(r_pre), self._normal(other))
+
+    @override
+    def with_product(self, product: Product) -> "Normalised":
+        return dataclasses.replace(self, connection=self.connection.with_product(product))
 
 
 def normalised(build: Build, mean: tuple[float, ...], std: tuple[float, ...]) -> Build:

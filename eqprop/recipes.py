@@ -123,6 +123,10 @@ class Recipe:
     """Passes through the training set."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of states and weights."""
+    states: Literal["full", "bfloat16"] = "full"
+    """States as they are (full), or rounded to bfloat16 after each step and multiplied with rounded
+    weights; sums, weights and updates are of type dtype in either case.
+    """
     published: Published | None = None
     """The published result."""
 
@@ -169,6 +173,11 @@ class Recipe:
         require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
             f"weight_decay is {self.weight_decay}: it must be at least 0",
+        )
+        require(
+            self.states == "full" or self.nudge != "holomorphic",
+            f"states are {self.states}, but a holomorphic nudge needs complex ones: use --states "
+            "full or another nudge",
         )
         for field in ("padding", "window"):
             given, layers = getattr(self, field), len(self.channels)
