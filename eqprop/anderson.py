@@ -54,13 +54,15 @@ class Anderson(Relaxation):
 
     Safeguard: where the residual of an accelerated point is not below that of the point before, in
     Euclidean norm, or is no number, the example goes back to the plain step from there and forgets
-    its pairs. Plain steps are always kept, so that at worst every second evaluation is one of
-    F(F(...)). The residual is needed for that at each step, so it is tested at each.
+    its pairs. Plain steps are always kept, whatever their residual. The residual is needed for that
+    at each step, so it is tested at each.
 
-    Caveats: it looks for any fixed point. Where plain steps run in a cycle it finds one that they
-    would leave again, and where there are several it may find another one. The batch stops
-    together, when its slowest example has settled. A step costs 4 ``memory`` operations a unit
-    on top of F, which shows where F is cheap.
+    Caveats: where F has kinks (hardsigm, max-pooling) an example may never settle: what a plain
+    step loses, an accelerated one wins back, again and again (docs/results.md, "Relaxations"). It
+    looks for any fixed point: where plain steps run in a cycle it finds one that they would leave
+    again, and where there are several it may find another one. The batch stops together, when its
+    slowest example has settled. A step costs some ``memory**2`` operations a unit on top of F,
+    which shows where F is cheap.
     """
 
     steps: int = eqx.field(static=True)
