@@ -53,9 +53,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         add(uri, (ROOT / source).read_text(encoding="utf-8"))
     for names, about in module_groups():
         add(api_uri(names), api_page(names, about))
-    records = DOCS / "records"
-    for folder in [records, *sorted(path for path in records.rglob("*") if path.is_dir())]:
-        add(f"{folder.relative_to(DOCS).as_posix()}/index.md", record_page(folder))
+    for records in sorted(DOCS.glob("records*")):
+        for folder in [records, *sorted(path for path in records.rglob("*") if path.is_dir())]:
+            add(f"{folder.relative_to(DOCS).as_posix()}/index.md", record_page(folder))
     add("recipes.md", recipes_page())
     for notebook in DOCS.glob("*.ipynb"):
         page, images = notebook_page(notebook)
