@@ -271,13 +271,21 @@ def _flush(path: Path) -> None:
 
 def _write(folder: Path, state: TrainState) -> None:
     """The arrays by Orbax's lightest writer for small states: synchronous, and a file per array."""
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
+    # By itself: of several processes one alone writes.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix="eqprop",
+    )
+    handler = ocp.PyTreeCheckpointHandler(
+        use_ocdbt=False, use_compression=False, multiprocessing_options=alone
+    )
     logger = logging.getLogger("absl")
     level = logger.level
     # It tells of each step it takes; and errors, with their tracebacks, are raised besides.
     logger.setLevel(logging.CRITICAL)
     try:
-        with ocp.Checkpointer(handler) as checkpointer:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             # The absolute path is Orbax's demand.
             checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(_leaves(state)))
     finally:

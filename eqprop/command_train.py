@@ -68,8 +68,9 @@ def run(args: Sequence[str]) -> None:
             members = series.members(recipe)
         _train_series(members, seeds, out, command, options)
         return
-    with typed():
-        check_new(out)
+    if options.hardware.coordinator is None:  # else the first process may already have begun
+        with typed():
+            check_new(out)
 
     from eqprop.launch import train  # loads JAX
 

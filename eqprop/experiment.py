@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 import jax
 import numpy as np
 
-from eqprop import checkpoint
+from eqprop import checkpoint, hosts
 from eqprop.building import build
 from eqprop.dataset import Dataset, check_fits
 from eqprop.errors import EqpropError
@@ -154,21 +154,34 @@ def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start,
     Replicas go on from the newest place that all of them have a checkpoint of: one is behind where
     they were killed while they were saved, or where a disk has damaged something.
 
+    The first of several processes finds that out, and sends it to the others.
+
     Raises:
         EqpropError: as ``load`` does; the metrics end before the checkpoint; or the replicas have
             no place in common any more.
     """
-    found, damaged = _load_common(job, runs, seeds)
-    states = [job.start(seed) for seed in seeds] if found is None else [f.state for f in found]
+    states = [job.start(seed) for seed in seeds]
+    found, damaged = hosts.on_lead(lambda: _find(job, runs, seeds)) or (None, [])
+    if found is not None:
+        states = [f.state for f in found]
     seconds = 0.0 if found is None else _seconds(found[0])
-    epochs, _ = states[0].place
+    states, seconds = hosts.agree((states, seconds))
+    return Start(job.trainer.layout.stack(states), float(seconds)), damaged
+
+
+def _find(
+    job: Job, runs: Sequence[Run], seeds: Sequence[int]
+) -> tuple[list[checkpoint.Restored] | None, list[str]]:
+    """The checkpoints to go on from, with the metrics cut back to them."""
+    found, damaged = _load_common(job, runs, seeds)
+    epochs = found[0].state.place[0] if found else 0
     for run in runs:
         if (rows := run.truncate(epochs)) < epochs:
             raise EqpropError(
                 f"the metrics in {run.folder} end at epoch {rows}, but its checkpoint is of epoch "
                 f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
             )
-    return Start(job.trainer.layout.stack(states), seconds), damaged
+    return found, damaged
 
 
 def _seconds(found: checkpoint.Restored) -> float:

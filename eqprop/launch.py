@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from eqprop import data
+from eqprop import data, hosts
 from eqprop.data import Dataset
 from eqprop.errors import EqpropError
 from eqprop.experiment import Job, Score, evaluate, load, prepare, restore
@@ -39,7 +39,8 @@ def train(
     ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
     is no faster, and the first result comes later; other devices a small net leaves idle.
     """
-    display = Display()
+    hosts.join(hardware)
+    display = Display(jax.process_index(), jax.process_count())
     with precision(recipe):
         display.say(f"{recipe.name}: {recipe.about}")
         with display.doing("loading data"):
@@ -52,7 +53,7 @@ def train(
             )
             layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
             record = Record(recipe, tuple(seeds), _used(dataset), made(command), together=together)
-            run = Run.create(out, record)
+            run = hosts.on_lead(lambda: Run.create(out, record)) or Run.watch(out, record)
         with run:
             _train_seeds(job.lay_out(layout), run, run.record.started, display)
 
@@ -61,8 +62,9 @@ def resume(
     folder: Path, epochs: int | None, command: Sequence[str], hardware: Hardware = DEFAULT
 ) -> None:
     """Goes on with a training, up to the epochs of its recipe or to others."""
-    display = Display()
-    with Run.resume(folder) as run:
+    hosts.join(hardware)
+    display = Display(jax.process_index(), jax.process_count())
+    with hosts.on_lead(lambda: Run.resume(folder)) or Run.watch(folder, read_record(folder)) as run:
         recipe = run.record.recipe
         if epochs is not None:
             with typed():
@@ -76,7 +78,8 @@ def resume(
             if epochs is not None:
                 if recipe.schedule != "constant":
                     display.say(f"note: the {recipe.schedule} schedule now ends at epoch {epochs}")
-                run.rewrite(dataclasses.replace(run.record, recipe=recipe))
+                record = dataclasses.replace(run.record, recipe=recipe)
+                hosts.on_lead(lambda: run.rewrite(record))
             replicas = len(run.record.seeds) if run.record.together else None
             with typed():
                 layout = arrange(replicas, recipe.batch, hardware.devices)
@@ -134,7 +137,7 @@ def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
     else:
         for seed in seeds:
             _train_some(job, run, [seed], now, display)
-    _report(run, display)
+    hosts.on_lead(lambda: _report(run, display))
 
 
 def _describe(job: Job) -> str:
@@ -167,11 +170,15 @@ def _train_some(
         if done or batch:
             line += f", from epoch {done + 1}, minibatch {batch + 1}"
             again = dataclasses.replace(now, epoch=done, batch=batch)
-            for own in runs:
-                record = dataclasses.replace(own.record, recipe=job.recipe)
-                own.rewrite(dataclasses.replace(record, resumed=(*record.resumed, again)))
+            hosts.on_lead(lambda: [_note(own, job.recipe, again) for own in runs])
         display.say(line)
         Session(job, runs, display, str(run.folder)).train(start, epochs)
+
+
+def _note(run: Run, recipe: Recipe, resumed: Made) -> None:
+    """Writes into the record of a run that it is gone on with."""
+    record = dataclasses.replace(run.record, recipe=recipe)
+    run.rewrite(dataclasses.replace(record, resumed=(*record.resumed, resumed)))
 
 
 @contextlib.contextmanager
@@ -181,7 +188,11 @@ def _open(run: Run, seed: int, folder: Path, now: Made) -> Iterator[Run]:
         yield run
         return
     own = dataclasses.replace(run.record, seeds=(seed,), started=now, resumed=(), together=False)
-    with Run.resume(folder) if is_run(folder) else Run.create(folder, own) as within:
+
+    def hold() -> Run:
+        return Run.resume(folder) if is_run(folder) else Run.create(folder, own)
+
+    with hosts.on_lead(hold) or Run.watch(folder, own) as within:
         yield within
 
 

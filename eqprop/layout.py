@@ -114,6 +114,13 @@ def arrange(replicas: int | None, batch: int, devices: int | None = None) -> Lay
     Raises ``EqpropError`` where that number cannot be used.
     """
     there = jax.devices()
+    if jax.process_count() > 1:
+        if devices not in (None, len(there)):
+            raise EqpropError(
+                f"devices is {devices}, but {jax.process_count()} processes have {len(there)}: "
+                "with several processes all are used"
+            )
+        devices = len(there)
     across, along = divide(len(there), replicas or 1, batch, devices)
     if across * along == 1 and jax.process_count() == 1:
         return Layout(replicas)

@@ -34,8 +34,16 @@ class Now(NamedTuple):
 class Display:
     """What a command tells its user; lines go to standard output, one by one, terminal or not."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, markup=False, emoji=False)
+    def __init__(self, process: int = 0, processes: int = 1) -> None:
+        # Of several processes the first one speaks, and in lines: a live display is for whoever
+        # shows it to compute, which takes all of them.
+        self.console = Console(
+            highlight=False,
+            markup=False,
+            emoji=False,
+            quiet=process > 0,
+            force_terminal=None if processes == 1 else False,
+        )
         self._live: Live | None = None
         self._epochs = 0
         self._test_error: str | None = None

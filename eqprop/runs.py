@@ -35,7 +35,7 @@ _PARTIAL = f".{_RECORD}.partial"
 class Run:
     """A run directory, held by this process until it is closed; from ``create`` or ``resume``."""
 
-    def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper) -> None:
+    def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper | None) -> None:
         self.folder, self.record, self._lock = folder, record, lock
         self._events: Events | None = None
 
@@ -79,6 +79,11 @@ class Run:
         except EqpropError:
             lock.close()
             raise
+
+    @classmethod
+    def watch(cls, folder: Path, record: Record) -> "Run":
+        """A run that another process of the same training holds, and alone writes to."""
+        return cls(folder, record, None)
 
     def __enter__(self) -> "Run":
         return self
@@ -148,7 +153,8 @@ class Run:
             # What cannot be written has been told of when it was added.
             with contextlib.suppress(OSError):
                 self._events.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def check_new(folder: Path) -> None:

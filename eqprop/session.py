@@ -13,7 +13,7 @@ from typing import Any, NoReturn, final
 
 import jax
 
-from eqprop import checkpoint
+from eqprop import checkpoint, hosts
 from eqprop.divergence import copy, find, whole
 from eqprop.errors import Diverged, EqpropError
 from eqprop.experiment import Job, Start, evaluate_each
@@ -55,17 +55,18 @@ class Session:
         """
         state, seconds = start
         self._epochs = epochs
-        with _Signals() as signals:
+        with hosts.watched(self._top), _Signals() as signals:
             state = self._compile(state)
             with self._display.training(epochs):
                 while state.place[0] < epochs:
                     state, seconds = self._learn(state, seconds, signals)
                     state = self._finish_epoch(state, seconds, signals)
                     seconds = 0.0
-                    finished = state.place[0] == epochs
-                    if finished or signals.heard or self._saved.seconds >= _SAVE_AFTER_EPOCH:
+                    finished, stopped = state.place[0] == epochs, signals.heard_anywhere()
+                    due = hosts.agree(self._saved.seconds >= _SAVE_AFTER_EPOCH)
+                    if finished or stopped or due:
                         self._save(state, seconds)
-                    if signals.heard and not finished:
+                    if stopped and not finished:
                         self._stop(state, signals)
         return state
 
@@ -95,14 +96,20 @@ class Session:
             took, learnt = watch.seconds, stop - batch
             if learnt > 1:  # a single minibatch may be the first, which takes longer
                 self._pace = took / learnt
-            self._length = max(1, min(4 * self._length, round(_STRETCH * learnt / took)))
+            # What hangs on a clock is for the first of several processes to say.
+            self._length, due = hosts.agree(
+                (
+                    max(1, min(4 * self._length, round(_STRETCH * learnt / took))),
+                    self._saved.seconds >= _SAVE_WITHIN_EPOCH,
+                )
+            )
             seconds, batch = seconds + took, stop
             self._show(state)
-            if signals.heard:
+            stopped = signals.heard_anywhere()
+            if stopped or due:
                 self._save(state, seconds)
+            if stopped:
                 self._stop(state, signals)
-            if self._saved.seconds >= _SAVE_WITHIN_EPOCH:
-                self._save(state, seconds)
         return state, seconds
 
     def _finish_epoch(self, state: TrainState, seconds: float, signals: "_Signals") -> TrainState:
@@ -111,7 +118,7 @@ class Session:
 
         def go_on(done: int) -> bool:
             self._show(state, ("testing", done, len(job.test.labels)))
-            return not signals.heard
+            return not signals.heard_anywhere()
 
         scores = evaluate_each(job, state.network, job.test, go_on)
         if scores is None:
@@ -130,8 +137,7 @@ class Session:
             row | {"test_loss": score.loss, "test_error": score.error, "seconds": times}
             for row, score in zip(self._measure(state, epoch), scores, strict=True)
         ]
-        for run, row in zip(self._runs, rows, strict=True):
-            run.append(row)
+        hosts.on_lead(lambda: [run.append(row) for run, row in zip(self._runs, rows, strict=True)])
         self._display.epoch(rows)
         return job.trainer.next_epoch(state)
 
@@ -151,7 +157,7 @@ class Session:
                 "angles": angles(network),
             }
             for totals, network in zip(
-                parts(jax.device_get(state.totals)), parts(state.network), strict=True
+                jax.device_get(parts(state.totals)), parts(state.network), strict=True
             )
         ]
 
@@ -170,14 +176,18 @@ class Session:
 
     def _save(self, state: TrainState, seconds: float) -> None:
         parts = self._job.trainer.layout.parts(state)
-        for run, part in zip(self._runs, parts, strict=True):
-            checkpoint.save(run.checkpoints, part, {"seconds": seconds})
+
+        def write() -> None:
+            for run, part in zip(self._runs, parts, strict=True):
+                checkpoint.save(run.checkpoints, part, {"seconds": seconds})
+
+        hosts.on_lead(write)
         self._saved.restart()
 
     def _stop(self, state: TrainState, signals: "_Signals") -> NoReturn:
         epochs, batch = state.place
         raise Stopped(
-            f"stopped by {signals.heard} in epoch {epochs + 1}, with {batch} of "
+            f"stopped by {signals.heard or 'a signal'} in epoch {epochs + 1}, with {batch} of "
             f"{self._job.batches} minibatches learnt; to go on: eqprop resume {self._top}"
         )
 
@@ -219,7 +229,7 @@ class _Signals:
     heard: str | None = None
 
     def __enter__(self) -> "_Signals":
-        self._before = {}
+        self._before: dict[int, Any] = {}
         # Elsewhere than in the main thread Python lets nobody listen.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -229,6 +239,10 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def heard_anywhere(self) -> bool:
+        """Whether this process or another one of the training has heard one."""
+        return hosts.any_of(self.heard is not None)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         if self.heard:

@@ -185,7 +185,7 @@ class Trainer:
         """Learn the minibatches ``state.batch`` up to ``stop`` of the current epoch. Consumes
         ``state``.
         """
-        return self._advance(state, examples, order, jnp.asarray(stop, jnp.int32))
+        return self._advance(state, examples, order, np.int32(stop))
 
     def next_epoch(self, state: TrainState) -> TrainState:
         """The same state at the beginning of the next epoch."""
