@@ -50,7 +50,7 @@ def cpu() -> str:
 
 def memory() -> int:
     """Bytes of memory that JAX's default device has, or the computer where it does not say."""
-    told = jax.devices()[0].memory_stats() or {}
+    told = jax.local_devices()[0].memory_stats() or {}
     return told.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -98,7 +98,7 @@ def made(command: Sequence[str]) -> Made:
     """A description of this process, started by ``command``."""
     import jax  # slow, and not needed to read a record
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     return Made(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(command),
