@@ -26,6 +26,8 @@ def join(hardware: Hardware) -> None:
     if hardware.coordinator is None or jax.distributed.is_initialized():
         return
     found = hardware.coordinator == "auto"
+    # It would take SIGTERM, which a training heeds by itself.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator_address=None if found else hardware.coordinator,
