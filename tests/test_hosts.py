@@ -52,7 +52,7 @@ def test_one_of_two_processes_is_killed_and_one_goes_on(tmp_path, capsys):
     processes = [start(tmp_path, command, n, port) for n in range(2)]
     try:
         # A first checkpoint comes with SIGTERM to one: it stops both.
-        wait_for((run / "seed-1" / "metrics.jsonl").exists)
+        wait_for(lambda: metrics_of(run / "seed-1"))
         processes[1].send_signal(signal.SIGTERM)
         assert [process.wait(120) for process in processes] == [1, 1]
         said = (tmp_path / "0.txt").read_text()
