@@ -46,6 +46,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_is_killed_and_one_goes_on(tmp_path, capsys):
     run, port = tmp_path / "run", free_port()
     command = ["train", "ep-1h", *SETTINGS, "--epochs", "100000", "--out", str(run)]
