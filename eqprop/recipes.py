@@ -347,7 +347,7 @@ RECIPES: dict[str, Recipe] = {
             K=4,
             beta=0.4,
             schedule="cosine",
-            epochs=6,
+            epochs=5,
         ),
         Recipe(
             name="ep-conv-best",

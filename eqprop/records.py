@@ -138,6 +138,10 @@ def _commit(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+_ONCE_NUMBERS = frozenset({"recipe.padding", "recipe.window"})
+"""One number in older records, where there can now be one for each layer."""
+
+
 def _fit(kind: Any, value: Any, name: str) -> Any:
     """The value as that type: lists as tuples, objects as dataclasses; nothing is guessed."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -147,10 +151,13 @@ def _fit(kind: Any, value: Any, name: str) -> Any:
     elif origin is types.UnionType and type(None) in arguments:
         (other,) = (argument for argument in arguments if argument is not type(None))
         result = None if value is None else _fit(other, value, name)
-    elif origin is tuple and type(value) is arguments[0]:
-        result = (value,)  # one number, where there can now be one for each layer
+    elif origin is tuple and name in _ONCE_NUMBERS and type(value) is int:
+        result = (value,)
     elif origin is tuple and isinstance(value, list):
-        result = tuple(_fit(arguments[0], item, name) for item in value)
+        if arguments[-1] is Ellipsis:
+            result = tuple(_fit(arguments[0], item, name) for item in value)
+        elif len(arguments) == len(value):
+            result = tuple(_fit(k, item, name) for k, item in zip(arguments, value, strict=True))
     elif kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         result = float(value)
     elif origin is dict and isinstance(value, dict):

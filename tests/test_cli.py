@@ -44,7 +44,10 @@ BAD = {
     "recipe like no other": (["xyz"], ["'xyz'", "choose one of ep-1h, ep-2h"]),
     "field": (["ep-1h", "--bata", "3"], ["'--bata'", "--beta"]),
     "field with =": (["ep-1h", "--hiden=3"], ["'--hiden'", "did you mean --hidden"]),
-    "field like no other": (["ep-1h", "--zzzzzz", "3"], ["'--zzzzzz'", "--seeds, --replicas"]),
+    "field like no other": (
+        ["ep-1h", "--zzzzzz", "3"],
+        ["'--zzzzzz'", "--seeds, --seed, --replicas"],
+    ),
     "a word too many": (["ep-1h", "5"], ["'5'"]),
     "an option first": (["--beta", "0.1", "ep-1h"], ["recipe comes first", "--beta"]),
     "not a float": (["ep-1h", "--beta", "much"], ["--beta", "'much'"]),

@@ -242,7 +242,7 @@ def test_the_replica_whose_states_diverge_is_found(tmp_path):
     assert whole(state)
     assert not whole(spoilt)
     found = find(job.trainer, job.train, job.trainer.order(state, job.train), spoilt, 1)
-    assert found == (0, "the states of layer 1", 1)
+    assert found == (0, "the states of layer 1, in step 1 of the free phase,", 1)
 
 
 def test_a_record_of_before_there_were_replicas(tmp_path):

@@ -77,7 +77,7 @@ def test_a_receptive_field_is_a_derivative(x64) -> None:
 
 def test_fields_of_convolutional_layers(x64) -> None:
     recipe = dataclasses.replace(
-        small(), channels=(2, 3), hidden=(), lr=(0.1,) * 3, kernel=2, window=1, T=3
+        small(), channels=(2, 3), hidden=(), lr=(0.1,) * 3, kernel=2, window=(1,), T=3
     )
     job = trainings.prepare(recipe, digits())
     network = job.start(0).network

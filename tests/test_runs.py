@@ -270,6 +270,7 @@ def test_directories_that_exist(oracle, tmp_path):
         (lambda r: r["recipe"].update(beta="much"), "recipe.beta is 'much'"),
         (lambda r: r["recipe"].update(rule="hebb"), "recipe.rule is 'hebb'"),
         (lambda r: r["recipe"].update(hidden=16), "recipe.hidden is 16"),
+        (lambda r: r["recipe"].update(skips=[[1]]), r"recipe.skips is \[1\]"),
         (lambda r: r["recipe"].update(batch=0), "batch is 0"),
         (lambda r: r["recipe"].update(lambda_=1), "recipe.lambda_ is unknown"),
     ],
