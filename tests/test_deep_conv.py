@@ -178,5 +178,5 @@ def test_a_number_for_each_convolution(field: str) -> None:
 
 def test_records_from_before_there_was_a_number_for_each() -> None:
     assert _fit(tuple[int, ...], 1, "recipe.padding") == (1,)
-    with pytest.raises(ValueError, match="recipe.window is '3'"):
+    with pytest.raises(ValueError, match=r"recipe\.window is '3'"):
         _fit(tuple[int, ...], "3", "recipe.window")
