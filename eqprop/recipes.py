@@ -218,6 +218,23 @@ def bias_order(nudge: str, points: int) -> int:
 
 _ONE, _TWO, _THREE = (512,), (512, 512), (512, 512, 512)
 
+_EP_CONV_FAST = Recipe(
+    name="ep-conv-fast",
+    about="our own: ep-conv in few steps, centered, to 1 % in minutes",
+    channels=(32, 64),
+    hidden=(),
+    activation="hardsigm",
+    lr=(0.15, 0.035, 0.015),
+    sweeps=True,
+    nudged_sweeps=True,
+    nudge="centered",
+    T=10,
+    K=4,
+    beta=0.4,
+    schedule="cosine",
+    epochs=5,
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -333,37 +350,12 @@ RECIPES: dict[str, Recipe] = {
             epochs=40,
             published=Published(1.02, 0.04, 0.54),
         ),
-        Recipe(
-            name="ep-conv-fast",
-            about="our own: ep-conv in few steps, centered, to 1 % in minutes",
-            channels=(32, 64),
-            hidden=(),
-            activation="hardsigm",
-            lr=(0.15, 0.035, 0.015),
-            sweeps=True,
-            nudged_sweeps=True,
-            nudge="centered",
-            T=10,
-            K=4,
-            beta=0.4,
-            schedule="cosine",
-            epochs=5,
-        ),
-        Recipe(
+        _EP_CONV_FAST,
+        dataclasses.replace(
+            _EP_CONV_FAST,
             name="ep-conv-best",
             about="our own: ep-conv-fast for longer, on images shifted at random",
             shift=2,
-            channels=(32, 64),
-            hidden=(),
-            activation="hardsigm",
-            lr=(0.15, 0.035, 0.015),
-            sweeps=True,
-            nudged_sweeps=True,
-            nudge="centered",
-            T=10,
-            K=4,
-            beta=0.4,
-            schedule="cosine",
             epochs=30,
         ),
         Recipe(
@@ -541,9 +533,10 @@ def fast(recipe: Recipe) -> Recipe:
     if not recipe.two_colours:
         return dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
     if recipe.channels and recipe.rule in {"ep", "vf"}:
-        short = RECIPES["ep-conv-fast"]
         fields = ("sweeps", "nudged_sweeps", "nudge", "T", "K")
-        return dataclasses.replace(recipe, **{name: getattr(short, name) for name in fields})
+        return dataclasses.replace(
+            recipe, **{name: getattr(_EP_CONV_FAST, name) for name in fields}
+        )
     short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
     if recipe.nudged_sweeps or recipe.rule in {"bptt", "rbp"}:  # these nudge nothing
         return short
