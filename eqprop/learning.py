@@ -40,7 +40,7 @@ def _check_rates(rates: Sequence[float], network: Network | None = None) -> None
         )
     if network is None:
         return
-    connections = len(network.edges) + (network.readout is not None)
+    connections = len(network.parts)
     if len(rates) != connections:
         raise EqpropError(
             f"{len(rates)} learning rate(s) {tuple(rates)} for {connections} connections: give one "

@@ -246,6 +246,11 @@ class Network(eqx.Module):
             )
 
     @property
+    def parts(self) -> tuple[Edge | Connection, ...]:
+        """What has a learning rate of its own: the edges, and after them the readout."""
+        return self.edges if self.readout is None else (*self.edges, self.readout)
+
+    @property
     def scores(self) -> Shape:
         """The shape of an example's scores, ``(classes,)``."""
         if self.readout is None:
@@ -278,7 +283,7 @@ class Network(eqx.Module):
         same = jax.tree.map(jnp.zeros_like, self.readout) if readout is None else readout
         network = self.replace_edges(edges)
         # None where there is no readout: no leaf to replace.
-        return network if self.readout is None else eqx.tree_at(_readout, network, same)
+        return network if self.readout is None else eqx.tree_at(lambda n: n.readout, network, same)
 
     def clamp(self, r_input: Layer) -> "Network":
         """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
@@ -359,10 +364,6 @@ class Network(eqx.Module):
             if layer not in colour:
                 visit(layer, layer % 2)
         return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (0, 1))
-
-
-def _readout(network: Network) -> Connection | None:
-    return network.readout
 
 
 def check_shapes(shapes: tuple[Shape, ...]) -> None:

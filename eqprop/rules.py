@@ -197,10 +197,11 @@ class AfterPhase(Rule):
 
 
 def scale_edges(network: Network, factors: Float[Array, " factors"]) -> Network:
-    """Each edge's parameters times the edge's own factor; the last is that of a readout."""
+    """The parameters of each part, the edges and then a readout, times its own factor."""
 
     def scale(part: eqx.Module, factor: Float[Array, ""]) -> Any:
         return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
 
-    edges = [scale(e, f) for e, f in zip(network.edges, factors, strict=False)]
-    return network.change(edges, network.readout and scale(network.readout, factors[-1]))
+    scaled = [scale(part, f) for part, f in zip(network.parts, factors, strict=True)]
+    edges = len(network.edges)
+    return network.change(scaled[:edges], *scaled[edges:])

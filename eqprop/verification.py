@@ -196,7 +196,7 @@ class _Bench:
 
     def updates(self, nudge: Nudge, factor: float) -> Updates:
         stencil = nudge.stencil(jax.random.key(self.plan.seed))
-        eta = self.plan.eta or (0.0,) * len(self.problem.network.edges)
+        eta = self.plan.eta or (0.0,) * len(self.problem.network.parts)
         rates = factor * jnp.asarray(eta, float)
         return Updates(self.problem, self.increment, self.window.last, stencil, rates)
 
@@ -240,9 +240,9 @@ def verify(
     when ``eta`` does not match the connections, and when the free phase or a curve diverges or
     oscillates.
     """
-    if plan.eta is not None and len(plan.eta) != len(problem.network.edges):
+    if plan.eta is not None and len(plan.eta) != len(problem.network.parts):
         raise EqpropError(
-            f"{len(plan.eta)} learning rate(s) for {len(problem.network.edges)} connections: "
+            f"{len(plan.eta)} learning rate(s) for {len(problem.network.parts)} connections: "
             "give one for each"
         )
     with jax.enable_x64(True):
