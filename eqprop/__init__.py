@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from eqprop.anderson import Anderson
     from eqprop.baselines import BPTT, RecurrentBackprop
     from eqprop.building import Built, build
+    from eqprop.configuration import Recipe
     from eqprop.continual import continual_phase, continual_step
     from eqprop.convolution import AveragePool, Conv, MaxPool, NoPool, conv, conv_shape, shortcut
     from eqprop.curves import Problem
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         Stencil,
     )
     from eqprop.phases import System
-    from eqprop.recipes import RECIPES, Recipe, recipe
+    from eqprop.recipes import RECIPES, recipe
     from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
     from eqprop.rules import AfterPhase, Equilibrium, Free, Increment, Rule, VectorField
     from eqprop.training import Examples, Trainer, TrainState

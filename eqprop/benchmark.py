@@ -15,12 +15,12 @@ import numpy as np
 from jax import lax
 
 from eqprop import data, flops
+from eqprop.configuration import Recipe
 from eqprop.data import Dataset
 from eqprop.errors import DataUnavailable
 from eqprop.experiment import Job, evaluate, prepare
 from eqprop.machine import seconds
 from eqprop.network import Edge, Network
-from eqprop.recipes import Recipe
 from eqprop.training import Examples, TrainState, fetch
 from eqprop.types import Array, Int
 

@@ -13,8 +13,8 @@ import threadpoolctl
 from eqprop import eager, eager_conv
 from eqprop.benchmark import Tell, Timing, Training
 from eqprop.building import nudge
+from eqprop.configuration import Recipe
 from eqprop.network import Network, Untied
-from eqprop.recipes import Recipe
 from eqprop.training import fetch, minibatch_key
 
 _SECONDS, _MOST = 2.0, 30  # minibatches, unless their number is given

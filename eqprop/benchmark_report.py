@@ -15,9 +15,9 @@ from rich.text import Text
 from eqprop import machine
 from eqprop.benchmark import STRETCHES, Part, Speed, Tell, Training, breakdown, load_images, measure
 from eqprop.benchmark_eager import Baseline, measure_eager
+from eqprop.configuration import Recipe, changes
 from eqprop.data import Dataset
 from eqprop.progress import Display
-from eqprop.recipes import Recipe, changes
 from eqprop.records import made
 
 FORMAT = 1

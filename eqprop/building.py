@@ -12,6 +12,7 @@ from eqprop import learning
 from eqprop.anderson import Anderson
 from eqprop.augmentation import Augmentation, Flip, Shift
 from eqprop.baselines import BPTT, RecurrentBackprop
+from eqprop.configuration import Recipe
 from eqprop.convolution import AveragePool, MaxPool, NoPool, Pool, conv, conv_shape, shortcut
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, activation
 from eqprop.errors import EqpropError
@@ -30,7 +31,6 @@ from eqprop.nudging import (
 )
 from eqprop.phases import System
 from eqprop.precision import RoundedStates, multiply_in_half
-from eqprop.recipes import Recipe
 from eqprop.relaxation import FixedSteps, Relaxation, ToTolerance
 from eqprop.rules import AfterPhase, Equilibrium, Increment, Rule, VectorField
 from eqprop.types import PRNGKeyArray, Shape

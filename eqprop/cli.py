@@ -127,7 +127,3 @@ def _prepare_process() -> None:
 def _unless_late(unraisable: "sys.UnraisableHookArgs") -> None:
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eqprop.recipes import RECIPES, SERIES, Published
+from eqprop.configuration import Published
+from eqprop.recipes import RECIPES, SERIES
 from eqprop.usage import parse
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import tyro
 
+from eqprop.configuration import Recipe, changes
 from eqprop.hardware import DEFAULT, Hardware
 from eqprop.recipe_options import RecipeOptions, as_options, as_recipe
-from eqprop.recipes import RECIPES, SERIES, Recipe, changes, fast
+from eqprop.recipes import RECIPES, SERIES, fast
 from eqprop.records import Replicas
 from eqprop.runs import check_new, is_run
 from eqprop.usage import UsageError, parse, suggest, typed

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eqprop.configuration import Published, Recipe, changes
 from eqprop.figures import FIGURES, Options, question
-from eqprop.recipes import RECIPES, Published, Recipe, changes
+from eqprop.recipes import RECIPES
 from eqprop.runs import check_new
 from eqprop.usage import UsageError, parse, suggest, typed
 

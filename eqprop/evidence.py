@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from eqprop.configuration import Recipe
 from eqprop.figures import Figure
 from eqprop.outcomes import Outcome
 from eqprop.plots import NUMBERS
-from eqprop.recipes import Recipe
 
 _IDLE = ("name", "about", "published", "dataset")
 """Fields of a recipe that have no say in what a verification finds; its data is told apart."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final, override
 
 from eqprop import charts
+from eqprop.configuration import Recipe
 from eqprop.evidence import Evidence
 from eqprop.figures import FIGURES, Figure, Options, as_verified
 from eqprop.outcomes import Outcome, groups, matching
 from eqprop.plots import CURVES, draw_verification
-from eqprop.recipes import RECIPES, SERIES, Recipe, fast
+from eqprop.recipes import RECIPES, SERIES, fast
 from eqprop.summaries import DEPTH, PUBLISHED, TEST, depth, error, summary
 from eqprop.tables import Column, Row, field
 

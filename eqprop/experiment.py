@@ -11,12 +11,12 @@ import numpy as np
 
 from eqprop import checkpoint, hosts
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.dataset import Dataset, check_fits
 from eqprop.errors import EqpropError
 from eqprop.layout import Layout
 from eqprop.machine import memory
 from eqprop.network import Network
-from eqprop.recipes import Recipe
 from eqprop.runs import Run
 from eqprop.training import Examples, Trainer, TrainState
 from eqprop.types import PRNGKeyArray

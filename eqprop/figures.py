@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from eqprop.recipes import RECIPES, Recipe
+from eqprop.configuration import Recipe
+from eqprop.recipes import RECIPES
 
 
 @final

@@ -9,10 +9,10 @@ must be multiplied.
 import math
 from typing import Any, NamedTuple
 
+from eqprop.configuration import Recipe
 from eqprop.convolve import positions
 from eqprop.network import Edge, Network, Untied
 from eqprop.normalisation import Normalised
-from eqprop.recipes import Recipe
 from eqprop.types import Shape
 
 

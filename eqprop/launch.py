@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from eqprop import data, hosts
+from eqprop.configuration import Recipe, changes
 from eqprop.data import Dataset
 from eqprop.errors import EqpropError
 from eqprop.experiment import Job, Score, evaluate, load, prepare, restore
@@ -18,7 +19,7 @@ from eqprop.layout import DATA, REPLICA, arrange
 from eqprop.network import Network
 from eqprop.plots import training_curves
 from eqprop.progress import Display, spread
-from eqprop.recipes import RECIPES, Recipe, changes
+from eqprop.recipes import RECIPES
 from eqprop.records import DataUsed, Made, Record, Replicas, made
 from eqprop.runs import Run, is_run, places, read_metrics, read_record
 from eqprop.session import Session

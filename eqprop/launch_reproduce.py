@@ -18,6 +18,7 @@ import jax
 
 from eqprop import data, pace, sections
 from eqprop.budget import NOTHING, Demand, Share, share_out
+from eqprop.configuration import Recipe
 from eqprop.data import Dataset
 from eqprop.errors import EqpropError
 from eqprop.evidence import Evidence, read_verified
@@ -30,7 +31,6 @@ from eqprop.pace import Pace
 from eqprop.parts import Part
 from eqprop.plots import VERIFICATION
 from eqprop.progress import Display, Stopwatch
-from eqprop.recipes import Recipe
 from eqprop.records import made
 from eqprop.runs import is_run, make_folder, read_record
 from eqprop.session import Stopped

@@ -14,10 +14,10 @@ from typing import Any, final
 
 from eqprop import charts
 from eqprop.cluster import Place, work_all
+from eqprop.configuration import Recipe
 from eqprop.errors import EqpropError
 from eqprop.outcomes import collect, matching
 from eqprop.parts import Part
-from eqprop.recipes import Recipe
 from eqprop.records import made
 from eqprop.runs import is_run, make_folder, read_record, write_whole
 from eqprop.summaries import TEST, error, summary

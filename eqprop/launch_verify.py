@@ -16,6 +16,7 @@ import numpy as np
 
 from eqprop import data, verification
 from eqprop.building import increment, nudge
+from eqprop.configuration import Recipe
 from eqprop.curves import Problem
 from eqprop.data import Dataset
 from eqprop.errors import EqpropError
@@ -23,7 +24,6 @@ from eqprop.experiment import Job, prepare
 from eqprop.figures import Options
 from eqprop.plots import CURVES, NUMBERS, verification_figure
 from eqprop.progress import Display, Stopwatch
-from eqprop.recipes import Recipe
 from eqprop.records import made
 from eqprop.runs import make_folder
 from eqprop.training import angles, fetch

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from eqprop.configuration import Recipe, changes
 from eqprop.errors import EqpropError
 from eqprop.parts import essence
-from eqprop.recipes import RECIPES, Recipe, changes
+from eqprop.recipes import RECIPES
 from eqprop.records import Record
 from eqprop.runs import is_run, places, read_metrics, read_record
 

@@ -6,11 +6,11 @@ from typing import final
 import jax
 
 from eqprop.benchmark import Training
+from eqprop.configuration import Recipe
 from eqprop.data import Dataset
 from eqprop.experiment import evaluate
 from eqprop.machine import seconds
 from eqprop.progress import Stopwatch
-from eqprop.recipes import Recipe
 from eqprop.training import Examples
 
 _STRETCH = 0.5  # seconds

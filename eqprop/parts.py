@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from eqprop.configuration import Recipe
 from eqprop.errors import Diverged, EqpropError
-from eqprop.recipes import Recipe
 from eqprop.runs import is_run, places, read_metrics, read_record
 
 _DIVERGED = "diverged.txt"

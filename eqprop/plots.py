@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eqprop.configuration import bias_order
 from eqprop.errors import EqpropError
-from eqprop.recipes import bias_order
 from eqprop.runs import read_metrics
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from eqprop.recipes import Published, Recipe
+from eqprop.configuration import Published, Recipe
 from eqprop.usage import parse
 
 

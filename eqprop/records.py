@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
+from eqprop.configuration import Recipe
 from eqprop.errors import EqpropError
-from eqprop.recipes import Recipe
 
 FORMAT = 1
 """Version of the layout of ``run.json``."""

@@ -19,9 +19,9 @@ import jinja2
 from markupsafe import Markup
 
 from eqprop import report_figures as draw
+from eqprop.configuration import Recipe
 from eqprop.errors import EqpropError
 from eqprop.progress import Display
-from eqprop.recipes import Recipe
 from eqprop.records import Made
 from eqprop.report_insight import Insight, look
 from eqprop.report_network import Tiles

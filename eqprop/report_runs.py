@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from eqprop.configuration import Published, Recipe, changes
 from eqprop.errors import EqpropError
-from eqprop.recipes import RECIPES, Published, Recipe, changes
+from eqprop.recipes import RECIPES
 from eqprop.records import Record
 from eqprop.runs import is_run, places, read_metrics, read_record
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from eqprop import verification
 from eqprop.building import build, increment
+from eqprop.configuration import Recipe
 from eqprop.curves import Problem
 from eqprop.errors import EqpropError
 from eqprop.experiment import Job
 from eqprop.figures import Options
 from eqprop.launch_verify import plan_for
 from eqprop.network import Network
-from eqprop.recipes import Recipe
 from eqprop.training import fetch
 from eqprop.verdict import convergence, verdict
 

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from eqprop.configuration import Recipe
 from eqprop.outcomes import Outcome, label
-from eqprop.recipes import RECIPES, Recipe
+from eqprop.recipes import RECIPES
 from eqprop.tables import Column, Row, percent
 
 

@@ -14,8 +14,8 @@ from typing import final, override
 
 import numpy as np
 
+from eqprop.configuration import Recipe
 from eqprop.recipe_options import changed
-from eqprop.recipes import Recipe
 from eqprop.usage import UsageError, suggest
 
 _DIGITS = 4  # of a random number: what is drawn can be typed

@@ -6,8 +6,8 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
+from eqprop.configuration import Recipe, bias_order
 from eqprop.diagnostics import Order, fit_order
-from eqprop.recipes import Recipe, bias_order
 from eqprop.settling import Settling
 from eqprop.verification import Trial, Verification
 

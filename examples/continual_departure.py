@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.data import load
 from eqprop.experiment import load as load_checkpoint
 from eqprop.experiment import prepare
 from eqprop.network import Network
-from eqprop.recipes import Recipe, recipe
+from eqprop.recipes import recipe
 from eqprop.training import fetch
 
 C_EP, FEW = recipe("c-ep-1h"), recipe("c-ep-1h-few")

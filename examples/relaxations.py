@@ -30,13 +30,14 @@ from jax import lax
 from eqprop.anderson import Anderson, Progress, states
 from eqprop.baselines import RecurrentBackprop
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.data import load
 from eqprop.experiment import load as load_checkpoint
 from eqprop.experiment import prepare
 from eqprop.network import Network
 from eqprop.nudging import Centered, Nudge, OneSided
 from eqprop.phases import System
-from eqprop.recipes import RECIPES, Recipe, fast
+from eqprop.recipes import RECIPES, fast
 from eqprop.relaxation import ToTolerance, iterate
 from eqprop.rules import Equilibrium
 from eqprop.training import fetch

@@ -18,8 +18,9 @@ from eqprop.benchmark import Timing, Training, measure, random_images
 from eqprop.benchmark_eager import measure_eager
 from eqprop.building import build
 from eqprop.cli import main
+from eqprop.configuration import Recipe
 from eqprop.errors import DataUnavailable
-from eqprop.recipes import RECIPES, Recipe, fast
+from eqprop.recipes import RECIPES, fast
 
 IMAGES = random_images(32, 12, size=6)
 

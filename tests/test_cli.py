@@ -20,11 +20,12 @@ from trainings import (
 
 from eqprop import cli
 from eqprop.cli import COMMANDS, main
+from eqprop.configuration import Recipe
 from eqprop.data import DATA_DIR
 from eqprop.errors import EqpropError
 from eqprop.idx import header
 from eqprop.progress import clock
-from eqprop.recipes import RECIPES, SERIES, Recipe, fast
+from eqprop.recipes import RECIPES, SERIES, fast
 from eqprop.runs import read_record
 
 # What is typed after `eqprop train`, and what its error must name: the value, and the remedy.
@@ -152,7 +153,7 @@ def test_fewer_epochs_than_done(tmp_path, capsys):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_mistake_is_one_line_on_every_terminal(encoding, tmp_path):
-    command = [sys.executable, "-m", "eqprop.cli", "train", "ep-1h", "--rule", "hebb"]
+    command = [sys.executable, "-m", "eqprop", "train", "ep-1h", "--rule", "hebb"]
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
     line = one_line(done.stderr.decode())
@@ -287,7 +288,7 @@ def test_as_a_process(tmp_path):
         done = run(*args)
         assert (done.returncode, done.stderr) == (0, "")
     assert run("train", "ep-1h", "--beta", "x").returncode == 2
-    command = [sys.executable, "-m", "eqprop.cli", "list"]
+    command = [sys.executable, "-m", "eqprop", "list"]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)

@@ -10,6 +10,7 @@ import pytest
 from problems import known
 
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.curves import Problem
 from eqprop.dataset import Dataset
 from eqprop.dynamics import EnergyBased, tanh
@@ -19,7 +20,7 @@ from eqprop.network import Dense
 from eqprop.normalisation import Normalised
 from eqprop.nudging import SquaredError
 from eqprop.phases import System
-from eqprop.recipes import Recipe, recipe
+from eqprop.recipes import recipe
 from eqprop.records import _fit
 from eqprop.relaxation import FixedSteps
 from eqprop.rules import Equilibrium

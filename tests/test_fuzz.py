@@ -35,9 +35,10 @@ from trainings import (
 import eqprop
 from eqprop import checkpoint, experiment, launch, launch_verify
 from eqprop.cli import main
+from eqprop.configuration import Recipe
 from eqprop.errors import EqpropError
 from eqprop.pickled import read_pickled
-from eqprop.recipes import RECIPES, Recipe
+from eqprop.recipes import RECIPES
 from eqprop.records import from_json, to_json
 from eqprop.runs import read_metrics, read_record
 

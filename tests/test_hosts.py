@@ -26,7 +26,7 @@ def start(folder: Path, command: list[str], process: int, port: int) -> subproce
     }
     with (folder / f"{process}.txt").open("a") as said:
         return subprocess.Popen(
-            [sys.executable, "-m", "eqprop.cli", *command, *place],
+            [sys.executable, "-m", "eqprop", *command, *place],
             env=environment,
             stdout=said,
             stderr=said,

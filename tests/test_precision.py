@@ -10,13 +10,14 @@ import pytest
 from jax import lax
 
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.convolution import Conv, MaxPool
 from eqprop.dynamics import EnergyBased, sigm
 from eqprop.errors import EqpropError
 from eqprop.graphs import Lateral
 from eqprop.network import Dense
 from eqprop.precision import RoundedStates, multiply
-from eqprop.recipes import Recipe, recipe
+from eqprop.recipes import recipe
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -12,6 +12,7 @@ import pytest
 from eqprop import data
 from eqprop.baselines import BPTT, RecurrentBackprop
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.convolution import AveragePool, NoPool, conv, conv_shape
 from eqprop.dynamics import Dynamics, EnergyBased, Prototypical, sigm, tanh
 from eqprop.errors import EqpropError
@@ -22,7 +23,7 @@ from eqprop.names import parameter_names
 from eqprop.network import Dense, Network
 from eqprop.nudging import Centered, CrossEntropy, Holomorphic, OneSided
 from eqprop.phases import System
-from eqprop.recipes import Recipe, recipe
+from eqprop.recipes import recipe
 from eqprop.relaxation import FixedSteps
 from eqprop.rules import AfterPhase, Equilibrium, Rule, VectorField, scale_edges
 

@@ -13,10 +13,11 @@ import trainings
 from test_report import Page
 from trainings import digits
 
+from eqprop.configuration import Recipe
 from eqprop.convolution import MaxPool, conv
 from eqprop.graphs import chain
 from eqprop.network import Dense
-from eqprop.recipes import RECIPES, Recipe
+from eqprop.recipes import RECIPES
 from eqprop.report_network import filters, receptive_fields, relax
 from eqprop.themed import figure, tint
 

@@ -179,7 +179,7 @@ def test_killed_and_started_again(tmp_path):
     """SIGKILL within the second recipe: it ends as if nothing had been, the first is left alone."""
     out, oracle = tmp_path / "out", tmp_path / "oracle"
     args = ("--recipes", "ep-1h", "c-ep-1h", "--epochs", "12", "--seeds", "1")
-    command = [sys.executable, "-m", "eqprop.cli", "reproduce", "table-mnist", *DIGITS, *args]
+    command = [sys.executable, "-m", "eqprop", "reproduce", "table-mnist", *DIGITS, *args]
     process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
     finished, current = (out / "trainings" / f"{n}-dataset-digits" for n in ("ep-1h", "c-ep-1h"))
     end = time.monotonic() + 120

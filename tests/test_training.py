@@ -11,8 +11,9 @@ import oracle
 import pytest
 
 from eqprop.building import build
+from eqprop.configuration import Recipe
 from eqprop.errors import EqpropError
-from eqprop.recipes import Recipe, recipe
+from eqprop.recipes import recipe
 from eqprop.training import Examples, Trainer, TrainState
 
 IMAGE, CLASSES, N = (4, 3), 5, 46

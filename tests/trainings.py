@@ -15,10 +15,10 @@ import pytest
 
 from eqprop import data, experiment, launch, session
 from eqprop.cli import main
+from eqprop.configuration import Recipe
 from eqprop.data import Dataset
 from eqprop.experiment import Job, load
 from eqprop.layout import Layout
-from eqprop.recipes import Recipe
 from eqprop.runs import read_metrics, read_record
 from eqprop.training import Trainer
 

@@ -1,0 +1,7 @@
+"""``python -m eqprop`` is the command line."""
+
+import sys
+
+from eqprop.cli import main
+
+sys.exit(main())
