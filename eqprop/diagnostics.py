@@ -201,24 +201,27 @@ def pick_synapses(relevance: Network, samples: int, seed: int) -> Picks:
 def compare(update: Source, reference: Source, steps: int, picks: Picks) -> Comparison:
     """Run two sources for the same problem side by side for K = ``steps``.
 
+    A readout is left out: it takes no part in the dynamics, and has no curve over the steps.
+
     Raises ``EqpropError``, naming the tensor, where a curve is not finite.
     """
     network = update.problem.network
     found = jax.device_get(_scan(update, reference, steps, picks))
-    sums = [jax.tree.leaves(total) for total in found.sums]
-    parameters = parameter_names(network)
-    states = state_names(network)
+    leaves = jax.tree.leaves(network.edges)
+    states, parameters = state_names(network), parameter_names(network)[: len(leaves)]
     names = states + parameters
+    sums = [jax.tree.leaves(total)[: len(names)] for total in found.sums]
 
     def agreement(name: str, which: slice) -> Agreement:
         return _agreement(name, steps, [total[which] for total in sums])
 
     def curves(side: int) -> dict[str, np.ndarray]:
-        return dict(zip(names, [*found.states[side], *found.synapses[side]], strict=True))
+        synapses = found.synapses[side][: len(leaves)]
+        return dict(zip(names, [*found.states[side], *synapses], strict=True))
 
     places = {
         name: np.stack(np.unravel_index(at, leaf.shape), axis=-1)
-        for name, leaf, at in zip(parameters, jax.tree.leaves(network), picks, strict=True)
+        for name, leaf, at in zip(parameters, leaves, picks[: len(leaves)], strict=True)
     }
     return Comparison(
         tuple(agreement(name, slice(n, n + 1)) for n, name in enumerate(names)),

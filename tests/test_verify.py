@@ -138,6 +138,15 @@ def test_centered_and_at_betas_of_choice(tmp_path: Path) -> None:
     assert "vanishes as beta^2" in found["verdict"]
 
 
+def test_with_a_readout(tmp_path: Path) -> None:
+    typed = ("ep-1h", *TINY, "--cost", "cross-entropy", "--inside", "--T", "500")
+    numbers = verify(tmp_path / "run", typed)
+    # The readout has no part in the dynamics, and no curve.
+    assert [t["name"] for t in numbers["asked"]["tensors"]] == ["s1", "W1", "b1"]
+    assert numbers["verdict"].startswith("Theorem 1 holds")
+    assert numbers["beta_orders"]["all parameters"]["slope"] == pytest.approx(1, abs=0.1)
+
+
 def test_holomorphic(tmp_path: Path, capsys) -> None:
     typed = ["fig-toy", "--hidden", "8", "--T", "600", "--K", "20", "--nudge", "holomorphic"]
     found = verify(tmp_path, [*typed, "--points", "3", "--beta", "0.2", "--betas", "0.1"])
