@@ -261,8 +261,6 @@ class RecurrentBackprop(Rule):
 def _update(
     system: System, gradient: Network, network: Network, states: States, y: Targets
 ) -> Network:
-    """Minus the gradient, with that of the readout, mean over the batch."""
-    readout = system.readout_update(network, states[-1], y)
-    mean = jax.tree.map(lambda leaf: leaf / y.shape[0], readout)
+    """Minus the gradient, with that of the readout."""
     ascent = jax.tree.map(jnp.negative, gradient)
-    return ascent.change(ascent.edges, mean)
+    return ascent.change(ascent.edges, system.readout_update(network, states[-1], y))

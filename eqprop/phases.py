@@ -75,7 +75,7 @@ class System(eqx.Module):
         return back(self.cost.force(scores, y))[0]
 
     def readout_update(self, network: Network, output: Layer, y: Targets) -> Connection | None:
-        """``-dl/dtheta`` of the readout, summed over the batch; None where there is none.
+        """``-dl/dtheta`` of the readout, mean over the batch; None where there is none.
 
         The readout has no part in the fixed point, so this is all of its gradient: local, between
         the output layer and the error of the scores (arXiv:2006.03824).
@@ -83,7 +83,7 @@ class System(eqx.Module):
         if network.readout is None:
             return None
         scores, back = jax.vjp(lambda readout: readout(output), network.readout)
-        return back(self.cost.force(scores, y))[0]
+        return back(self.cost.force(scores, y) / len(y))[0]
 
     def nudged_step(
         self, network: Network, x: Layer, y: Targets, beta: Strength, states: States

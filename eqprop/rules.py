@@ -192,8 +192,8 @@ class AfterPhase(Rule):
             system.check_analytic(network)
         free = Free(*system.free(system.clamp(network, x), x))
         total = self.increment.total(system, network, x, y, free.states, stencil)
-        total = total.change(total.edges, system.readout_update(network, free.states[-1], y))
-        return jax.tree.map(lambda leaf: leaf / x.shape[0], total), free
+        mean = jax.tree.map(lambda leaf: leaf / x.shape[0], total)
+        return mean.change(mean.edges, system.readout_update(network, free.states[-1], y)), free
 
 
 def scale_edges(network: Network, factors: Float[Array, " factors"]) -> Network:
