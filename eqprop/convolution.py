@@ -35,6 +35,12 @@ class Pool(eqx.Module):
     def __call__(self, maps: Maps) -> Maps:
         """From ``(B, height, width, c)`` to ``(B, height // size, width // size, c)``."""
 
+    def choose(self, maps: Maps, guide: Maps) -> Maps:
+        """The same, but where units are chosen by their size, by that of the same units of
+        ``guide``.
+        """
+        return self(maps)
+
 
 class NoPool(Pool):
     """No pooling."""
@@ -75,12 +81,18 @@ class MaxPool(Pool):
 
     @override
     def __call__(self, maps: Maps) -> Maps:
-        best, *others = _windows(maps, self.size)
-        for unit in others:
+        return self.choose(maps, maps)
+
+    @override
+    def choose(self, maps: Maps, guide: Maps) -> Maps:
+        best, *others = zip(_windows(guide, self.size), _windows(maps, self.size), strict=True)
+        largest, chosen = best
+        for size, unit in others:
             # Strictly greater keeps the first of equals; a select sends a cotangent one way only,
             # where the derivative of jnp.maximum would divide it between equals.
-            best = jnp.where(unit > best, unit, best)
-        return best
+            larger = size > largest
+            largest, chosen = jnp.where(larger, size, largest), jnp.where(larger, unit, chosen)
+        return chosen
 
 
 NO_POOL = NoPool()
@@ -99,7 +111,8 @@ class Conv(Connection):
 
     ``weight`` has shape ``(rows, columns, c_in, c_out)``, ``bias`` ``(c_out,)`` or None. The kernel
     is not flipped; ``padding`` zeros stand on each side. Feedback and statistics of a max-pool go
-    to the units that are largest in this connection's own drive, at the present ``r_pre``. Raises
+    to the units that are largest at the present ``r_pre``: in this connection's own drive, or in
+    that of the forward weights where it is the feedback of an ``Untied`` edge. Raises
     ``EqpropError`` where sizes don't fit.
     """
 
@@ -137,16 +150,46 @@ class Conv(Connection):
             raise EqpropError(
                 f"a kernel for {c_in} channels, but a layer {pre} of {pre[2]} channels"
             )
+        maps = self.convolved(r_pre)
+        return self.pooled(maps, maps)
+
+    def convolved(self, r_pre: Layer) -> Maps:
+        """``conv(r_pre, weight)``."""
         if self.product is None:
-            maps = convolve(r_pre, self.weight, self.stride, self.padding)
-        else:
-            maps = convolve_by(self.product, r_pre, self.weight, self.stride, self.padding)
-        drive = self.pool(maps)
+            return convolve(r_pre, self.weight, self.stride, self.padding)
+        return convolve_by(self.product, r_pre, self.weight, self.stride, self.padding)
+
+    def pooled(self, maps: Maps, guide: Maps) -> Layer:
+        """The drive that becomes of ``maps``, where ``guide`` decides who wins in a max-pool."""
+        drive = self.pool.choose(maps, guide)
         return drive if self.bias is None else drive + self.bias
+
+    @override
+    def guided(self, by: Connection) -> Connection:
+        if self.pool.analytic or not isinstance(by, Conv):
+            return self
+        ours, theirs = ((*c.weight.shape, c.stride, c.padding) for c in (self, by))
+        if ours != theirs:
+            raise EqpropError(
+                "feedback through the winners of a max-pool: the two convolutions have kernels, "
+                f"strides and paddings {ours} and {theirs}: give both the same"
+            )
+        return _Guided(self, by)
 
     @override
     def with_product(self, product: Product) -> "Conv":
         return dataclasses.replace(self, product=product)
+
+
+class _Guided(Connection):
+    """A convolution with the winners of its max-pool chosen by the maps of another one."""
+
+    conv: Conv
+    by: Conv
+
+    @override
+    def __call__(self, r_pre: Layer) -> Layer:
+        return self.conv.pooled(self.conv.convolved(r_pre), self.by.convolved(r_pre))
 
 
 def conv(

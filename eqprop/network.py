@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import override
+from typing import Any, override
 
 import equinox as eqx
 import jax
@@ -62,6 +62,12 @@ class Connection(eqx.Module):
         linear in theta with one such factor for all postsynaptic units.
         """
         return None
+
+    def guided(self, by: "Connection") -> "Connection":
+        """The same connection, but what it chooses by the size of drives, as a max-pool does, is
+        chosen by those of another one; itself where it chooses nothing.
+        """
+        return self
 
     def with_product(self, product: Product) -> "Connection":
         """The same connection with another way to multiply rates with weights; itself where it has
@@ -165,6 +171,9 @@ class Tied(Edge):
 class Untied(Edge):
     """Forward weights ``ahead`` and separate feedback weights ``back`` (of the same shape, no
     bias).
+
+    The feedback goes to the units from which the forward drive comes: where there is max-pooling,
+    to its winners.
     """
 
     pre: int = eqx.field(static=True)
@@ -178,7 +187,7 @@ class Untied(Edge):
 
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
-        return self.back.feedback(r_pre, r_post)
+        return self.back.guided(self.ahead).feedback(r_pre, r_post)
 
     @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Untied":
@@ -189,9 +198,11 @@ class Untied(Edge):
 
     @override
     def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Untied":
-        ahead = self.ahead.statistic(r_pre, d_post)
-        back = self.back.feedback_statistic(r_pre, d_pre, r_post)
-        return Untied(self.pre, self.post, ahead, back)
+        def feedback(back: Connection) -> Layer:
+            return back.guided(self.ahead).feedback(r_pre, r_post)
+
+        _, vjp = jax.vjp(feedback, self.back)
+        return Untied(self.pre, self.post, self.ahead.statistic(r_pre, d_post), *vjp(d_pre))
 
 
 class Clamped(Edge):
@@ -386,17 +397,24 @@ def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:
     last = len(shapes) - 1
     if not (0 <= edge.pre <= last and 1 <= edge.post <= last):
         raise EqpropError(f"{name} names a layer that is not there: layers run from 0 to {last}")
-    pre, post = (jax.ShapeDtypeStruct((1, *shapes[n]), jnp.float32) for n in (edge.pre, edge.post))
-    try:
-        drive = eqx.filter_eval_shape(type(edge).forward, edge, pre)
-    except EqpropError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise EqpropError(
-            f"{name} does not accept layer {edge.pre} of shape {shapes[edge.pre]}: {error}"
-        ) from error
-    if drive.shape != post.shape:
-        raise EqpropError(
-            f"{name} drives units of shape {drive.shape[1:]}, but layer {edge.post} has shape "
-            f"{shapes[edge.post]}"
-        )
+
+    def check(drive: Callable[..., Layer], source: int, driven: int, *rates: Any) -> Any:
+        try:
+            made = eqx.filter_eval_shape(drive, edge, *rates)
+        except EqpropError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise EqpropError(
+                f"{name} does not accept layer {source} of shape {shapes[source]}: {error}"
+            ) from error
+        if made.shape[1:] != shapes[driven]:
+            raise EqpropError(
+                f"{name} drives units of shape {made.shape[1:]}, but layer {driven} has shape "
+                f"{shapes[driven]}"
+            )
+        return made
+
+    r_pre = jax.ShapeDtypeStruct((1, *shapes[edge.pre]), jnp.float32)
+    r_post = check(type(edge).forward, edge.pre, edge.post, r_pre)
+    if edge.pre:
+        check(type(edge).feedback, edge.post, edge.pre, r_pre, r_post)

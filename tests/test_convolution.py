@@ -267,6 +267,16 @@ def naive(connection, r_pre: jax.Array) -> jax.Array:
     return drive if connection.bias is None else drive + connection.bias
 
 
+def naive_feedback(ahead, back, r_pre: jax.Array, r_post: jax.Array) -> jax.Array:
+    """By weights of its own, but through the units that win in the forward drive."""
+    if not isinstance(ahead, Conv):
+        return jax.vjp(lambda r: naive(back, r), r_pre)[1](r_post)[0]
+    maps = naive_conv(r_pre, ahead.weight, ahead.stride, ahead.padding)
+    unpooled = jax.vjp(lambda m: naive_pool(m, ahead.pool), maps)[1](r_post)[0]
+    convolution = jax.vjp(lambda r: naive_conv(r, back.weight, back.stride, back.padding), r_pre)[1]
+    return convolution(unpooled)[0]
+
+
 def naive_phi(connections, rates) -> jax.Array:
     terms = zip(connections, rates[:-1], rates[1:], strict=True)
     return jnp.sum(jnp.stack([jnp.sum(r_post * naive(c, r_pre)) for c, r_pre, r_post in terms]))
@@ -318,6 +328,27 @@ def test_ep_is_the_difference_of_two_gradients_of_phi(dynamics) -> None:
     close([e.connection for e in update.edges], expected)
 
 
+def test_feedback_of_untied_convolutions_goes_to_the_winners_of_the_forward_drive() -> None:
+    edge = small(angle=60.0).edges[1]
+    assert isinstance(edge, Untied)
+    pre, post = (draw(n, 3, *shape) for n, shape in enumerate(small().shapes[1:3]))
+    found = edge.feedback(pre, post)
+    close(found, naive_feedback(edge.ahead, edge.back, pre, post))
+    # Not those of the feedback weights: the two have other winners here.
+    assert float(jnp.max(jnp.abs(found - edge.back.feedback(pre, post)))) > 0.1
+
+
+def test_untied_convolutions_of_different_sizes() -> None:
+    small_kernel, large_kernel = (
+        Conv(draw(1, k, k, 1, 2), padding=(k // 2, k // 2), pool=MaxPool(2)) for k in (3, 5)
+    )
+    first = Tied(0, 1, Conv(draw(2, 1, 1, 1, 1)))
+    with pytest.raises(EqpropError, match=r"winners of a max-pool.*give both the same"):
+        Network(
+            ((8, 8, 1), (8, 8, 1), (4, 4, 2)), (first, Untied(1, 2, small_kernel, large_kernel))
+        )
+
+
 def test_vf_with_untied_convolutions_sums_presynaptic_rates_times_changes() -> None:
     network, (x, y), beta = small(angle=40.0), batch(), 0.3
     system = System(Prototypical(sigm), SquaredError(), FixedSteps(10), 3)
@@ -332,7 +363,7 @@ def test_vf_with_untied_convolutions_sums_presynaptic_rates_times_changes() -> N
             return jnp.sum(d_post * naive(c, pre))
 
         def back(c):
-            return jnp.sum(d_pre * jax.vjp(lambda r: naive(c, r), pre)[1](post)[0])
+            return jnp.sum(d_pre * naive_feedback(edge.ahead, c, pre, post))
 
         if isinstance(edge, Untied):
             parts = jax.grad(ahead)(edge.ahead), jax.grad(back)(edge.back)

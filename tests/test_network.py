@@ -147,6 +147,13 @@ def test_connections_that_do_not_fit_the_layers() -> None:
         Network(((7,), (5,)), (Tied(0, 1, Dense.init((6,), (5,), jax.random.key(0))),))
 
 
+def test_feedback_weights_that_do_not_fit_the_layers() -> None:
+    ahead, wide = (Dense.init((5,), (n,), jax.random.key(n)) for n in (4, 3))
+    edges = Tied(0, 1, Dense.init((6,), (5,), jax.random.key(0))), Untied(1, 2, ahead, wide)
+    with pytest.raises(EqpropError, match=r"edge 1->2 does not accept layer 2 of shape \(4,\)"):
+        Network(((6,), (5,), (4,)), edges)
+
+
 @pytest.mark.parametrize("angle", [-1.0, 180.5, float("nan")])
 def test_an_angle_out_of_range(angle: float) -> None:
     with pytest.raises(EqpropError, match="give 0 to 180 degrees"):
