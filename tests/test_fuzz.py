@@ -310,7 +310,7 @@ def spoil(folder: Path, spoils: Any) -> None:
         content = path.read_bytes()
         if other is not None:
             content = files[other % len(files)].read_bytes()
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             content = json.dumps(change(json.loads(content), changes)).encode()
         path.write_bytes(disturb(content, how))
 
