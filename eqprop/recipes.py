@@ -64,8 +64,10 @@ _EP_CONV_FAST = dataclasses.replace(
     nudge="centered",
     T=10,
     K=4,
+    lr=(0.03, 0.007, 0.003),
+    optimizer="momentum",
     schedule="cosine",
-    epochs=5,
+    epochs=3,
 )
 
 # Settings of the authors' program for arXiv:2006.03824 with squared errors, but for what is
@@ -193,6 +195,8 @@ RECIPES: dict[str, Recipe] = {
             _EP_CONV_FAST,
             name="ep-conv-best",
             about="our own: ep-conv-fast for longer, on images shifted at random",
+            lr=_EP_CONV.lr,
+            optimizer="sgd",
             shift=2,
             epochs=30,
         ),
