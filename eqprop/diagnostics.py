@@ -17,7 +17,7 @@ from jax import lax
 from eqprop.baselines import StateCurves
 from eqprop.curves import Changes, Source
 from eqprop.errors import EqpropError
-from eqprop.names import parameter_names, state_names
+from eqprop.names import edge_names, state_names
 from eqprop.network import Network
 from eqprop.types import Array, Int
 
@@ -27,7 +27,9 @@ convolution leaves some where zeros belong, and D divides it by beta.
 """
 
 type Picks = tuple[Int[Array | np.ndarray, "_"], ...]
-"""For each parameter tensor, in the order of a network's leaves, places in the flat tensor."""
+"""For each parameter tensor, in the order of the leaves of a network's edges, places in the flat
+tensor.
+"""
 
 
 @final
@@ -114,7 +116,7 @@ def _scan(p: Source, q: Source, steps: int, picks: Picks) -> Scanned:
         return jax.tree.map(lambda s, d: s + d * d, total, change)
 
     def sample(network: Network) -> list[Array]:
-        leaves = jax.tree.leaves(network)
+        leaves = jax.tree.leaves(network.edges)
         return [leaf.ravel()[jnp.asarray(at)] for leaf, at in zip(leaves, picks, strict=True)]
 
     def body(carry: tuple[Any, Any, Sums], _: None) -> tuple[Any, Any]:
@@ -192,7 +194,7 @@ def pick_synapses(relevance: Network, samples: int, seed: int) -> Picks:
     """
     generator = np.random.default_rng(seed)
     picks: list[np.ndarray] = []
-    for leaf in jax.tree.leaves(relevance):
+    for leaf in jax.tree.leaves(relevance.edges):
         (alive,) = np.nonzero(np.ravel(leaf))
         picks.append(np.sort(generator.choice(alive, min(samples, alive.size), replace=False)))
     return tuple(picks)
@@ -207,21 +209,19 @@ def compare(update: Source, reference: Source, steps: int, picks: Picks) -> Comp
     """
     network = update.problem.network
     found = jax.device_get(_scan(update, reference, steps, picks))
-    leaves = jax.tree.leaves(network.edges)
-    states, parameters = state_names(network), parameter_names(network)[: len(leaves)]
+    sums = [jax.tree.leaves((total.states, total.network.edges)) for total in found.sums]
+    states, parameters = state_names(network), edge_names(network)
     names = states + parameters
-    sums = [jax.tree.leaves(total)[: len(names)] for total in found.sums]
 
     def agreement(name: str, which: slice) -> Agreement:
         return _agreement(name, steps, [total[which] for total in sums])
 
     def curves(side: int) -> dict[str, np.ndarray]:
-        synapses = found.synapses[side][: len(leaves)]
-        return dict(zip(names, [*found.states[side], *synapses], strict=True))
+        return dict(zip(names, [*found.states[side], *found.synapses[side]], strict=True))
 
     places = {
         name: np.stack(np.unravel_index(at, leaf.shape), axis=-1)
-        for name, leaf, at in zip(parameters, leaves, picks[: len(leaves)], strict=True)
+        for name, leaf, at in zip(parameters, jax.tree.leaves(network.edges), picks, strict=True)
     }
     return Comparison(
         tuple(agreement(name, slice(n, n + 1)) for n, name in enumerate(names)),

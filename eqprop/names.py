@@ -10,12 +10,12 @@ from eqprop.types import Array
 LETTERS = {"weight": "W", "bias": "b"}
 
 
-def parameter_names(network: Network) -> list[str]:
-    """A name for each leaf of a network, in the order of ``jax.tree.leaves``.
+def edge_names(network: Network) -> list[str]:
+    """A name for each leaf of a network's edges, in the order of ``jax.tree.leaves``.
 
     ``W2`` and ``b2`` lead from layer 1 to layer 2, ``Wb2`` back; a skip edge has ``W0->2``, a
-    lateral one ``W1->1``, the readout ``Wout``. A second connection between the same two layers has
-    ``W2#2``. Fields of a connection other than ``weight`` and ``bias`` keep their own names.
+    lateral one ``W1->1``. A second connection between the same two layers has ``W2#2``. Fields of a
+    connection other than ``weight`` and ``bias`` keep their own names.
     """
     twins: Counter[tuple[int, int]] = Counter()
     names: list[str] = []
@@ -28,6 +28,12 @@ def parameter_names(network: Network) -> list[str]:
             fields = [str(getattr(key, "name", key)) for key in path]
             back = "b" if "back" in fields else ""
             names.append(LETTERS.get(fields[-1], fields[-1]) + back + where)
+    return names
+
+
+def parameter_names(network: Network) -> list[str]:
+    """A name for each leaf of a network: those of its edges, and ``Wout`` ... of its readout."""
+    names = edge_names(network)
     for path, _ in jax.tree_util.tree_leaves_with_path(network.readout):
         field = str(getattr(path[-1], "name", path[-1]))
         names.append(LETTERS.get(field, field) + "out")

@@ -199,7 +199,7 @@ class Untied(Edge):
     @override
     def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Untied":
         def feedback(back: Connection) -> Layer:
-            return back.guided(self.ahead).feedback(r_pre, r_post)
+            return dataclasses.replace(self, back=back).feedback(r_pre, r_post)
 
         _, vjp = jax.vjp(feedback, self.back)
         return Untied(self.pre, self.post, self.ahead.statistic(r_pre, d_post), *vjp(d_pre))
