@@ -7,6 +7,7 @@ and dictionaries, and of all there is to call one thing: making a NumPy array of
 
 import math
 import pickletools
+import warnings
 from collections.abc import Callable
 from typing import Any, final
 
@@ -117,10 +118,13 @@ def read_pickled(content: bytes, name: str) -> dict[str, Any]:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name == "STOP":
-                break
-            machine.run(opcode.name, argument)
+        with warnings.catch_warnings():
+            # Of text with bad escapes, in an instruction that is refused once it has been read.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for opcode, argument, _ in pickletools.genops(content):
+                if opcode.name == "STOP":
+                    break
+                machine.run(opcode.name, argument)
         (found,) = machine.stack
         return {_text(key): _value(item) for key, item in found.items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -195,6 +195,11 @@ def test_a_pickle_that_would_run_something_runs_nothing(protocol: int, capsys) -
     assert capsys.readouterr().out == ""
 
 
+def test_text_with_bad_escapes_is_an_error_and_no_warning() -> None:
+    with pytest.raises(EqpropError, match="it has the instruction STRING"):
+        read_pickled(rb"S'\q'" + b"\n.", "batch")
+
+
 @settings(max_examples=150)
 @given(place=st.integers(0, 3000), new=st.binary(max_size=4), skip=st.integers(0, 4))
 def test_a_mutated_pickle_is_right_or_a_clear_error(place: int, new: bytes, skip: int) -> None:
