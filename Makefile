@@ -49,9 +49,10 @@ test: install  ## run the tests (ARGS="-k idx" goes to pytest, JOBS=1 for one pr
 test-slow: install  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: install  ## ruff and basedpyright
+lint: install  ## ruff, import-linter and basedpyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/basedpyright
 
 format: install  ## fix what ruff can fix

@@ -9,9 +9,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from eqprop import data
-from eqprop.experiment import prepare
-from eqprop.recipes import recipe
+from eqprop.data import named as data
+from eqprop.recipes.catalogue import recipe
+from eqprop.training.experiment import prepare
 
 MINIBATCHES = 5
 ROWS = [

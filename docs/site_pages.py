@@ -19,8 +19,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from eqprop.command_list import errors
-from eqprop.recipes import RECIPES, SERIES
+from eqprop.cli.list import errors
+from eqprop.recipes.catalogue import RECIPES, SERIES
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

@@ -2,6 +2,6 @@
 
 import sys
 
-from eqprop.cli import main
+from eqprop.cli.main import main
 
 sys.exit(main())

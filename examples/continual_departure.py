@@ -15,14 +15,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from eqprop.building import build
-from eqprop.configuration import Recipe
-from eqprop.data import load
-from eqprop.experiment import load as load_checkpoint
-from eqprop.experiment import prepare
-from eqprop.network import Network
-from eqprop.recipes import recipe
-from eqprop.training import fetch
+from eqprop.data.named import load
+from eqprop.networks.network import Network
+from eqprop.recipes.build import build
+from eqprop.recipes.catalogue import recipe
+from eqprop.recipes.recipe import Recipe
+from eqprop.training.experiment import load as load_checkpoint
+from eqprop.training.experiment import prepare
+from eqprop.training.trainer import fetch
 
 C_EP, FEW = recipe("c-ep-1h"), recipe("c-ep-1h-few")
 EP_RATES = (0.08, 0.04)

@@ -27,20 +27,20 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from jax import lax
 
-from eqprop.anderson import Anderson, Progress, states
-from eqprop.baselines import RecurrentBackprop
-from eqprop.building import build
-from eqprop.configuration import Recipe
-from eqprop.data import load
-from eqprop.experiment import load as load_checkpoint
-from eqprop.experiment import prepare
-from eqprop.network import Network
-from eqprop.nudging import Centered, Nudge, OneSided
-from eqprop.phases import System
-from eqprop.recipes import RECIPES, fast
-from eqprop.relaxation import ToTolerance, iterate
-from eqprop.rules import Equilibrium
-from eqprop.training import fetch
+from eqprop.data.named import load
+from eqprop.dynamics.anderson import Anderson, Progress, states
+from eqprop.dynamics.nudges import Centered, Nudge, OneSided
+from eqprop.dynamics.relaxation import ToTolerance, iterate
+from eqprop.dynamics.system import System
+from eqprop.learning.baselines import RecurrentBackprop
+from eqprop.learning.increments import Equilibrium
+from eqprop.networks.network import Network
+from eqprop.recipes.build import build
+from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.recipe import Recipe
+from eqprop.training.experiment import load as load_checkpoint
+from eqprop.training.experiment import prepare
+from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, States, Targets
 
 CAP, LONG, BATCHES, REPEATS = 150, 300, 1, 3

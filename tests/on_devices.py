@@ -9,10 +9,10 @@ import sys
 import jax
 import numpy as np
 
-from eqprop.building import build
-from eqprop.layout import Layout, arrange
-from eqprop.recipes import recipe
-from eqprop.training import Examples, Trainer, TrainState
+from eqprop.recipes.build import build
+from eqprop.recipes.catalogue import recipe
+from eqprop.training.replicas import Layout, arrange
+from eqprop.training.trainer import Examples, Trainer, TrainState
 
 IMAGE, CLASSES, N, BATCH = (6, 5), 4, 24, 8
 CONV = {"channels": (3,), "kernel": 3, "hidden": (), "activation": "hardsigm", "lr": (0.1, 0.05)}

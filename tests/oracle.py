@@ -13,8 +13,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eqprop import eager
-from eqprop.eager import (
+from eqprop.benchmarks import transcription as eager
+from eqprop.benchmarks.conv_transcription import (
+    ConvNet,
+    conv,
+    conv_apply,
+    conv_drives,
+    conv_ep_update,
+    conv_feedback,
+    conv_forward,
+    conv_free_phase,
+    conv_kernel_vjp,
+    conv_minibatch,
+    conv_nudged_phase,
+    conv_statistic,
+    conv_step,
+    conv_transpose,
+    conv_weight_vjp,
+    conv_zero_state,
+    pool_at,
+    pool_indices,
+    pooled_indices,
+    sum_per_channel,
+    unpool,
+    windows,
+)
+from eqprop.benchmarks.transcription import (
     RULES,
     Dynamics,
     Net,
@@ -41,30 +65,6 @@ from eqprop.eager import (
     total,
     vf_increment,
     zero_state,
-)
-from eqprop.eager_conv import (
-    ConvNet,
-    conv,
-    conv_apply,
-    conv_drives,
-    conv_ep_update,
-    conv_feedback,
-    conv_forward,
-    conv_free_phase,
-    conv_kernel_vjp,
-    conv_minibatch,
-    conv_nudged_phase,
-    conv_statistic,
-    conv_step,
-    conv_transpose,
-    conv_weight_vjp,
-    conv_zero_state,
-    pool_at,
-    pool_indices,
-    pooled_indices,
-    sum_per_channel,
-    unpool,
-    windows,
 )
 
 __all__ = [  # what is not defined here

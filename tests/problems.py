@@ -8,12 +8,15 @@ import numpy as np
 import oracle
 from hypothesis import strategies as st
 
-from eqprop.curves import Problem
-from eqprop.dynamics import Dynamics, EnergyBased, sigm, tanh
-from eqprop.network import Dense, Edge, Network, Tied, Untied
-from eqprop.nudging import SquaredError
-from eqprop.phases import System
-from eqprop.relaxation import FixedSteps
+from eqprop.dynamics.activations import sigm, tanh
+from eqprop.dynamics.costs import SquaredError
+from eqprop.dynamics.relaxation import FixedSteps
+from eqprop.dynamics.step import Dynamics, EnergyBased
+from eqprop.dynamics.system import System
+from eqprop.networks.connections import Dense
+from eqprop.networks.edges import Edge, Tied, Untied
+from eqprop.networks.network import Network
+from eqprop.theorem.curves import Problem
 
 type Graph = Sequence[tuple[int, int]]
 

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from eqprop import data
+from eqprop.data import named as data
 from eqprop.errors import DataUnavailable
 
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"

@@ -13,14 +13,15 @@ import jax
 import numpy as np
 import pytest
 
-from eqprop import data, experiment, launch, session
-from eqprop.cli import main
-from eqprop.configuration import Recipe
-from eqprop.data import Dataset
-from eqprop.experiment import Job, load
-from eqprop.layout import Layout
-from eqprop.runs import read_metrics, read_record
-from eqprop.training import Trainer
+from eqprop.cli.main import main
+from eqprop.data import named as data
+from eqprop.data.named import Dataset
+from eqprop.recipes.recipe import Recipe
+from eqprop.training import experiment, launch, session
+from eqprop.training.experiment import Job, load
+from eqprop.training.replicas import Layout
+from eqprop.training.runs import read_metrics, read_record
+from eqprop.training.trainer import Trainer
 
 SMALL = ("--dataset", "digits", "--hidden", "16")
 

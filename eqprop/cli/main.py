@@ -1,0 +1,129 @@
+"""The command ``eqprop``: finds the subcommand, and turns what goes wrong into a line and a code.
+
+Exit codes: 0, done; 1, failed or stopped; 2, what was typed cannot be done.
+"""
+
+import importlib
+import importlib.metadata
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eqprop.errors import EqpropError
+
+
+class Command(NamedTuple):
+    """A subcommand: what follows ``eqprop`` on the line, and what it does."""
+
+    usage: str
+    about: str
+
+
+COMMANDS: dict[str, Command] = {
+    "list": Command("list", "recipes, with the published results"),
+    "train": Command("train RECIPE [options]", "train a network, from the beginning"),
+    "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
+    "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),
+    "report": Command("report RUN ...", "one HTML page on runs: results, curves, what was learnt"),
+    "verify": Command("verify RECIPE [options]", "compare a rule's updates with BPTT gradients"),
+    "reproduce": Command("reproduce NAME ...", "tables and figures of the paper, within a time"),
+    "sweep": Command("sweep RECIPE [options]", "train over values of fields, and compare"),
+    "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
+}
+"""Each is the function ``run(args)`` of the module ``eqprop.cli.<name>``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line, that of the process unless given, and returns its exit code."""
+    if argv is None:
+        argv = sys.argv[1:]
+        _prepare_process()
+    debug = "--debug" in argv
+    try:
+        return _run([arg for arg in argv if arg != "--debug"])
+    except SystemExit as end:
+        return int(end.code or 0)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nobody is left to tell.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        print(f"eqprop: {_explain(error)}", file=sys.stderr)
+        return _code(error)
+
+
+def _run(args: list[str]) -> int:
+    from eqprop.errors import UsageError, suggest  # slow enough to come after `main` has begun
+
+    if not args or args[0] in {"-h", "--help", "help"}:
+        print(_help())
+        return 0 if args else 2
+    name, *rest = args
+    if name == "--version":
+        print(f"eqprop {importlib.metadata.version('eqprop')}")
+        return 0
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {suggest(name, COMMANDS)} (see eqprop --help)")
+    importlib.import_module(f"eqprop.cli.{name}").run(rest)
+    return 0
+
+
+def _help() -> str:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = [f"  eqprop {usage:{width}}  {about}" for usage, about in COMMANDS.values()]
+    return "\n".join(
+        [
+            "Equilibrium Propagation: networks that learn by relaxing.",
+            "",
+            *lines,
+            "",
+            "Start with: eqprop train ep-1h --epochs 3",
+            "--help after a command tells more; --debug, anywhere, shows where an error came from.",
+        ]
+    )
+
+
+def _explain(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, EqpropError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    lines = str(error).splitlines()
+    return (
+        f"internal error, {type(error).__name__}: {lines[0] if lines else 'no message'} "
+        "(--debug shows where; please report it)"
+    )
+
+
+def _code(error: BaseException) -> int:
+    from eqprop.errors import UsageError
+
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def _prepare_process() -> None:
+    """What must not be done where Python is somebody else's: in a notebook, or a test."""
+    import pooch
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has a plus-minus sign
+    # Where a disk is full, threads of Orbax go on after its error has been raised, and told of.
+    sys.unraisablehook = _unless_late
+    # JAX keeps what it compiles, so that the next start is quick; the user's own setting wins. By
+    # variables, for JAX is not loaded yet, and may not be needed at all.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pooch.os_cache("eqprop") / "xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _unless_late(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -1,0 +1,59 @@
+"""``eqprop report``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from eqprop.cli.arguments import parse
+from eqprop.errors import UsageError, typed
+from eqprop.reports.groups import expand
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to report."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
+    """Run directories, or directories of these. Runs of one recipe, on the same data, are taken
+    together as its seeds.
+    """
+    out: Path | None = None
+    """HTML file to write, over what is there; report.html in the (first) run directory when left
+    out.
+    """
+    theorem: bool = True
+    """Measure Theorem 1 on each network, which takes some seconds."""
+    example: int = 0
+    """Test example, from 0, whose relaxation is shown."""
+
+
+_ABOUT = """Write one HTML page on runs, to be read anywhere, without a network: results beside the
+published ones, training curves, Theorem 1, angles, filters and receptive fields, a relaxation, the
+configuration, and how to reproduce it all. What needs a checkpoint is left out where there is
+none."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Reports on the runs that the arguments name."""
+    options = parse(Options, args, "eqprop report", _ABOUT)
+    if not options.runs:
+        raise UsageError("name a run directory: eqprop report RUN ... (see eqprop report --help)")
+    if options.example < 0:
+        raise UsageError(f"example is {options.example}: count from 0")
+    out = options.out or options.runs[0] / "report.html"
+    if out.suffix.lower() not in {".html", ".htm"}:
+        raise UsageError(f"--out is {out}: give a name that ends with .html")
+    with typed():
+        for folder in options.runs:
+            expand(folder)
+
+    from eqprop.reports.page import compose, write  # loads JAX
+    from eqprop.training.display import Display, Stopwatch
+
+    display, watch = Display(), Stopwatch()
+    command = ["eqprop", "report", *args]
+    write(compose(options.runs, options.example, options.theorem, command, display), out)
+    display.say(f"report in {out}; {watch.seconds:.1f} s")

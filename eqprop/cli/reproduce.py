@@ -1,0 +1,117 @@
+"""``eqprop reproduce``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eqprop.cli.arguments import parse
+from eqprop.errors import UsageError, suggest, typed
+from eqprop.paper.budget import seconds_in
+from eqprop.paper.items import Choice, exhibits
+from eqprop.recipes.catalogue import RECIPES
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How deep, and where."""
+
+    budget: str | None = None
+    """Time to spend, such as 90s, 30m or 8h: epochs and seeds become fewer, as captions then say.
+    """
+    seeds: int = 5
+    """Seeds of each training, at most."""
+    epochs: int | None = None
+    """Epochs of each training, at most; those of each recipe when left out."""
+    fast: bool = False
+    """Settings that reach the same error sooner (eqprop train --fast)."""
+    recipes: tuple[str, ...] = ()
+    """Only these recipes; all that were published when left out."""
+    dataset: Literal["mnist", "fashion-mnist", "digits"] = "mnist"
+    """Data set; digits, which are small, for a rehearsal."""
+    out: Path = Path("runs/reproduce")
+    """Directory for the results and all runs."""
+    records: tuple[Path, ...] = ()
+    """Train nothing: take what lies in these directories, runs within them included."""
+    into: Path | None = None
+    """With --records: a Markdown page that gets the tables, between <!-- eqprop:NAME --> and
+    <!-- /eqprop:NAME -->.
+    """
+
+
+_ABOUT = """Reproduce tables and figures of the paper: runs what has not been run yet in the
+directory, and writes each as Markdown, CSV, JSON and an image, beside the published values. Killed
+or stopped, the same command goes on where it was; what is finished is never run again."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Reproduces what the arguments name."""
+    known = exhibits(Choice())
+    names, rest = _split(args)
+    if not names and (not rest or rest[0] in {"-h", "--help"}):
+        _help()
+        return
+    if not names:
+        raise UsageError(f"a table or figure comes first: eqprop reproduce NAME {rest[0]} ...")
+    for name in names:
+        if name not in (*known, ALL):
+            choices = suggest(name, [*known, ALL])
+            raise UsageError(f"unknown table or figure {choices} (see eqprop reproduce --help)")
+    if ALL in names:
+        names = list(known)
+    options = parse(Options, rest, "eqprop reproduce NAME ...", _ABOUT, Options())
+    _check(options)
+    with typed():
+        budget = options.budget and seconds_in(options.budget)
+
+    from eqprop.paper.reproduce import Budget, Request, from_records, reproduce  # loads JAX
+
+    request = Request(
+        names=tuple(dict.fromkeys(names)),
+        choice=Choice(options.recipes, options.dataset, options.fast),
+        seeds=options.seeds,
+        epochs=options.epochs,
+        budget=Budget(options.budget, budget) if options.budget and budget else None,
+        out=options.out,
+    )
+    command = ["eqprop", "reproduce", *args]
+    if options.records:
+        with typed():
+            from_records(request, options.records, options.into, command)
+    else:
+        reproduce(request, command)
+
+
+def _split(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names at the beginning, and the rest."""
+    first = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
+    return list(args[:first]), list(args[first:])
+
+
+def _check(options: Options) -> None:
+    if options.seeds < 1:
+        raise UsageError(f"seeds is {options.seeds}: train at least 1")
+    if options.epochs is not None and options.epochs < 1:
+        raise UsageError(f"epochs is {options.epochs}: it must be at least 1")
+    for name in options.recipes:
+        if name not in RECIPES:
+            raise UsageError(f"unknown recipe {suggest(name, RECIPES)} (see eqprop list)")
+    if options.into and not options.records:
+        raise UsageError("--into needs --records: it fills a page from runs that are there")
+    if options.records and options.budget:
+        raise UsageError("--budget has no place beside --records, which trains nothing")
+
+
+def _help() -> None:
+    about = "\n".join(
+        [
+            *(_ABOUT, "", "Tables and figures, of which NAME may be several:"),
+            *(f"  {name:24}  {exhibit.title}" for name, exhibit in exhibits(Choice()).items()),
+            f"  {ALL:24}  everything",
+            "",
+            "Start with: eqprop reproduce table-mnist --budget 30m",
+        ]
+    )
+    parse(Options, ["--help"], "eqprop reproduce NAME ...", about, Options())

@@ -1,0 +1,164 @@
+"""``eqprop verify``."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from eqprop.cli.arguments import parse
+from eqprop.errors import UsageError, suggest, typed
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.recipe import Published, Recipe, changes
+from eqprop.theorem.questions import FIGURES, Options, question
+from eqprop.training.runs import check_new
+
+# Fields of a recipe that have no say in whether updates follow gradients.
+_IDLE = ("shift", "flip", "optimizer", "momentum", "weight_decay", "schedule", "epochs")
+# Fields that are the same in every verification, with what they are.
+_FIXED = {
+    "tolerance": "the free phase takes T steps",
+    "relaxation": "the free phase takes steps as they are",
+    "sweeps": "the free phase takes synchronous steps",
+    "nudged_sweeps": "the nudged phase takes synchronous steps",
+    "dtype": "it is float64",
+    "states": "they are float64",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fields(Recipe):
+    rule: Literal["ep", "c-ep", "vf", "c-vf"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Learning rule: ep, vf; or continually, c-ep, c-vf."""
+    clip: bool = False
+    """Keep states in [0, 1] in the energy-based setting, as trainings do and Theorem 1 does not."""
+    beta: float = 0.1
+    """Nudging strength of the curves."""
+    T: int = 30
+    """Free steps."""
+    K: int = 10
+    """Nudged steps, compared with the last K free steps."""
+    lr: tuple[float, ...] = (0.08, 0.04)
+    """Learning rates eta of a continual rule, from the input side to the output; no effect on other
+    rules.
+    """
+    tolerance: tyro.conf.Suppress[float] = 0.0
+    relaxation: tyro.conf.Suppress[Literal["steps", "anderson"]] = "steps"
+    sweeps: tyro.conf.Suppress[bool] = False
+    nudged_sweeps: tyro.conf.Suppress[bool] = False
+    shift: tyro.conf.Suppress[int] = 0
+    flip: tyro.conf.Suppress[bool] = False
+    optimizer: tyro.conf.Suppress[Literal["sgd", "momentum", "adam"]] = "sgd"
+    momentum: tyro.conf.Suppress[float] = 0.9
+    weight_decay: tyro.conf.Suppress[float] = 0.0
+    schedule: tyro.conf.Suppress[Literal["constant", "cosine"]] = "constant"
+    epochs: tyro.conf.Suppress[int] = 30
+    dtype: tyro.conf.Suppress[Literal["float32", "float64"]] = "float32"
+    states: tyro.conf.Suppress[Literal["full", "bfloat16"]] = "full"
+    published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
+
+
+@dataclass(frozen=True)
+class _Request:
+    options: Annotated[Options, tyro.conf.arg(name="")]
+    fields: Annotated[_Fields, tyro.conf.arg(name="")]
+
+
+_ABOUT = """Check Theorem 1 on a network as it is before training: do the updates of the learning
+rule, step by step, follow the gradients of backpropagation through time (BPTT)? Prints how far
+they differ in each tensor, and whether the difference vanishes with beta (and with the learning
+rates of a continual rule). Writes a figure, the curves and the numbers to a directory."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Verifies what the arguments say."""
+    if not args or args[0] in {"-h", "--help"}:
+        _help()
+        return
+    name, *rest = args
+    known = (*RECIPES, *FIGURES)
+    if name.startswith("-"):
+        raise UsageError(f"the recipe comes first: eqprop verify RECIPE {name} ...")
+    if name not in known:
+        raise UsageError(f"unknown recipe {suggest(name, known)} (see eqprop verify --help)")
+    recipe, options = _read(name, rest)
+    out = options.out or Path("runs") / f"verify-{name}"
+    with typed():
+        check_new(out)
+
+    from eqprop.theorem.launch import verify  # loads JAX
+
+    verify(recipe, options, out, ["eqprop", "verify", *args])
+
+
+def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
+    """The recipe to verify, of which every field says what will be done, and the options."""
+    asked = question(name)
+    if asked.recipe.rule in {"bptt", "rbp"}:
+        raise UsageError(f"{name} follows gradients by definition: verify one that is nudged")
+    _refuse_training(args)
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    values = {name: getattr(asked.recipe, name) for name in names}
+    fields = _Fields(**{**values, "clip": False})
+    about = f"Verify {name}: {asked.recipe.about}. Every field of the recipe is an option."
+    default = _Request(asked.options, fields)
+    request = parse(_Request, args, f"eqprop verify {name}", about, default)
+    recipe, options = request.fields, request.options
+    if recipe.K > recipe.T:
+        raise UsageError(
+            f"K is {recipe.K}, but T is {recipe.T}: the K nudged steps are compared with the last "
+            "K of the T free steps; lower K, or raise T"
+        )
+    if not 0 <= options.seed < 2**31:
+        raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")
+    _tell(recipe, fields, asked.recipe, options)
+    # In single precision the network is drawn, as for a training; the engine then goes to double.
+    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32", "states": "full"}
+    fixed |= {"sweeps": False, "nudged_sweeps": False}
+    return Recipe(**{**{name: getattr(recipe, name) for name in names}, **fixed}), options
+
+
+def _refuse_training(args: Sequence[str]) -> None:
+    """Raises for options of trainings that would change nothing here."""
+    for arg in args:
+        option = arg.partition("=")[0].replace("_", "-")
+        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if option.startswith("--") and field in (*_IDLE, *_FIXED):
+            why = _FIXED.get(field, "nothing is trained")
+            raise UsageError(f"{option} has no place in a verification, where {why}: leave it out")
+
+
+def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: Options) -> None:
+    """Says what is done otherwise than in a training, and which options had no effect."""
+    if base.clip and not recipe.clip and recipe.setting == "energy":
+        print("note: states are not kept in [0, 1], as they are in training (--clip keeps them)")
+    if base.tolerance or base.sweeps or base.nudged_sweeps:
+        print("note: T free and K nudged synchronous steps, without tolerance or sweeps")
+    typed_in = changes(recipe, default)
+    idle = {"lr": not recipe.rule.startswith("c-"), "dataset": options.random is not None}
+    for field, is_idle in idle.items():
+        if is_idle and field in typed_in:
+            print(f"note: {field} has no effect on what is verified")
+
+
+def _help() -> None:
+    width = max(map(len, (*RECIPES, *FIGURES)))
+    figures = [f"  {name:{width}}  {f.recipe.about}" for name, f in FIGURES.items()]
+    recipes = [
+        f"  {name:{width}}  {recipe.about}"
+        for name, recipe in RECIPES.items()
+        if recipe.rule not in {"bptt", "rbp"}
+    ]
+    about = "\n".join(
+        [
+            *(_ABOUT, "", "Figures of the papers (one example, tanh):", *figures),
+            *("", "Recipes for training, with their own beta, T and K:", *recipes, ""),
+            "Start with: eqprop verify fig-toy",
+            "",
+            "Every field of a recipe is an option too, such as --activation, --setting, --inside, "
+            "--nudge, --angle, --batch, --beta, --T and --K: eqprop verify fig-toy --help",
+        ]
+    )
+    parse(Options, ["--help"], "eqprop verify RECIPE", about, Options())

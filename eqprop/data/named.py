@@ -1,0 +1,266 @@
+"""Data sets: MNIST, Fashion-MNIST, CIFAR-10 and -100, SVHN, scikit-learn's digits, and your own
+images in IDX files.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import pooch
+
+from eqprop.data import cifar, svhn
+from eqprop.data.dataset import Dataset
+from eqprop.data.idx import header, parse_idx, read_idx, sha256
+from eqprop.errors import DataUnavailable, EqpropError
+
+DATA_DIR = "EQPROP_DATA_DIR"
+"""The environment variable that names a folder with one folder per data set."""
+
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_AXES = (3, 1, 3, 1)
+_TIMEOUT = 10.0  # seconds without an answer, per mirror
+
+
+@final
+@dataclass(frozen=True)
+class _Published:
+    """A data set on public mirrors; `sha256` is of the uncompressed files, in order of `_FILES`.
+
+    The mirrors gzip the same content differently, so only the content can be checked.
+    """
+
+    title: str
+    mirrors: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+
+_PUBLISHED: Mapping[str, _Published] = {
+    "mnist": _Published(
+        "MNIST",
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+    "fashion-mnist": _Published(
+        "Fashion-MNIST",
+        (
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+    ),
+}
+
+NAMES = (*_PUBLISHED, *cifar.CIFAR, "svhn", "digits")
+"""The names that `load` knows."""
+
+
+def load(name: str, *, fallback: bool = False) -> Dataset:
+    """The data set of that name, one of `NAMES`, with ten classes or, ``cifar-100``, with 100.
+
+    ``mnist`` and ``fashion-mnist`` are 60,000 + 10,000 images of 28x28. Each of their four files is
+    sought in ``$EQPROP_DATA_DIR/<name>/``, then in the cache of the operating system, else
+    downloaded to that cache; in all cases its content must be the published one. ``digits`` are the
+    1,797 images of 8x8 that scikit-learn ships, scaled from 0 ... 16 to 0 ... 255, the first 1,500
+    for training. With ``fallback`` they stand in for a data set that is unavailable, and say so in
+    ``source``; a file that is there but damaged stays an error.
+
+    ``cifar-10`` and ``cifar-100`` are 50,000 + 10,000 and ``svhn`` 73,257 + 26,032 colour images of
+    32x32. They are sought in the same places in the files in which they are published: CIFAR's
+    binary or python version, as its archive or the folder that comes out of it; SVHN's
+    ``train_32x32.mat`` and ``test_32x32.mat``. Of CIFAR's files the form is checked, and the
+    checksum of an archive when it is downloaded.
+
+    Debian's package ``dataset-fashion-mnist`` suits ``EQPROP_DATA_DIR=/usr/share/datasets``.
+
+    Raises:
+        DataUnavailable: a file is in neither place, and no mirror served it.
+        EqpropError: unknown name; a damaged file; a file that is not the published one.
+    """
+    if name == "digits":
+        return _digits("The 8x8 digits that scikit-learn ships.")
+    if name not in NAMES:
+        raise EqpropError(f"unknown data set {name!r}: the known ones are {', '.join(NAMES)}")
+    try:
+        if name in cifar.CIFAR:
+            return _load_cifar(name, cifar.CIFAR[name])
+        if name == "svhn":
+            return _load_svhn()
+        return _load_published(name, _PUBLISHED[name])
+    except DataUnavailable:
+        if not fallback:
+            raise
+        titles = {key: it.title for key, it in (*_PUBLISHED.items(), *cifar.CIFAR.items())}
+        return _digits(
+            "The 8x8 digits that scikit-learn ships, standing in for "
+            f"{titles.get(name, svhn.TITLE)}, which was neither found nor downloaded."
+        )
+
+
+def load_idx(folder: Path | str, name: str | None = None) -> Dataset:
+    """Your own data set: four IDX files in a folder, named as those of MNIST, gzip'd or not.
+
+    Images may have any size and number, up to 1 GiB a file; ``classes`` is the largest label plus
+    one. The name is the folder's unless given.
+
+    Raises:
+        EqpropError: a missing or damaged file, or files that do not belong together.
+    """
+    folder = Path(folder)
+    paths = [_find(folder, stem) or folder / stem for stem in _FILES]
+    train_x, train_y, test_x, test_y = map(read_idx, paths, _AXES)
+    parts = ((train_x, train_y, *paths[:2]), (test_x, test_y, *paths[2:]))
+    for images, labels, images_path, labels_path in parts:
+        if len(images) != len(labels):
+            raise EqpropError(
+                f"{labels_path} has {len(labels)} labels for the {len(images)} images of "
+                f"{images_path}; copy or download both again"
+            )
+    classes = 1 + int(max(train_y.max(), test_y.max()))
+    source = f"IDX files in {folder}."
+    return Dataset(name or folder.name, train_x, train_y, test_x, test_y, classes, source)
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    return next((p for p in (folder / stem, folder / f"{stem}.gz") if os.path.isfile(p)), None)
+
+
+def _folders(name: str) -> Iterator[Path]:
+    """Where the files of a data set may be; the last is the cache."""
+    if root := os.environ.get(DATA_DIR):
+        if not os.path.isdir(root):
+            raise EqpropError(f"{DATA_DIR} is {root!r}, not a folder; correct or unset it")
+        yield Path(root) / name
+    yield Path(pooch.os_cache("eqprop")) / name
+
+
+def _load_published(name: str, published: _Published) -> Dataset:
+    folders = tuple(_folders(name))
+    arrays: list[np.ndarray] = []
+    used: dict[Path, None] = {}  # ordered and without repeats
+    for stem, axes, expected in zip(_FILES, _AXES, published.sha256, strict=True):
+        found = next(filter(None, (_find(folder, stem) for folder in folders)), None)
+        path = found or _download(published, stem, axes, expected, folders[-1])
+        array = read_idx(path, axes)
+        if (actual := sha256(array)) != expected:
+            raise EqpropError(
+                f"{path} is not the {stem} of {published.title} (SHA-256 {actual[:8]}..., not "
+                f"{expected[:8]}...): put the original there, or delete it to have it downloaded; "
+                "eqprop.data.load_idx reads data of your own"
+            )
+        arrays.append(array)
+        used[path.parent] = None
+    train_x, train_y, test_x, test_y = arrays
+    source = f"{published.title}, IDX files in {' and '.join(map(str, used))}."
+    return Dataset(name, train_x, train_y, test_x, test_y, 10, source)
+
+
+def _load_cifar(name: str, parts: cifar.Cifar) -> Dataset:
+    folders = tuple(_folders(name))
+    if cifar.find(parts, folders) is None:
+        _retrieve(parts.url, parts.md5, folders[-1], parts.title)
+    place = cifar.find(parts, folders)
+    assert place  # it has been found or downloaded
+    (train_x, train_y), (test_x, test_y) = cifar.read(parts, place)
+    source = f"{parts.title}, {place.path}."
+    return Dataset(name, train_x, train_y, test_x, test_y, parts.classes, source)
+
+
+def _load_svhn() -> Dataset:
+    folders = tuple(_folders("svhn"))
+    paths: list[Path] = []
+    for name, md5 in svhn.FILES.items():
+        found = next((p for p in (folder / name for folder in folders) if p.is_file()), None)
+        paths.append(found or _retrieve(f"{svhn.URL}{name}", md5, folders[-1], svhn.TITLE))
+    (train_x, train_y), (test_x, test_y) = map(svhn.read, paths)
+    where = dict.fromkeys(str(path.parent) for path in paths)
+    source = f"{svhn.TITLE}, cropped digits in {' and '.join(where)}."
+    return Dataset("svhn", train_x, train_y, test_x, test_y, 10, source)
+
+
+def _retrieve(url: str, md5: str, folder: Path, title: str) -> Path:
+    """Fetches a file as it is into the cache, whole and checked or not at all."""
+    file = url.rpartition("/")[2]
+    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
+    try:
+        # Pooch's protocol gives arguments names that the downloader does not use.
+        fetched = pooch.retrieve(
+            url,
+            f"md5:{md5}",
+            file,
+            folder,
+            downloader=downloader,  # pyright: ignore[reportArgumentType]
+        )
+    except (OSError, ValueError) as error:
+        raise DataUnavailable(
+            f"{file} of {title} is not in {DATA_DIR} or the cache {folder}, and was not served "
+            f"({type(error).__name__}); connect to the network, or put the original files into "
+            f"that cache or into {folder.name}/ in a folder that {DATA_DIR} names"
+        ) from error
+    return Path(fetched)
+
+
+def _download(published: _Published, stem: str, axes: int, expected: str, folder: Path) -> Path:
+    """Fetches one file into the cache, whole and checked or not at all."""
+
+    # Pooch checks and keeps what a downloader stores: the uncompressed content.
+    def unpack(url: str, output: str, _pooch: object) -> None:
+        packed = io.BytesIO()
+        # Streamed, a refused request would leave its connection open.
+        pooch.HTTPDownloader(timeout=_TIMEOUT, stream=False)(url, packed, None)
+        size = packed.tell()
+        packed.seek(0)
+        array = parse_idx(io.BufferedReader(packed), size, axes, url)
+        Path(output).write_bytes(header(array.shape) + array.tobytes())
+
+    failures: list[Exception] = []
+    for mirror in published.mirrors:
+        try:
+            # Pooch's protocol gives these arguments names that it does not use.
+            fetched = pooch.retrieve(
+                f"{mirror}{stem}.gz",
+                f"sha256:{expected}",
+                stem,
+                folder,
+                downloader=unpack,  # pyright: ignore[reportArgumentType]
+            )
+        except (OSError, ValueError) as error:
+            failures.append(error)
+        else:
+            return Path(fetched)
+    reasons = ", ".join(type(failure).__name__ for failure in failures)
+    raise DataUnavailable(
+        f"{stem} of {published.title} is not in {DATA_DIR} or the cache {folder}, and no mirror "
+        f"served it ({reasons}); connect to the network, or put the four files, gzip'd or not, "
+        f"into that cache or into {folder.name}/ in a folder that {DATA_DIR} names"
+    ) from failures[-1]
+
+
+def _digits(source: str) -> Dataset:
+    from sklearn.datasets import load_digits  # a slow import, for this data set only
+
+    x, y = load_digits(return_X_y=True)
+    images = np.rint(np.reshape(x, (-1, 8, 8)) * (255 / 16)).astype(np.uint8)
+    labels = np.asarray(y, np.uint8)
+    return Dataset("digits", images[:1500], labels[:1500], images[1500:], labels[1500:], 10, source)

@@ -1,0 +1,61 @@
+"""Costs: the loss of an output against its target, whose force nudges it."""
+
+import abc
+from typing import override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from eqprop.types import Array, Float, Inexact, Layer, Targets
+
+
+class Cost(eqx.Module):
+    """Abstract: the loss of an output against its target: of scores, where a network has a
+    readout.
+    """
+
+    @abc.abstractmethod
+    def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        """Loss of each example; for complex outputs its analytic continuation (no conjugates)."""
+
+    @abc.abstractmethod
+    def predict(self, output: Layer) -> Float[Array, "B classes"]:
+        """Scores whose largest is the predicted class."""
+
+    def force(self, output: Layer, y: Targets) -> Layer:
+        """``-dl/ds_N`` for each example, shape ``(B, *output)``; the complex derivative, where the
+        output is complex.
+        """
+        loss, vjp = jax.vjp(lambda s: self.loss(s, y), output)
+        return -vjp(jnp.ones_like(loss))[0]
+
+
+class SquaredError(Cost):
+    """``l = 1/2 |y - s_N|^2``, whose force is ``y - s_N``."""
+
+    @override
+    def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        return 0.5 * jnp.sum((y - output) ** 2, axis=-1)
+
+    @override
+    def predict(self, output: Layer) -> Float[Array, "B classes"]:
+        return output
+
+
+class CrossEntropy(Cost):
+    """``l = -sum_c y_c log softmax(scores)_c``, whose force on the scores is ``y -
+    softmax(scores)`` (arXiv:2006.03824).
+
+    Scores are those of the network's readout; without one, the states of the output layer.
+    """
+
+    @override
+    def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        largest = jax.lax.stop_gradient(jnp.max(output.real, axis=-1, keepdims=True))
+        scores = output - largest
+        return jnp.log(jnp.sum(jnp.exp(scores), axis=-1)) - jnp.sum(y * scores, axis=-1)
+
+    @override
+    def predict(self, output: Layer) -> Float[Array, "B classes"]:
+        return output

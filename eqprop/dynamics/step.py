@@ -1,0 +1,172 @@
+"""Dynamics: one step ``s <- F(s)`` of the states, and the rate that each neuron sends.
+
+Both settings of the paper share the network's drives ``dPhi/dr``; they differ in what a drive does
+to a state.
+"""
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from eqprop.dynamics.activations import Activation, hardsigm, is_analytic
+from eqprop.errors import EqpropError
+from eqprop.networks.network import Network
+from eqprop.types import Layer, Rates, States
+
+
+class Dynamics(eqx.Module):
+    """Abstract: the map F whose fixed point is what the network computes."""
+
+    activation: eqx.AbstractVar[Activation]
+
+    def check_analytic(self) -> None:
+        """Raises ``EqpropError`` where the step is not an analytic function of the states."""
+        if not is_analytic(self.activation):
+            name = getattr(self.activation, "__name__", "the activation")
+            raise EqpropError(
+                f"{name} is not analytic, as complex states need it for a holomorphic nudge: use "
+                "sigm or tanh, or a centered nudge"
+            )
+
+    @property
+    @abc.abstractmethod
+    def dt(self) -> float:
+        """Time of one step; ``D_s(t) = (s_{t+1} - s_t)/(beta dt)``. 1 in discrete time."""
+
+    @abc.abstractmethod
+    def rates(self, x: Layer, states: States) -> Rates:
+        """What layers 0 ... N send, given the input ``(B, *input)`` and the states."""
+
+    @abc.abstractmethod
+    def react(self, states: States, drives: States, force: Layer | None) -> States:
+        """New states of some layers from their drives; ``force`` nudges the last of them."""
+
+    def step(
+        self,
+        network: Network,
+        x: Layer,
+        states: States,
+        force: Layer | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> States:
+        """``s_{t+1} = F(x, s_t, theta, force)``, all layers at once or those named in ``layers``.
+
+        ``force`` is ``-beta dl/ds_N``, shape ``(B, *output)``; None in a free phase. It has an
+        effect on the output layer only.
+        """
+        layers = range(1, len(network.shapes)) if layers is None else layers
+        drives = network.drives(self.rates(x, states), layers)
+        on_output = force if layers[-1] == len(states) else None
+        moved = self.react(tuple(states[n - 1] for n in layers), drives, on_output)
+        new = dict(zip(layers, moved, strict=True))
+        return tuple(new.get(n, s) for n, s in enumerate(states, 1))
+
+
+class Prototypical(Dynamics):
+    """Discrete time, ``s_i <- sigma(drive_i)`` (arXiv:2005.04169, "prototypical" setting).
+
+    The nudge stands outside the activation, ``s_N <- sigma(drive_N) + force``, as in the paper;
+    with ``inside`` it is a force on the potential, ``s_N <- sigma(drive_N + force)``, and then the
+    updates follow the BPTT gradients for any differentiable activation.
+    """
+
+    activation: Activation = eqx.field(static=True)
+    inside: bool = eqx.field(static=True, default=False)
+
+    @property
+    @override
+    def dt(self) -> float:
+        return 1.0
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        return (x, *states)
+
+    @override
+    def react(self, states: States, drives: States, force: Layer | None) -> States:
+        if force is None:
+            return tuple(self.activation(v) for v in drives)
+        *hidden, output = drives
+        last = self.activation(output + force) if self.inside else self.activation(output) + force
+        return (*(self.activation(v) for v in hidden), last)
+
+
+class EnergyBased(Dynamics):
+    """Real time, ``s_i <- s_i + dt (-s_i + rho'(s_i) drive_i)`` (+ ``dt force`` on the output).
+
+    A gradient step on ``E = 1/2 sum |s|^2 - Phi(rho(s))``; neurons send ``rho(s)``, the input
+    included; with ``raw_input`` the input sends ``x`` as it is. ``clip`` keeps states in [0, 1], as
+    trainings do and theorem checks do not.
+    """
+
+    activation: Activation = eqx.field(static=True)
+    time_step: float = eqx.field(static=True)
+    clip: bool = eqx.field(static=True, default=False)
+    raw_input: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self) -> None:
+        if not (0 < self.time_step <= 1 and math.isfinite(self.time_step)):
+            raise EqpropError(
+                f"dt is {self.time_step}: the time step must be above 0 and at most 1"
+            )
+
+    @property
+    @override
+    def dt(self) -> float:
+        return self.time_step
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        r_input = x if self.raw_input else self.activation(x)
+        return (r_input, *(self.activation(s) for s in states))
+
+    @override
+    def check_analytic(self) -> None:
+        super().check_analytic()
+        if self.clip:
+            raise EqpropError(
+                "states kept in [0, 1] are not analytic functions of beta, as a holomorphic nudge "
+                "needs: leave the clipping out (--no-clip), or use a centered nudge"
+            )
+
+    @override
+    def react(self, states: States, drives: States, force: Layer | None) -> States:
+        def move(s: Layer, drive: Layer, force: Layer | None = None) -> Layer:
+            slope = jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
+            pull = slope * drive - s if force is None else slope * drive - s + force
+            moved = s + self.time_step * pull
+            return hardsigm(moved) if self.clip else moved
+
+        hidden = [move(s, v) for s, v in zip(states[:-1], drives[:-1], strict=True)]
+        return (*hidden, move(states[-1], drives[-1], force))
+
+
+class RoundedStates(Dynamics):
+    """Other dynamics, whose new states are rounded to the nearest bfloat16.
+
+    The arrays stay float32, so that every rule sees one type: products gain, memory does not.
+    """
+
+    activation: Activation = eqx.field(static=True)
+    """That of the other dynamics."""
+    exact: Dynamics
+
+    @property
+    @override
+    def dt(self) -> float:
+        return self.exact.dt
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        return self.exact.rates(x, states)
+
+    @override
+    def react(self, states: States, drives: States, force: Layer | None) -> States:
+        new = self.exact.react(states, drives, force)
+        return tuple(lax.reduce_precision(s, exponent_bits=8, mantissa_bits=7) for s in new)

@@ -1,0 +1,124 @@
+"""The two phases: a free relaxation to the fixed point, then K nudged steps away from it."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jax import lax
+
+from eqprop.dynamics.costs import Cost
+from eqprop.dynamics.relaxation import Relaxation, Settled, Step
+from eqprop.dynamics.step import Dynamics
+from eqprop.errors import EqpropError
+from eqprop.networks.connections import Connection
+from eqprop.networks.network import Network
+from eqprop.types import Array, Layer, States, Strength, Targets
+
+type Layers = tuple[int, ...] | None
+"""Layers to move; None for all."""
+
+
+class System(eqx.Module):
+    """What settles, and how: dynamics, cost, free relaxation, and the number K of nudged steps.
+
+    ``sweeps`` replaces a synchronous free step by a sweep over the two colours of the connection
+    graph, one after the other, which settles in about half as many. A dense net settles to the same
+    fixed point where it has one only; with max-pooling it may be another. ``nudged_sweeps`` does so
+    in the nudged phase, whose K sweeps carry the error about as far as 2K steps. The fixed points
+    it heads for are the same, but the theorem that links each nudged step to a step of BPTT is one
+    of synchronous steps.
+    """
+
+    dynamics: Dynamics
+    cost: Cost
+    relaxation: Relaxation
+    nudged_steps: int = eqx.field(static=True)
+    sweeps: bool = eqx.field(static=True, default=False)
+    nudged_sweeps: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self) -> None:
+        if self.nudged_steps < 1:
+            raise EqpropError(
+                f"the number of nudged steps K is {self.nudged_steps}: it must be at least 1"
+            )
+
+    def check_analytic(self, network: Network) -> None:
+        """Raises ``EqpropError`` where F is not analytic, as holomorphic nudges need."""
+        self.dynamics.check_analytic()
+        network.check_analytic()
+
+    def check_sweeps(self, network: Network) -> None:
+        """Raises ``EqpropError`` where there are sweeps, but the connection graph has no two
+        colours.
+        """
+        if self.sweeps or self.nudged_sweeps:
+            network.colours()
+
+    def clamp(self, network: Network, x: Layer) -> Network:
+        """The network with everything that the static input contributes computed once."""
+        return network.clamp(self.dynamics.rates(x, ())[0])
+
+    def free_step(self, clamped: Network, x: Layer) -> Step:
+        """One free step, or one sweep, as a function of the states."""
+
+        def part(s: States, layers: Layers) -> States:
+            return self.dynamics.step(clamped, x, s, layers=layers)
+
+        return _sweep(clamped, part) if self.sweeps else lambda s: part(s, None)
+
+    def free(self, clamped: Network, x: Layer) -> tuple[States, Settled]:
+        """Phase 1: from ``s = 0`` to the fixed point ``s*``."""
+        return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
+
+    def force(self, network: Network, output: Layer, y: Targets) -> Layer:
+        """``-dl/ds_N`` of each example, shape ``(B, *output)``, by way of the scores."""
+        scores, back = jax.vjp(network.read, output)
+        return back(self.cost.force(scores, y))[0]
+
+    def readout_update(self, network: Network, output: Layer, y: Targets) -> Connection | None:
+        """``-dl/dtheta`` of the readout, mean over the batch; None where there is none.
+
+        The readout has no part in the fixed point, so this is all of its gradient: local, between
+        the output layer and the error of the scores (arXiv:2006.03824).
+        """
+        if network.readout is None:
+            return None
+        scores, back = jax.vjp(lambda readout: readout(output), network.readout)
+        return back(self.cost.force(scores, y) / len(y))[0]
+
+    def nudged_step(
+        self, network: Network, x: Layer, y: Targets, beta: Strength, states: States
+    ) -> States:
+        """One nudged step, or one sweep; ``beta`` is one number, or one for each row of the
+        batch.
+        """
+
+        def part(s: States, layers: Layers) -> States:
+            force = self.force(network, s[-1], y)
+            tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
+            force *= beta.reshape(*beta.shape, *tail)
+            return self.dynamics.step(network, x, s, force, layers)
+
+        return _sweep(network, part)(states) if self.nudged_sweeps else part(states, None)
+
+    def nudged(
+        self, clamped: Network, x: Layer, y: Targets, beta: Strength, states: States
+    ) -> States:
+        """Phase 2: K steps from ``s*`` with nudging strength ``beta``; the last states."""
+
+        def body(_: Array, s: States) -> States:
+            return self.nudged_step(clamped, x, y, beta, s)
+
+        return lax.fori_loop(0, self.nudged_steps, body, states)
+
+
+def _sweep(network: Network, part: Callable[[States, Layers], States]) -> Step:
+    """Moves the layers of one colour of the connection graph, then those of the other."""
+
+    def sweep(s: States) -> States:
+        for layers in network.colours():
+            if layers:
+                s = part(s, layers)
+        return s
+
+    return sweep

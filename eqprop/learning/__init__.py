@@ -1,0 +1,6 @@
+"""How a network learns: what its synapses see of two states, and when that is applied.
+
+Read first `increments.py` (EP and VF, between two consecutive states), then `rules.py` (summed
+after the nudged phase) and `continual.py` (applied at every step of it). `learners.py` turns either
+into a step of training; `baselines.py` has backpropagation through time.
+"""

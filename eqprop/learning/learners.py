@@ -1,0 +1,154 @@
+"""Learners: how a batch changes a network. Rule and optimizer after the phase, or continually
+inside it.
+"""
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast, override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from eqprop.dynamics.nudges import Nudge
+from eqprop.dynamics.system import System
+from eqprop.errors import EqpropError
+from eqprop.learning.continual import continual_phase
+from eqprop.learning.increments import Increment, scale_edges
+from eqprop.learning.rules import Free, Rule
+from eqprop.networks.network import Network
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets
+
+type Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+"""Factor on all learning rates, given the number of minibatches learnt so far."""
+
+
+type Memory = Any
+"""A learner's own state: a pytree of arrays, whose structure the optimizer decides."""
+
+
+def constant(step: Int[Array, ""]) -> Float[Array, ""]:
+    """The schedule of the papers: learning rates stay as they are."""
+    return jnp.ones(())
+
+
+def _check_rates(rates: Sequence[float], network: Network | None = None) -> None:
+    if any(not math.isfinite(rate) or rate < 0 for rate in rates):
+        raise EqpropError(
+            f"learning rates {tuple(rates)}: each must be a finite number, at least 0"
+        )
+    if network is None:
+        return
+    connections = len(network.parts)
+    if len(rates) != connections:
+        raise EqpropError(
+            f"{len(rates)} learning rate(s) {tuple(rates)} for {connections} connections: give one "
+            "for each, from the input side to the output or the readout"
+        )
+
+
+class Learner(eqx.Module):
+    """Abstract: one minibatch, from the free phase to the new parameters."""
+
+    @abc.abstractmethod
+    def init(self, network: Network) -> Memory:
+        """The learner's own state for this network. Raises ``EqpropError`` where the two don't
+        fit.
+        """
+
+    @abc.abstractmethod
+    def learn(
+        self,
+        system: System,
+        network: Network,
+        memory: Memory,
+        batch: tuple[Layer, Targets],
+        key: PRNGKeyArray,
+    ) -> tuple[Network, Memory, Free]:
+        """The network and the learner's state after one batch ``(x, y)``, and the batch's free
+        phase.
+        """
+
+
+class WithOptimizer(Learner):
+    """A rule's update handed to an Optax optimizer after the phase; the rates of edges scale its
+    output.
+    """
+
+    rule: Rule
+    rates: tuple[float, ...] = eqx.field(static=True)
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True, default=constant)
+
+    def __check_init__(self) -> None:
+        _check_rates(self.rates)
+
+    @override
+    def init(self, network: Network) -> Memory:
+        _check_rates(self.rates, network)
+        return cast(Any, self.optimizer).init(network), jnp.zeros((), jnp.int32)
+
+    @override
+    def learn(
+        self,
+        system: System,
+        network: Network,
+        memory: Memory,
+        batch: tuple[Layer, Targets],
+        key: PRNGKeyArray,
+    ) -> tuple[Network, Memory, Free]:
+        state, step = memory
+        update, free = self.rule.update(system, network, *batch, key)
+        # Optax descends: the update stands for minus a gradient.
+        descent = jax.tree.map(jnp.negative, update)
+        # Optax takes any pytree, but its types know only containers of arrays.
+        scaled, state = cast(Any, self.optimizer).update(descent, state, network)
+        factors = jnp.asarray(self.rates) * self.schedule(step)
+        moved = jax.tree.map(jnp.subtract, network, scale_edges(scaled, factors))
+        return moved, (state, step + 1), free
+
+
+class Continual(Learner):
+    """C-EP or C-VF: plain steps of size ``eta`` per edge, inside the nudged phase."""
+
+    increment: Increment
+    nudge: Nudge
+    rates: tuple[float, ...] = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True, default=constant)
+
+    def __check_init__(self) -> None:
+        _check_rates(self.rates)
+        if not self.nudge.one_sided:
+            raise EqpropError(
+                "a continual rule moves the weights along one nudged phase, but "
+                f"{type(self.nudge).__name__} has several: use a one-sided or random-sign nudge"
+            )
+
+    @override
+    def init(self, network: Network) -> Memory:
+        if network.readout is not None:
+            raise EqpropError(
+                "a continual rule moves connections by what the nudged phase does to their two "
+                "ends, but a readout has no second end in it: use squared-error, or the rule that "
+                "is not continual"
+            )
+        _check_rates(self.rates, network)
+        return jnp.zeros((), jnp.int32)
+
+    @override
+    def learn(
+        self,
+        system: System,
+        network: Network,
+        memory: Memory,
+        batch: tuple[Layer, Targets],
+        key: PRNGKeyArray,
+    ) -> tuple[Network, Memory, Free]:
+        x, _ = batch
+        free = Free(*system.free(system.clamp(network, x), x))
+        beta = self.nudge.stencil(key).betas[0].astype(network.dtype)
+        eta = jnp.asarray(self.rates) * self.schedule(jnp.asarray(memory))
+        moved, _ = continual_phase(system, self.increment, network, free.states, batch, (beta, eta))
+        return moved, jnp.asarray(memory) + 1, free

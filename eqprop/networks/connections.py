@@ -1,0 +1,144 @@
+"""Connections: one differentiable function each, from which everything else follows."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from eqprop.errors import EqpropError
+from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
+
+type Product = Callable[[Array, Array], Array]
+"""How two matrices are multiplied."""
+
+
+class Connection(eqx.Module):
+    """Abstract: a differentiable map from the rates of one layer to a drive on another.
+
+    Subclasses write ``__call__`` alone. The feedback and the statistics below are derived from it,
+    so they cannot disagree with it.
+    """
+
+    @property
+    def analytic(self) -> bool:
+        """Whether the drive is an analytic function of the rates, as holomorphic nudges need."""
+        return True
+
+    @abc.abstractmethod
+    def __call__(self, r_pre: Layer) -> Layer:
+        """Drive on the postsynaptic layer, ``(B, *post)``, for presynaptic rates ``(B, *pre)``."""
+
+    def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
+        """Drive on the presynaptic layer, ``dPhi/dr_pre``, shape ``(B, *pre)``."""
+        _, vjp = jax.vjp(self.__call__, r_pre)
+        return vjp(r_post)[0]
+
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Connection":
+        """``dPhi/dtheta`` summed over the batch; linear in ``r_post``."""
+        _, vjp = jax.vjp(lambda connection: connection(r_pre), self)
+        return vjp(r_post)[0]
+
+    def feedback_statistic(self, r_pre: Layer, d_pre: Layer, r_post: Layer) -> "Connection":
+        """Gradient in theta of ``d_pre . feedback(r_pre, r_post)``, summed over the batch."""
+        _, vjp = jax.vjp(lambda connection: connection.feedback(r_pre, r_post), self)
+        return vjp(d_pre)[0]
+
+    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
+        """The matrix ``k`` with ``drive(theta + statistic(other, d)) = drive(theta) + k d`` at
+        ``r_pre``.
+
+        It lets a rank-B change of theta act without being written out. None, unless the drive is
+        linear in theta with one such factor for all postsynaptic units.
+        """
+        return None
+
+    def guided(self, by: "Connection") -> "Connection":
+        """The same connection, but what it chooses by the size of drives, as a max-pool does, is
+        chosen by those of another one; itself where it chooses nothing.
+        """
+        return self
+
+    def with_product(self, product: Product) -> "Connection":
+        """The same connection with another way to multiply rates with weights; itself where it has
+        no product to replace.
+        """
+        return self
+
+
+class Dense(Connection):
+    """All-to-all connection ``r_pre W + b``; a layer with several axes is flattened.
+
+    ``weight`` has shape ``(n_pre, n_post)``, ``bias`` ``(n_post,)`` or None.
+    """
+
+    weight: Float[Array, "n_pre n_post"]
+    bias: Float[Array, " n_post"] | None = None
+    product: Product = eqx.field(static=True, default=jnp.matmul)
+
+    @override
+    def __call__(self, r_pre: Layer) -> Layer:
+        drive = self.product(r_pre.reshape(r_pre.shape[0], -1), self.weight)
+        return drive if self.bias is None else drive + self.bias
+
+    @override
+    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"]:
+        a, b = r_pre.reshape(r_pre.shape[0], -1), other.reshape(other.shape[0], -1)
+        return a @ b.T if self.bias is None else a @ b.T + 1
+
+    @override
+    def with_product(self, product: Product) -> "Dense":
+        return dataclasses.replace(self, product=product)
+
+    @classmethod
+    def init(cls, pre: Shape, post: Shape, key: PRNGKeyArray, *, bias: bool = True) -> "Dense":
+        """Weights and biases uniform in ``+-1/sqrt(fan_in)``."""
+        n_pre, (n_post,) = math.prod(pre), post
+        w_key, b_key = jax.random.split(key)
+        bound = n_pre**-0.5
+        weight = jax.random.uniform(w_key, (n_pre, n_post), minval=-bound, maxval=bound)
+        b = jax.random.uniform(b_key, (n_post,), minval=-bound, maxval=bound) if bias else None
+        return cls(weight, b)
+
+
+class Lateral(Connection):
+    """Connections within a layer: symmetric, none from a unit to itself, each pair of units once.
+
+    ``Phi = sum over pairs i < j of r_i U_ij r_j = 1/2 r J r`` with ``J = U + U^T``; ``U`` is what
+    ``weight`` (n, n) holds above its diagonal, and the rest of it has no effect and never learns.
+    As an edge from a layer to itself it drives by ``r U``, its feedback by ``r U^T``: ``r J``
+    together. The 1/2 of the quadratic form is thereby in the counting: the statistic of a pair is
+    ``r_i r_j``, as between layers, not the half of it that the entries J_ij and J_ji would share.
+
+    Untied, the two directions of a pair have a weight each, ``J = U_ahead + U_back^T``. There is no
+    bias: give one to another edge into the layer. A layer with several axes is flattened.
+    """
+
+    weight: Float[Array, "n n"]
+    product: Product = eqx.field(static=True, default=jnp.matmul)
+
+    @property
+    def upper(self) -> Float[Array, "n n"]:
+        """``U``, zero on the diagonal and below."""
+        return jnp.triu(self.weight, 1)
+
+    @override
+    def __call__(self, r_pre: Layer) -> Layer:
+        return self.product(r_pre.reshape(r_pre.shape[0], -1), self.upper).reshape(r_pre.shape)
+
+    @override
+    def with_product(self, product: Product) -> "Lateral":
+        return dataclasses.replace(self, product=product)
+
+    @classmethod
+    def init(cls, pre: Shape, post: Shape, key: PRNGKeyArray) -> "Lateral":
+        """Weights uniform in ``+-1/sqrt(n)``. Raises ``EqpropError`` between different layers."""
+        if pre != post:
+            raise EqpropError(f"lateral connections from a layer {pre} to one of {post}")
+        n = math.prod(pre)
+        bound = n**-0.5
+        return cls(jnp.triu(jax.random.uniform(key, (n, n), minval=-bound, maxval=bound), 1))

@@ -1,0 +1,210 @@
+"""Networks: layers of units and a graph of connections between them.
+
+A connection is one function, ``drive = connection(r_pre)``. Everything else follows from
+``Phi = sum over edges of r_post . connection(r_pre)``: feedback is its vector-Jacobian product in
+``r_pre``, the local weight statistic ``dPhi/dtheta`` its vector-Jacobian product in the parameters.
+A network *is* its parameters (a pytree), so gradients and updates are networks too.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from eqprop.errors import EqpropError
+from eqprop.networks.connections import Connection
+from eqprop.networks.edges import Clamped, Edge
+from eqprop.types import Array, Float, Layer, Rates, Shape, States
+
+
+class Network(eqx.Module):
+    """Layers 0 ... N of the given shapes and the edges between them; layer 0 is the input, N the
+    output.
+
+    Any graph will do: skip edges ``(0, 2)``, lateral edges ``(1, 1)``. A ``readout`` turns what the
+    output layer is into scores of classes; it takes no part in the dynamics, but a nudge comes back
+    through it (arXiv:2006.03824). Raises ``EqpropError`` when an edge names a layer that is not
+    there, when a drive does not fit the layer that receives it, or when a layer receives nothing.
+    """
+
+    shapes: tuple[Shape, ...] = eqx.field(static=True)
+    edges: tuple[Edge, ...]
+    readout: Connection | None = None
+
+    def __check_init__(self) -> None:
+        check_shapes(self.shapes)
+        for edge in self.edges:
+            _check_edge(edge, self.shapes)
+        receives = {edge.post for edge in self.edges} | {edge.pre for edge in self.edges}
+        if silent := set(range(1, len(self.shapes))) - receives:
+            raise EqpropError(f"layer {min(silent)} has no connection: add an edge to it")
+        if self.readout is not None and len(self.scores) != 1:
+            raise EqpropError(
+                f"scores have shape {self.scores}: give a readout that makes a row of them for "
+                "each example, such as a dense one"
+            )
+
+    @property
+    def parts(self) -> tuple[Edge | Connection, ...]:
+        """What has a learning rate of its own: the edges, and after them the readout."""
+        return self.edges if self.readout is None else (*self.edges, self.readout)
+
+    @property
+    def scores(self) -> Shape:
+        """The shape of an example's scores, ``(classes,)``."""
+        if self.readout is None:
+            return self.shapes[-1]
+        output = jax.ShapeDtypeStruct((1, *self.shapes[-1]), jnp.float32)
+        read = eqx.filter_eval_shape(type(self.readout).__call__, self.readout, output)
+        return tuple(read.shape[1:])
+
+    def read(self, output: Layer) -> Layer:
+        """The scores, ``(B, classes)``, of states of the output layer: these themselves, where
+        there is no readout.
+        """
+        return output if self.readout is None else self.readout(output)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the parameters."""
+        return jnp.result_type(*jax.tree.leaves(self.edges))
+
+    def zeros(self, batch: int) -> States:
+        """The states ``s = 0`` of layers 1 ... N, where every free phase starts."""
+        return tuple(jnp.zeros((batch, *shape), self.dtype) for shape in self.shapes[1:])
+
+    def replace_edges(self, edges: Sequence[Edge]) -> "Network":
+        """The same layers with other edges."""
+        return eqx.tree_at(lambda n: n.edges, self, tuple(edges))
+
+    def change(self, edges: Sequence[Edge], readout: Connection | None = None) -> "Network":
+        """A change of this network's parameters: those edges; ``readout``, or none of it."""
+        same = jax.tree.map(jnp.zeros_like, self.readout) if readout is None else readout
+        network = self.replace_edges(edges)
+        # None where there is no readout: no leaf to replace.
+        return network if self.readout is None else eqx.tree_at(lambda n: n.readout, network, same)
+
+    def clamp(self, r_input: Layer) -> "Network":
+        """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
+        once.
+        """
+        return self.replace_edges(
+            [e if e.pre else Clamped(0, e.post, e.forward(r_input)) for e in self.edges]
+        )
+
+    def change_drives(self, change: Callable[[Layer], Layer]) -> "Network":
+        """The same clamped network with other drives of its input: repeated for more rows, say."""
+        return self.replace_edges([e if e.pre else jax.tree.map(change, e) for e in self.edges])
+
+    def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
+        """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that
+        order.
+        """
+        layers = range(1, len(self.shapes)) if layers is None else layers
+        total: dict[int, Layer] = {}
+
+        def add(layer: int, drive: Layer) -> None:
+            total[layer] = total[layer] + drive if layer in total else drive
+
+        for edge in self.edges:
+            if edge.post in layers:
+                add(edge.post, edge.forward(rates[edge.pre]))
+            if edge.pre in layers:
+                add(edge.pre, edge.feedback(rates[edge.pre], rates[edge.post]))
+        return tuple(total[layer] for layer in layers)
+
+    def phi(self, rates: Rates) -> Float[Array, ""]:
+        """``Phi = sum over edges of r_post . connection(r_pre)``, summed over the batch (tied
+        edges).
+        """
+        terms = [jnp.sum(rates[e.post] * e.forward(rates[e.pre])) for e in self.edges]
+        return jnp.sum(jnp.stack(terms))
+
+    def check_analytic(self) -> None:
+        """Raises ``EqpropError`` where a drive is not an analytic function of the rates."""
+
+        def is_connection(node: object) -> bool:
+            return isinstance(node, Connection)
+
+        for edge in self.edges:
+            parts = jax.tree.leaves(edge, is_leaf=is_connection)
+            if not all(part.analytic for part in parts if is_connection(part)):
+                raise EqpropError(
+                    f"the edge {edge.pre}->{edge.post} is not analytic, as complex states need it "
+                    "for a holomorphic nudge: take average pooling instead of max-pooling, or a "
+                    "centered nudge"
+                )
+
+    def colours(self) -> tuple[tuple[int, ...], ...]:
+        """Two groups of layers with no edge inside a group, for sweeps over one group after the
+        other.
+
+        In a chain the even layers come first: then both halves of a sweep take the drives of the
+        odd layers' present states, and compute them once.
+
+        Raises ``EqpropError`` when there is none: the connection graph has an odd cycle.
+        """
+        colour: dict[int, int] = {}
+
+        def visit(layer: int, value: int) -> None:
+            if layer in colour:
+                if colour[layer] != value:
+                    raise EqpropError(
+                        f"layers cannot be swept in two groups: layer {layer} lies on an odd cycle "
+                        "of connections; use synchronous steps (no sweeps, no nudged sweeps)"
+                    )
+                return
+            colour[layer] = value
+            for edge in self.edges:
+                if edge.pre and layer in (edge.pre, edge.post):
+                    visit(edge.post if edge.pre == layer else edge.pre, 1 - value)
+
+        for layer in range(1, len(self.shapes)):
+            if layer not in colour:
+                visit(layer, layer % 2)
+        return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (0, 1))
+
+
+def check_shapes(shapes: tuple[Shape, ...]) -> None:
+    """Raises ``EqpropError`` unless there are two layers at least, and every size is a positive
+    integer.
+    """
+    if len(shapes) < 2:
+        raise EqpropError(
+            f"a network needs an input and an output layer, not {len(shapes)} layer(s)"
+        )
+    for index, shape in enumerate(shapes):
+        if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+            raise EqpropError(
+                f"layer {index} has shape {shape}: every size must be an integer >= 1"
+            )
+
+
+def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:
+    name = f"the edge {edge.pre}->{edge.post}"
+    last = len(shapes) - 1
+    if not (0 <= edge.pre <= last and 1 <= edge.post <= last):
+        raise EqpropError(f"{name} names a layer that is not there: layers run from 0 to {last}")
+
+    def check(drive: Callable[..., Layer], source: int, driven: int, *rates: Any) -> Any:
+        try:
+            made = eqx.filter_eval_shape(drive, edge, *rates)
+        except EqpropError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise EqpropError(
+                f"{name} does not accept layer {source} of shape {shapes[source]}: {error}"
+            ) from error
+        if made.shape[1:] != shapes[driven]:
+            raise EqpropError(
+                f"{name} drives units of shape {made.shape[1:]}, but layer {driven} has shape "
+                f"{shapes[driven]}"
+            )
+        return made
+
+    r_pre = jax.ShapeDtypeStruct((1, *shapes[edge.pre]), jnp.float32)
+    r_post = check(type(edge).forward, edge.pre, edge.post, r_pre)
+    if edge.pre:
+        check(type(edge).feedback, edge.post, edge.pre, r_pre, r_post)

@@ -1,0 +1,50 @@
+"""A name for each parameter tensor of a network: W1, b1, W2, Wb2, W0->2."""
+
+from collections import Counter
+
+import jax
+
+from eqprop.networks.network import Network
+from eqprop.types import Array
+
+LETTERS = {"weight": "W", "bias": "b"}
+
+
+def edge_names(network: Network) -> list[str]:
+    """A name for each leaf of a network's edges, in the order of ``jax.tree.leaves``.
+
+    ``W2`` and ``b2`` lead from layer 1 to layer 2, ``Wb2`` back; a skip edge has ``W0->2``, a
+    lateral one ``W1->1``. A second connection between the same two layers has ``W2#2``. Fields of a
+    connection other than ``weight`` and ``bias`` keep their own names.
+    """
+    twins: Counter[tuple[int, int]] = Counter()
+    names: list[str] = []
+    for edge in network.edges:
+        twins[edge.pre, edge.post] += 1
+        where = f"{edge.post}" if edge.pre == edge.post - 1 else f"{edge.pre}->{edge.post}"
+        if (twin := twins[edge.pre, edge.post]) > 1:
+            where += f"#{twin}"
+        for path, _ in jax.tree_util.tree_leaves_with_path(edge):
+            fields = [str(getattr(key, "name", key)) for key in path]
+            back = "b" if "back" in fields else ""
+            names.append(LETTERS.get(fields[-1], fields[-1]) + back + where)
+    return names
+
+
+def parameter_names(network: Network) -> list[str]:
+    """A name for each leaf of a network: those of its edges, and ``Wout`` ... of its readout."""
+    names = edge_names(network)
+    for path, _ in jax.tree_util.tree_leaves_with_path(network.readout):
+        field = str(getattr(path[-1], "name", path[-1]))
+        names.append(LETTERS.get(field, field) + "out")
+    return names
+
+
+def named_parameters(network: Network) -> dict[str, Array]:
+    """The parameters of a network by their names."""
+    return dict(zip(parameter_names(network), jax.tree.leaves(network), strict=True))
+
+
+def state_names(network: Network) -> list[str]:
+    """``s1 ... sN``."""
+    return [f"s{n}" for n in range(1, len(network.shapes))]

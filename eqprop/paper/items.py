@@ -1,0 +1,291 @@
+"""What of the paper can be reproduced: for each table and figure what it takes, and what it shows.
+
+Nothing here loads JAX: evidence comes from run directories, figures are drawn by charts.py.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final, override
+
+from eqprop.paper.results import Evidence
+from eqprop.recipes.catalogue import RECIPES, SERIES, fast
+from eqprop.recipes.recipe import Recipe
+from eqprop.reports import charts
+from eqprop.reports.result_rows import DEPTH, PUBLISHED, TEST, depth, error, summary
+from eqprop.reports.tables import Column, Row, field
+from eqprop.theorem.figure import CURVES, draw_verification
+from eqprop.theorem.questions import FIGURES, Figure, Options, as_verified
+from eqprop.training.results import Outcome, groups, matching
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+type Draw = Callable[["matplotlib.figure.Figure"], None]
+"""Draws on an empty figure."""
+
+
+@final
+@dataclass(frozen=True)
+class Choice:
+    """Which recipes, and in which form."""
+
+    names: tuple[str, ...] = ()
+    """Of recipes; all that were published when empty."""
+    dataset: str = "mnist"
+    fast: bool = False
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe as it is to be trained."""
+        recipe = dataclasses.replace(recipe, dataset=self.dataset)
+        return fast(recipe) if self.fast else recipe
+
+    def base(self) -> list[Recipe]:
+        """The recipes chosen, as they are to be trained."""
+        names = self.names or [n for n, recipe in RECIPES.items() if recipe.published]
+        return [self.of(RECIPES[name]) for name in names]
+
+    def allows(self, name: str) -> bool:
+        """Whether a recipe is among those chosen."""
+        return not self.names or name in self.names
+
+
+@final
+@dataclass(frozen=True)
+class Shown:
+    """A table or a figure, ready to be written."""
+
+    caption: str
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    draw: Draw | None
+    """None where there is nothing to draw."""
+    used: Sequence[Outcome] = ()
+    """The trainings behind the numbers."""
+
+
+class Exhibit(abc.ABC):
+    """A table or a figure of the paper."""
+
+    title: str
+
+    def trainings(self) -> list[Recipe]:
+        """What has to be trained for it."""
+        return []
+
+    def verifications(self) -> list[Figure]:
+        """What has to be verified for it."""
+        return []
+
+    @abc.abstractmethod
+    def show(self, evidence: Evidence) -> Shown:
+        """What the evidence says; blank where there is none."""
+
+
+@final
+@dataclass(frozen=True)
+class TableMnist(Exhibit):
+    """Every published recipe, and others that were run beside them."""
+
+    choice: Choice
+    others: bool = False
+    """Whether trainings that are no published recipe get rows as well."""
+    title = "Test errors"
+
+    @override
+    def trainings(self) -> list[Recipe]:
+        return self.choice.base()
+
+    @override
+    def show(self, evidence: Evidence) -> Shown:
+        rows: list[Row] = []
+        used: list[Outcome] = []
+        left = groups(evidence.outcomes)
+
+        def add(recipe: Recipe, group: Sequence[Outcome]) -> None:
+            row = summary(recipe, group, evidence.dataset)
+            if self.others and any(outcome.changed_checkout for outcome in group):
+                row["recipe"] += ", changed checkout"
+            rows.append(row)
+            used.extend(group)
+
+        for recipe in self.trainings():
+            # As published first; then what differs from it.
+            same = next((group for group in left if matching(group, recipe)), [])
+            add(recipe, same)
+            others = [g for g in left if g is not same and g[0].recipe.name == recipe.name]
+            for group in others if self.others else []:
+                add(group[0].recipe, group)
+            left = [g for g in left if g is not same and g not in others]
+        for group in left if self.others else []:
+            add(group[0].recipe, group)
+        caption = (
+            f"Errors in % on {evidence.title} after the last epoch, mean ± standard deviation "
+            "over seeds; minutes are of one seed, tests included. Published: as reported in "
+            "arXiv:2005.04169, mean ± std of 5 runs. Blank: not run, or not published. "
+        )
+        columns = (
+            *(field(name, name) for name in ("recipe", "T", "K", "beta")),
+            *DEPTH,
+            TEST,
+            PUBLISHED,
+            error("training error %", "training", "training_std"),
+            error("published %", "published_training"),
+            field("minutes", "minutes_a_seed", ".3g"),
+        )
+        text = caption + depth(rows)
+        return Shown(text, rows, columns, lambda figure: charts.errors(figure, rows), used)
+
+
+@final
+@dataclass(frozen=True)
+class FigureAngle(Exhibit):
+    """C-VF against the initial angle Psi between forward and feedback weights."""
+
+    choice: Choice
+    title = "C-VF: test error against the initial angle between forward and feedback weights"
+
+    def _members(self) -> dict[str, list[Recipe]]:
+        return {
+            series.base: list(series.members(self.choice.of(RECIPES[series.base])).values())
+            for series in SERIES.values()
+            if self.choice.allows(series.base)
+        }
+
+    @override
+    def trainings(self) -> list[Recipe]:
+        return [recipe for members in self._members().values() for recipe in members]
+
+    @override
+    def show(self, evidence: Evidence) -> Shown:
+        rows = [
+            {"network": name, "angle": recipe.angle}
+            | summary(recipe, matching(evidence.outcomes, recipe), evidence.dataset)
+            # The published value is that of angle 0.
+            | ({} if recipe.angle == 0 else {"published_test": None, "published_std": None})
+            for name, members in self._members().items()
+            for recipe in members
+        ]
+        columns = (field("network", "network"), field("angle (degrees)", "angle", "g"))
+        caption = (
+            f"Test error in % on {evidence.title} after the last epoch, mean ± standard "
+            "deviation over seeds. Blank: not run, or not published. "
+        )
+        return Shown(
+            caption + depth(rows),
+            rows,
+            (*columns, *DEPTH, TEST, PUBLISHED),
+            lambda figure: charts.against_angle(figure, rows),
+            [o for recipe in self.trainings() for o in matching(evidence.outcomes, recipe)],
+        )
+
+
+@final
+@dataclass(frozen=True)
+class FigureGradientAngle(Exhibit):
+    """Whether rules that leave the gradient learn less well."""
+
+    choice: Choice
+    title = "Test error against the angle between update and BPTT gradient before training"
+
+    @override
+    def trainings(self) -> list[Recipe]:
+        return [recipe for recipe in self.choice.base() if recipe.rule not in {"bptt", "rbp"}]
+
+    @override
+    def verifications(self) -> list[Figure]:
+        # One beta, and eta as it is, are enough for an angle.
+        return [
+            Figure(as_verified(recipe), Options(betas=(recipe.beta,), eta_factors=(1.0,)))
+            for recipe in self.trainings()
+        ]
+
+    @override
+    def show(self, evidence: Evidence) -> Shown:
+        rows: list[Row] = []
+        for recipe, question in zip(self.trainings(), self.verifications(), strict=True):
+            verified = evidence.verification(question)
+            angle = verified.numbers["asked"]["together"]["angle"] if verified else None
+            row = summary(recipe, matching(evidence.outcomes, recipe), evidence.dataset)
+            rows.append({"gradient_angle": angle} | row)
+        caption = (
+            "Angle in degrees between the total update of the first minibatch (seed 0, settings as "
+            "in training, states not clipped) and the total BPTT gradient; test error in % on "
+            f"{evidence.title} after the last epoch, mean ± standard deviation. Blank: not run. "
+        )
+        angle = field("angle (degrees)", "gradient_angle", ".3g")
+        return Shown(
+            caption + depth(rows),
+            rows,
+            (field("recipe", "recipe"), angle, *DEPTH, TEST, PUBLISHED),
+            lambda figure: charts.against_gradient_angle(figure, rows),
+            [o for recipe in self.trainings() for o in matching(evidence.outcomes, recipe)],
+        )
+
+
+@final
+@dataclass(frozen=True)
+class FigureTheorem(Exhibit):
+    """The curves of Theorem 1 for one network."""
+
+    question: Figure
+
+    @property
+    def title(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the curves are of."""
+        return f"Theorem 1: {self.question.recipe.about}"
+
+    @override
+    def verifications(self) -> list[Figure]:
+        return [self.question]
+
+    @override
+    def show(self, evidence: Evidence) -> Shown:
+        verified = evidence.verification(self.question)
+        columns = (
+            field("tensor", "name"),
+            field("elements", "size"),
+            field("RelMSE", "relmse", ".2e"),
+            field("cosine", "cosine", ".5f"),
+            field("angle (degrees)", "angle", ".3g"),
+            field("order in beta", "order", ".2f"),
+        )
+        if verified is None:
+            return Shown("Nothing was run.", [], columns, None)
+        numbers = verified.numbers
+        asked, orders = numbers["asked"], numbers["beta_orders"]
+        rows = [
+            tensor | {"order": orders.get(tensor["name"], {}).get("slope")}
+            for tensor in (*asked["tensors"], asked["together"])
+        ]
+        caption = (
+            f"Updates of the rule, dashed, over BPTT gradients, at beta {asked['beta']:g}; "
+            f"{numbers['data']['source']} {numbers['verdict']}"
+        )
+        drawable = (verified.folder / CURVES).exists()
+        return Shown(
+            caption,
+            rows,
+            columns,
+            (lambda figure: draw_verification(figure, verified.folder)) if drawable else None,
+        )
+
+
+def exhibits(choice: Choice, others: bool = False) -> dict[str, Exhibit]:
+    """All there are, by the name under which they are asked for."""
+    theorem = {f"figure-theorem-{n.removeprefix('fig-')}": q for n, q in FIGURES.items()}
+    return {
+        "table-mnist": TableMnist(choice, others),
+        "figure-angle": FigureAngle(choice),
+        "figure-gradient-angle": FigureGradientAngle(choice),
+        **{
+            name: FigureTheorem(
+                dataclasses.replace(
+                    question,
+                    recipe=dataclasses.replace(question.recipe, dataset=choice.dataset),
+                )
+            )
+            for name, question in theorem.items()
+        },
+    }

@@ -1,0 +1,229 @@
+"""Building: from a recipe, which is data, to the objects that do the work."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from eqprop.data.augmentation import Augmentation, Flip, Shift
+from eqprop.dynamics.activations import activation
+from eqprop.dynamics.anderson import Anderson
+from eqprop.dynamics.costs import CrossEntropy, SquaredError
+from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
+from eqprop.dynamics.relaxation import FixedSteps, Relaxation, ToTolerance
+from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical, RoundedStates
+from eqprop.dynamics.system import System
+from eqprop.errors import EqpropError
+from eqprop.learning import learners as learning
+from eqprop.learning.baselines import BPTT, RecurrentBackprop
+from eqprop.learning.increments import Equilibrium, Increment, VectorField
+from eqprop.learning.learners import Continual, Learner, Schedule, WithOptimizer
+from eqprop.learning.rules import AfterPhase, Rule
+from eqprop.networks.connections import Dense, Lateral
+from eqprop.networks.convolution import (
+    AveragePool,
+    MaxPool,
+    NoPool,
+    Pool,
+    conv,
+    conv_shape,
+    shortcut,
+)
+from eqprop.networks.graphs import Build, Link, graph, in_a_row
+from eqprop.networks.network import Network
+from eqprop.networks.normalisation import normalised
+from eqprop.networks.precision import multiply_in_half
+from eqprop.recipes.recipe import Recipe
+from eqprop.types import PRNGKeyArray, Shape
+
+
+class Built(NamedTuple):
+    """What a recipe builds: the system, the learner, the function that draws a network, and how
+    training images are altered.
+    """
+
+    system: System
+    learner: Learner
+    init: Callable[[PRNGKeyArray], Network]
+    augmentations: tuple[Augmentation, ...]
+
+
+def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
+    """The objects of a recipe, for images ``(height, width)`` or
+    ``(height, width, channels)`` and ``batches`` minibatches an epoch.
+
+    Raises ``EqpropError`` for values that cannot be.
+    """
+    if recipe.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
+    system = System(
+        _dynamics(recipe),
+        SquaredError() if recipe.cost == "squared-error" else CrossEntropy(),
+        _relaxation(recipe),
+        recipe.K,
+        sweeps=recipe.sweeps,
+        nudged_sweeps=recipe.nudged_sweeps,
+    )
+    shapes, links = _layers(recipe, image, classes)
+    read: Build | None = None
+    if recipe.cost == "cross-entropy":
+        shapes, links, read = _read_out(shapes, links)
+
+    def init(key: PRNGKeyArray) -> Network:
+        network = graph(shapes, links, key, angle=recipe.angle)
+        if read is not None:
+            readout = read(network.shapes[-1], (classes,), jax.random.fold_in(key, len(links)))
+            network = Network(network.shapes, network.edges, readout)
+        return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
+
+    learner = _learner(recipe, batches)
+    network = jax.eval_shape(init, jax.random.key(0))
+    learner.init(network)  # learning rates that don't match
+    system.check_sweeps(network)
+    if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf"}:
+        system.check_analytic(network)
+    return Built(system, learner, init, _augmentations(recipe))
+
+
+def _augmentations(recipe: Recipe) -> tuple[Augmentation, ...]:
+    shift = (Shift(recipe.shift),) if recipe.shift else ()
+    return (*shift, Flip()) if recipe.flip else shift
+
+
+def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Link]]:
+    """The shapes of all layers, and the connections between them: those of the chain first."""
+    shapes: list[Shape] = [(math.prod(image),)]
+    if recipe.channels:
+        shapes = [image if len(image) == 3 else (*image, 1)]
+    layers = len(recipe.channels)
+    paddings, windows = (
+        values * layers if len(values) == 1 else values
+        for values in (recipe.padding, recipe.window)
+    )
+    builds: list[Build] = []
+    for n, padding, window in zip(recipe.channels, paddings, windows, strict=True):
+        pool = _pool(recipe, window)
+        shapes.append(conv_shape(shapes[-1], n, recipe.kernel, 1, padding, pool))
+        builds.append(conv(recipe.kernel, 1, padding, pool))
+    dense = [(n,) for n in (*recipe.hidden, classes)]
+    links = [
+        *in_a_row([*builds, *[Dense.init] * len(dense)]),
+        *((pre, post, shortcut) for pre, post in recipe.skips),
+        *((layer, layer, Lateral.init) for layer in recipe.lateral),
+    ]
+    if recipe.states == "bfloat16":
+        links = [(i, j, multiply_in_half(build)) for i, j, build in links]
+    if recipe.mean or recipe.std:
+        mean, std = recipe.mean, recipe.std
+        links = [(i, j, build if i else normalised(build, mean, std)) for i, j, build in links]
+    return [*shapes, *dense], links
+
+
+def _read_out(shapes: list[Shape], links: list[Link]) -> tuple[list[Shape], list[Link], Build]:
+    """Layers and links without the output layer, and the connection into it, a readout now."""
+    output = len(shapes) - 1
+    inner = [link for link in links if output not in link[:2]]
+    outer = [link for link in links if output in link[:2]]
+    if [link[:2] for link in outer] != [(output - 1, output)]:
+        raise EqpropError(
+            f"layer {output} is a readout with cost cross-entropy, and no part of the dynamics: "
+            "it cannot have skips or lateral connections"
+        )
+    return shapes[:-1], inner, outer[0][2]
+
+
+def _pool(recipe: Recipe, window: int) -> Pool:
+    match recipe.pool:
+        case "max":
+            return MaxPool(window) if window > 1 else NoPool()
+        case "average":
+            return AveragePool(window) if window > 1 else NoPool()
+        case "none":
+            return NoPool()
+
+
+def _dynamics(recipe: Recipe) -> Dynamics:
+    rho = activation(recipe.activation)
+    exact = (
+        EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input)
+        if recipe.setting == "energy"
+        else Prototypical(rho, recipe.inside)
+    )
+    return RoundedStates(rho, exact) if recipe.states == "bfloat16" else exact
+
+
+def _relaxation(recipe: Recipe) -> Relaxation:
+    match recipe.relaxation:
+        case "anderson":
+            return Anderson(recipe.T, recipe.tolerance)
+        case "steps" if recipe.tolerance:
+            return ToTolerance(recipe.T, recipe.tolerance)
+        case "steps":
+            return FixedSteps(recipe.T)
+
+
+def nudge(recipe: Recipe) -> Nudge:
+    """How a recipe nudges the output."""
+    match recipe.nudge:
+        case "one-sided":
+            return OneSided(recipe.beta)
+        case "random-sign":
+            return RandomSign(recipe.beta, recipe.positive)
+        case "centered":
+            return Centered(recipe.beta)
+        case "holomorphic":
+            return Holomorphic(recipe.beta, recipe.points)
+
+
+def increment(recipe: Recipe) -> Increment:
+    """What the synapses of a recipe add up. Raises ``EqpropError`` where its rule has none."""
+    match recipe.rule:
+        case "ep" | "c-ep":
+            return Equilibrium()
+        case "vf" | "c-vf":
+            return VectorField()
+        case "bptt" | "rbp":
+            raise EqpropError(
+                f"rule {recipe.rule} has no nudged phase: choose ep, c-ep, vf or c-vf"
+            )
+
+
+def _rule(recipe: Recipe) -> Rule:
+    match recipe.rule:
+        case "bptt":
+            return BPTT()
+        case "rbp":
+            return RecurrentBackprop()
+        case _:
+            return AfterPhase(increment(recipe), nudge(recipe))
+
+
+def _learner(recipe: Recipe, batches: int) -> Learner:
+    schedule = _schedule(recipe, batches)
+    if recipe.rule.startswith("c-"):
+        return Continual(increment(recipe), nudge(recipe), recipe.lr, schedule)
+    return WithOptimizer(_rule(recipe), recipe.lr, _optimizer(recipe), schedule)
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    match recipe.optimizer:
+        case "sgd":
+            base = optax.identity()
+        case "momentum":
+            base = optax.trace(recipe.momentum)
+        case "adam":
+            base = optax.scale_by_adam()
+    decay = (
+        optax.add_decayed_weights(recipe.weight_decay) if recipe.weight_decay else optax.identity()
+    )
+    return optax.chain(base, decay)
+
+
+def _schedule(recipe: Recipe, batches: int) -> Schedule:
+    if recipe.schedule == "constant":
+        return learning.constant
+    cosine = optax.cosine_decay_schedule(1.0, recipe.epochs * batches)
+    return lambda step: jnp.asarray(cosine(step))

@@ -1,0 +1,148 @@
+"""Charts of results: rows of a table in, figures out. Nothing is computed here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqprop.reports.tables import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OURS: dict[str, Any] = {"fmt": "o", "color": "tab:blue", "capsize": 3, "label": "here"}
+_PUBLISHED: dict[str, Any] = {
+    "fmt": "D",
+    "color": "tab:grey",
+    "mfc": "white",
+    "capsize": 3,
+    "label": "published",
+}
+
+_TICKS = (1, 2, 5, 10, 20, 50, 90)
+"""Errors in %, where an axis is logarithmic."""
+
+
+def new_figure() -> "Figure":
+    """An empty figure, without a display being looked for."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: "Figure", stem: Path) -> list[Path]:
+    """Writes ``stem.png`` and ``stem.svg``."""
+    paths = [stem.with_name(stem.name + ending) for ending in (".png", ".svg")]
+    # Without dates, so that a figure drawn again is the same file.
+    figure.savefig(paths[0], dpi=150, metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def errors(figure: "Figure", rows: Sequence[Row]) -> None:
+    """Test errors of recipes, ours beside the published ones."""
+    figure.set_size_inches(7.2, 1.2 + 0.3 * len(rows))
+    axes = figure.subplots()
+    places = range(len(rows))
+    for name, shift, style in (("published_", 0.12, _PUBLISHED), ("", -0.12, _OURS)):
+        test, std = _errors(rows, name)
+        axes.errorbar(test, [place - shift for place in places], xerr=std, **style)
+    labels = [f"{row['recipe']}{_short(row)}" for row in rows]
+    axes.set_yticks(list(places), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("test error (%)")
+    # Errors beyond these are of trainings that have just begun, or have failed.
+    if any(_number(row["test"]) > 8 for row in rows):
+        axes.set_xscale("log")
+        axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
+        axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def against_angle(figure: "Figure", rows: Sequence[Row]) -> None:
+    """Test error over the initial angle, a line for each network."""
+    figure.set_size_inches(6.4, 4.2)
+    axes = figure.subplots()
+    for n, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
+        own = [row for row in rows if row["network"] == network]
+        style: dict[str, Any] = {**_OURS, "fmt": "o-", "color": f"C{n}", "label": network}
+        axes.errorbar([row["angle"] for row in own], *_errors(own), **style)
+        if published := [row for row in own if row["published_test"] is not None]:
+            style = {**_PUBLISHED, "color": f"C{n}", "label": f"{network}, published"}
+            angles = [row["angle"] for row in published]
+            axes.errorbar(angles, *_errors(published, "published_"), **style)
+    axes.set_xticks([45 * n for n in range(5)])
+    _label(axes, "initial angle between forward and feedback weights (degrees)", "test error (%)")
+
+
+def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
+    """Test error over the angle between update and BPTT gradient."""
+    figure.set_size_inches(6.4, 4.2)
+    axes = figure.subplots()
+    rows = [row for row in rows if row["gradient_angle"] is not None]
+    angles = [row["gradient_angle"] for row in rows]
+    for name, style in (("published_", _PUBLISHED), ("", _OURS)):
+        axes.errorbar(angles, *_errors(rows, name), **style)
+    for row in rows:
+        at = row["published_test"] if row["published_test"] is not None else row["test"]
+        if at is not None:
+            offset = {"xytext": (6, 5), "textcoords": "offset points"}
+            where = (row["gradient_angle"], at)
+            axes.annotate(row["recipe"], where, **offset, fontsize=7, rotation=35)
+    axes.set_xlim(0, 90)
+    if any(_number(row["test"]) > 8 for row in rows):
+        axes.set_yscale("log")
+        axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
+        axes.minorticks_off()
+    _label(axes, "angle of update to BPTT gradient, before training (degrees)", "test error (%)")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.3, 1.0))  # where few angles are
+
+
+def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str]) -> None:
+    """Test error over each field of a sweep, in a panel each."""
+    rows = [row for row in rows if row["test"] is not None]
+    figure.set_size_inches(1.2 + 3.2 * len(fields), 3.4)
+    panels = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, fields, strict=True):
+        values = [row[name] for row in rows]
+        try:
+            numbers = [float(value) for value in values]
+        except ValueError:
+            numbers = values  # words, each with a place of its own
+        else:
+            if numbers and min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+                axes.set_xscale("log")
+        axes.errorbar(numbers, *_errors(rows), fmt="o", capsize=3)
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("test error (%)")
+
+
+def _errors(rows: Sequence[Row], name: str = "") -> tuple[list[float], list[float]]:
+    """Test errors and their standard deviations, ours or the published ones."""
+    test = [_number(row[f"{name}test"]) for row in rows]
+    return test, [row["published_std" if name else "test_std"] or 0.0 for row in rows]
+
+
+def _short(row: Row) -> str:
+    """How much of a row's training was run, where that is not all."""
+    most = row["most_epochs_done"]
+    if most is None or row["least_epochs_done"] >= row["epochs"]:
+        return ""
+    return f" ({most} of {row['epochs']} epochs)"
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _label(axes: "Axes", x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)

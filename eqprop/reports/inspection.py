@@ -1,0 +1,190 @@
+"""What a report shows of a network: its filters, a free phase, and what its units see.
+
+Everything leaves here as NumPy arrays; nothing is drawn.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from eqprop.dynamics.relaxation import iterate, largest_change
+from eqprop.dynamics.system import System
+from eqprop.networks.network import Network
+from eqprop.networks.parameter_names import named_parameters
+from eqprop.training.experiment import Job
+from eqprop.training.trainer import fetch
+from eqprop.types import Array, Float, Int, Layer, Shape, States
+
+_TILES = 32  # kernels, or hidden units, whose weights are shown
+_CHANNELS = 16  # channels of a convolutional layer whose receptive fields are shown
+_UNITS = 64  # units of a layer whose states are traced
+
+
+class Tiles(NamedTuple):
+    """Small signed images, each with a label."""
+
+    caption: str
+    labels: list[str]
+    images: Float[np.ndarray, "n rows columns"]
+
+
+class Trace(NamedTuple):
+    """A layer in a free phase of T steps."""
+
+    shape: Shape
+    states: Float[np.ndarray, "times units"]
+    """Of some units, from ``s = 0`` to step T."""
+    residuals: Float[np.ndarray, " T"]
+    """Largest change of any unit of the layer in each step."""
+    end: np.ndarray
+    """The whole layer after T steps, in its own shape."""
+
+
+class Relaxed(NamedTuple):
+    """The free phase for one test example."""
+
+    image: Float[np.ndarray, "rows columns"]
+    label: int
+    predicted: int
+    layers: list[Trace]
+
+
+def filters(network: Network, image: Shape) -> list[Tiles]:
+    """Kernels, and the weights from all pixels of an ``image`` to hidden units; the strongest of
+    each.
+    """
+    found: list[Tiles] = []
+    for name, leaf in named_parameters(network).items():
+        weight = np.asarray(leaf, np.float64)
+        if weight.ndim == 4:
+            kind = "kernels"
+            tiles = np.moveaxis(weight, (2, 3), (0, 1)).reshape(-1, *weight.shape[:2])
+        # From the input alone: other dense weights are no pictures.
+        elif name == "W1" and weight.shape[0] == math.prod(image):
+            kind, tiles = "hidden units", np.stack([_grey(w, image) for w in weight.T])
+        else:
+            continue
+        strongest = np.argsort(-np.linalg.norm(tiles, axis=(1, 2)), kind="stable")[:_TILES]
+        labels = [_label(int(index), weight.shape) for index in strongest]
+        how_many = f"all {len(tiles)}" if len(tiles) <= _TILES else f"{_TILES} of {len(tiles)}"
+        caption = f"{name}: {how_many} {kind}, strongest first"
+        found.append(Tiles(caption, labels, tiles[strongest]))
+    return found
+
+
+def relax(job: Job, network: Network, example: int) -> Relaxed:
+    """T free steps for a row of the test set, as in training, but without a tolerance.
+
+    Of a large layer the states shown are of units evenly spaced in the order in which they end.
+    """
+    x, _ = fetch(job.test, jnp.asarray([example]), network)
+    system = job.trainer.system
+    end = [np.asarray(layer[0]) for layer in _settle(system, network, x)]
+    picks = tuple(jnp.asarray(_spread(layer.ravel())) for layer in end)
+    traces, residuals = jax.device_get(_trace(system, network, x, picks))
+    layers = [
+        Trace(layer.shape, np.concatenate([np.zeros_like(states[:1]), states]), moved, layer)
+        for layer, states, moved in zip(end, traces, residuals.T, strict=True)
+    ]
+    predicted = int(jnp.argmax(system.cost.predict(network.read(jnp.asarray(end[-1][None])))[0]))
+    pixels = np.asarray(job.test.images[example])
+    return Relaxed(
+        _grey(pixels / 255, pixels.shape), int(job.test.labels[example]), predicted, layers
+    )
+
+
+def receptive_fields(job: Job, network: Network, example: int) -> list[Tiles]:
+    """``ds_i / dx`` after T free steps at a row of the test set: what raises the state of a unit.
+
+    Of all outputs, and of units amid the maps of convolutional layers beyond the first, in the most
+    active channels. A field is zero where the unit is saturated.
+    """
+    x, _ = fetch(job.test, jnp.asarray([example]), network)
+    system, last = job.trainer.system, len(network.shapes) - 1
+    chosen: dict[int, Int[Array, " _"]] = {last: jnp.arange(network.shapes[last][0])}
+    captions = {last: "outputs"}
+    end = _settle(system, network, x)
+    for layer, shape in enumerate(network.shapes[2:-1], 2):
+        if len(shape) == 3:
+            rows, columns, channels = shape
+            middle = (rows // 2 * columns + columns // 2) * channels
+            active = np.asarray(end[layer - 1][0]).max(axis=(0, 1))
+            order = np.sort(np.argsort(-active, kind="stable")[:_CHANNELS])
+            chosen[layer] = jnp.asarray(middle + order)
+            captions[layer] = f"layer {layer}, units amid the maps of the most active channels"
+    fields = jax.device_get(_jacobian(system, network, x, chosen))
+    return [
+        Tiles(
+            captions[layer],
+            [_unit(int(unit), network.shapes[layer]) for unit in chosen[layer]],
+            np.stack([_grey(field, job.test.images.shape[1:]) for field in fields[layer]]),
+        )
+        for layer in sorted(fields)
+    ]
+
+
+def _grey(values: np.ndarray, image: Shape) -> Float[np.ndarray, "rows columns"]:
+    """Pixels as an image, the mean over its colours."""
+    return values.reshape(*image[:2], -1).mean(axis=-1)
+
+
+def _label(index: int, shape: Shape) -> str:
+    """Which kernel, or hidden unit, of a weight of that shape."""
+    if len(shape) == 2:
+        return f"unit {index}"
+    pre, post = divmod(index, shape[3])
+    return f"kernel from channel {pre} to channel {post}"
+
+
+def _unit(unit: int, shape: Shape) -> str:
+    return f"output {unit}" if len(shape) == 1 else f"channel {unit % shape[-1]}"
+
+
+def _spread(values: np.ndarray) -> Int[np.ndarray, " units"]:
+    order = np.argsort(values, kind="stable")
+    if values.size <= _UNITS:
+        return np.arange(values.size)
+    return order[np.linspace(0, values.size - 1, _UNITS).round().astype(int)]
+
+
+@eqx.filter_jit
+def _settle(system: System, network: Network, x: Layer) -> States:
+    clamped = system.clamp(network, x)
+    start = clamped.zeros(x.shape[0])
+    return iterate(system.free_step(clamped, x), start, system.relaxation.steps)
+
+
+@eqx.filter_jit
+def _trace(
+    system: System, network: Network, x: Layer, picks: tuple[Int[Array, " _"], ...]
+) -> tuple[tuple[Float[Array, "T _"], ...], Float[Array, "T N"]]:
+    """The states of some units of each layer, and each layer's residual, after every free step."""
+    clamped = system.clamp(network, x)
+    step = system.free_step(clamped, x)
+
+    def body(s: States, _: None) -> tuple[States, tuple[tuple[Array, ...], Array]]:
+        new = step(s)
+        moved = [largest_change((a,), (b,)) for a, b in zip(new, s, strict=True)]
+        shown = tuple(layer[0].ravel()[at] for layer, at in zip(new, picks, strict=True))
+        return new, (shown, jnp.stack(moved))
+
+    return lax.scan(body, clamped.zeros(1), length=system.relaxation.steps)[1]
+
+
+@eqx.filter_jit
+def _jacobian(
+    system: System, network: Network, x: Layer, chosen: Mapping[int, Int[Array, " _"]]
+) -> dict[int, Float[Array, "_ 1 ..."]]:
+    """By backpropagation through all free steps."""
+
+    def states(x: Layer) -> dict[int, Array]:
+        s = _settle(system, network, x)
+        return {layer: s[layer - 1][0].ravel()[units] for layer, units in chosen.items()}
+
+    return jax.jacrev(states)(x)

@@ -1,0 +1,237 @@
+"""``eqprop report``: what some runs have come to, as one HTML page that needs nothing else.
+
+The page is ``templates/report.html``, filled in by Jinja, which escapes all text that it is given.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, final
+
+import jinja2
+from markupsafe import Markup
+
+from eqprop.errors import EqpropError, UsageError
+from eqprop.recipes.recipe import Recipe
+from eqprop.reports import page_figures as draw
+from eqprop.reports.groups import Group, Trained, gather
+from eqprop.reports.insight import Insight, look
+from eqprop.reports.inspection import Tiles
+from eqprop.reports.svg import image
+from eqprop.training.display import Display
+from eqprop.training.records import Made
+
+_SERIES = {
+    "test_error": "test error (%)",
+    "train_error": "training error (%)",
+    "test_loss": "test loss",
+    "train_loss": "training loss",
+    "residual": "residual",
+    "free_steps": "free steps",
+}
+
+
+class Pictures(NamedTuple):
+    """Small images under one caption: labels, and ``data:`` addresses."""
+
+    caption: str
+    images: list[tuple[str, str]]
+
+
+@final
+@dataclass(frozen=True)
+class Section:
+    """All that the page tells of a group of runs, ready to be filled in."""
+
+    group: Group
+    title: str
+    """Tells it from other groups of the page."""
+    insight: Insight
+    curves: Sequence[Markup]
+    epochs: Sequence[Sequence[str]]
+    """The numbers of each epoch, means over the seeds, below ``heads``."""
+    heads: Sequence[str]
+    theorem: Sequence[Markup]
+    relaxation: Sequence[Markup]
+    maps: Sequence[Pictures]
+    """States of convolutional layers at the end of the relaxation."""
+    digit: str
+    """The image that was relaxed."""
+    filters: Sequence[Pictures]
+    fields: Sequence[Pictures]
+    environment: Sequence[tuple[str, Sequence[str]]]
+    """Rows: a name, and a value for each seed, or one for all."""
+    commands: Sequence[str]
+
+
+def compose(
+    folders: Sequence[Path], example: int, theorem: bool, command: Sequence[str], display: Display
+) -> str:
+    """The page on the runs in some folders, written by ``command``.
+
+    ``example`` is a row of the test set, from 0, whose relaxation is shown; ``theorem`` measures
+    Theorem 1 on each network, which takes seconds. Raises ``EqpropError`` where a folder is no run,
+    is damaged or has no finished epoch.
+    """
+    groups, notes = gather(folders)
+    for group in groups:
+        if example >= (count := group.members[0].record.data.test):
+            raise UsageError(
+                f"example is {example}, but {group.recipe.name} was tested on {count} examples, "
+                "counted from 0"
+            )
+    for note in notes:
+        display.say(f"note: {note}")
+    sections = []
+    for number, group in enumerate(groups, 1):
+        display.say(f"{group.recipe.name}: {', '.join(_folders(group))}")
+        insight = look(group, example, theorem, display)
+        for reason in insight.missing.values():
+            display.say(f"note: {reason}")
+        with display.doing("drawing"):
+            title = f"{number}. {group.recipe.name}" if len(groups) > 1 else group.recipe.name
+            sections.append(_section(group, title, insight, f"g{number}"))
+    return _fill(sections, notes, command)
+
+
+def write(page: str, out: Path) -> None:
+    """Writes the page, whole or not at all. Raises ``EqpropError`` where that cannot be done."""
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, out)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise EqpropError(
+            f"{out} cannot be written ({error.strerror}): give another file with --out"
+        ) from error
+
+
+def _section(group: Group, title: str, insight: Insight, name: str) -> Section:
+    relaxed, theorem = insight.relaxed, insight.theorem
+    heads, epochs = _numbers(group)
+    maps = [
+        Pictures(
+            f"layer {n}, the maps of its first channels at the end",
+            [(f"channel {c}", image(layer.end[..., c])) for c in range(layer.shape[-1])[:16]],
+        )
+        for n, layer in enumerate(relaxed.layers if relaxed else (), 1)
+        if len(layer.shape) == 3
+    ]
+    return Section(
+        group=group,
+        title=title,
+        insight=insight,
+        curves=draw.training(group, name),
+        heads=heads,
+        epochs=epochs,
+        theorem=draw.theorem(theorem, f"{name}-theorem") if theorem else (),
+        relaxation=draw.relaxation(relaxed, f"{name}-relaxation") if relaxed else (),
+        maps=maps,
+        digit=image(relaxed.image) if relaxed else "",
+        filters=[_pictures(tiles) for tiles in insight.filters],
+        fields=[_pictures(tiles) for tiles in insight.fields],
+        environment=_environment(group),
+        commands=_commands(group),
+    )
+
+
+def _pictures(tiles: Tiles) -> Pictures:
+    pairs = zip(tiles.labels, tiles.images, strict=True)
+    return Pictures(tiles.caption, [(label, image(tile)) for label, tile in pairs])
+
+
+def _numbers(group: Group) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of epochs; the mean over the seeds that have come so far."""
+    columns = {head: [m.series[key] for m in group.members] for key, head in _SERIES.items()}
+    for edge in group.members[0].angles:
+        columns[f"angle {edge} (°)"] = [m.angles.get(edge, ()) for m in group.members]
+    last = max(member.epochs for member in group.members)
+
+    def mean(seeds: Sequence[Sequence[float]], epoch: int) -> str:
+        values = [seed[epoch] for seed in seeds if len(seed) > epoch]
+        return f"{statistics.mean(values):.4g}" if values else ""
+
+    rows = [[str(n + 1), *(mean(seeds, n) for seeds in columns.values())] for n in range(last)]
+    return ["epoch", *columns], rows
+
+
+def _environment(group: Group) -> list[tuple[str, list[str]]]:
+    """What each seed ran on; one column where that is the same for all."""
+    columns = [_describe(member) for member in group.members]
+    names = dict.fromkeys(name for column in columns for name in column)
+    seconds = [f"{sum(map(sum, m.seconds.values())):.0f} s" for m in group.members]
+    rows = [(name, [column.get(name, "") for column in columns]) for name in names]
+    same = [(name, values[:1] if len(set(values)) == 1 else values) for name, values in rows]
+    return [("time taken", seconds), *same]
+
+
+def _describe(member: Trained) -> dict[str, str]:
+    record, made = member.record, member.record.started
+    data = record.data
+    resumed = [f"{again.time} in epoch {again.epoch + 1}" for again in record.resumed]
+    described = {
+        "run directory": str(member.folder),
+        "started": made.time,
+        "resumed": "; ".join(resumed) or "never",
+        "commit": _commit(made),
+        "device": ", ".join(f"{key} {value}" for key, value in made.device.items()),
+        "machine": ", ".join(f"{key} {value}" for key, value in made.machine.items()),
+        "data": f"{data.source} {data.train} training and {data.test} test images",
+        "data, SHA-256": data.sha256,
+    }
+    return described | {name: str(number) for name, number in made.versions.items()}
+
+
+def _commit(made: Made) -> str:
+    if not made.git:
+        return "not recorded"
+    changed = ", with changes that were not committed" if made.git.get("dirty") else ""
+    return f"{made.git.get('commit')}{changed}"
+
+
+def _commands(group: Group) -> list[str]:
+    """What was typed, in order, each with the commit on which it was."""
+    lines: dict[str, None] = {}  # ordered and without repeats: seeds share a command
+    for member in group.members:
+        for made in (member.record.started, *member.record.resumed):
+            if made.git:
+                lines[f"git checkout {shlex.quote(str(made.git.get('commit')))}"] = None
+            lines[shlex.join(made.command)] = None
+    return list(lines)
+
+
+def _folders(group: Group) -> list[str]:
+    return [str(member.folder) for member in group.members]
+
+
+def _fill(sections: Sequence[Section], notes: Sequence[str], command: Sequence[str]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eqprop.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html")
+    titles = [section.title for section in sections]
+    groups = [section.group for section in sections]
+    return template.render(
+        sections=sections,
+        notes=notes,
+        names=list(dict.fromkeys(group.recipe.name for group in groups)),
+        comparison=draw.comparison(titles, groups) if len(groups) > 1 else None,
+        command=shlex.join(command),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=version("eqprop"),
+        fields=[field.name for field in dataclasses.fields(Recipe)],
+    )

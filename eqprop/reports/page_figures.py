@@ -1,0 +1,299 @@
+"""The figures of a report: curves of trainings, of Theorem 1, and of a free phase.
+
+One panel each, small enough for a telephone; the page sets them side by side where it is wide.
+"""
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from eqprop.reports.groups import Group, mean_and_std
+from eqprop.reports.inspection import Relaxed, Trace
+from eqprop.reports.svg import MUTED, SERIES, figure, tint
+from eqprop.theorem.figure import draw_fall, draw_tensor, sample
+from eqprop.theorem.trained import Theorem
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+type Curves = Sequence[Sequence[float]]
+"""A curve for each seed."""
+
+_SAMPLES = 5
+_INSIDE = 3  # curves whose legend finds room among them
+_DASHES = ("-", "--", ":", "-.")
+_KINDS = {"s": "states s{}", "W": "weights W{}", "Wb": "feedback weights Wb{}"}
+
+
+def training(group: Group, name: str) -> list[Markup]:
+    """Error, loss and residual against epochs; and the angles of untied weights."""
+    members = group.members
+
+    def of(key: str) -> Curves:
+        return [member.series[key] for member in members]
+
+    both = {"test": of("test_error"), "training": of("train_error")}
+    panels = [
+        _against_epochs("error (%)", both, f"{name}-error", _published_line(group)),
+        _against_epochs(
+            "loss", {"test": of("test_loss"), "training": of("train_loss")}, f"{name}-loss"
+        ),
+        _against_epochs(
+            "largest residual of a free phase", {"residual": of("residual")}, f"{name}-residual"
+        ),
+    ]
+    if edges := members[0].angles:
+        angles = {
+            f"layers {edge}": [m.angles[edge] for m in members if edge in m.angles]
+            for edge in edges
+        }
+        title = "angle of forward to feedback weights (°)"
+        panels.append(_against_epochs(title, angles, f"{name}-angles", log=False))
+    return panels
+
+
+def comparison(titles: Sequence[str], groups: Sequence[Group]) -> Markup:
+    """The test errors of several groups against epochs."""
+    curves = {
+        title: [member.series["test_error"] for member in group.members]
+        for title, group in zip(titles, groups, strict=True)
+    }
+    return _against_epochs("test error (%)", curves, "comparison")
+
+
+def _published_line(group: Group) -> Callable[["Axes"], None]:
+    def draw(axes: "Axes") -> None:
+        if published := group.published:
+            low, high = published.test - published.std, published.test + published.std
+            axes.axhspan(low, high, color=MUTED, alpha=0.25, lw=0)
+            axes.axhline(published.test, color=MUTED, ls="--", lw=1, label="test, published")
+
+    return draw
+
+
+def _against_epochs(
+    title: str,
+    curves: Mapping[str, Curves],
+    name: str,
+    extra: Callable[["Axes"], None] = lambda axes: None,
+    *,
+    log: bool = True,
+) -> Markup:
+    """Means over the seeds, in bands from the lowest to the highest seed."""
+
+    def draw(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        positive = all(v > 0 for seeds in curves.values() for seed in seeds for v in seed)
+        for n, (label, seeds) in enumerate(curves.items()):
+            low, mean, high = _band(seeds)
+            epochs = np.arange(1, len(mean) + 1)
+            colour = SERIES[n % len(SERIES)]
+            style: dict[str, Any] = {"lw": 1.4, "ls": _DASHES[n // len(SERIES) % len(_DASHES)]}
+            style |= {"marker": ".", "ms": 4} if len(epochs) <= 12 else {}
+            axes.plot(epochs, mean, color=colour, label=_plain(label), **style)
+            if len(seeds) > 1:
+                axes.fill_between(epochs, low, high, color=colour, alpha=0.25, lw=0)
+        extra(axes)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if log and positive:
+            _logarithmic(axes)
+        axes.grid(alpha=0.3)
+        if len(curves) > _INSIDE:
+            lines = axes.get_legend_handles_labels()
+            drawn.legend(*lines, loc="outside lower center", ncols=2, fontsize=7)
+        elif len(curves) > 1:
+            axes.legend()
+
+    said = "; ".join(
+        f"{label}: {mean_and_std([seed[0] for seed in seeds], 3)} at the first epoch, "
+        f"{mean_and_std([seed[-1] for seed in seeds], 3)} at the last"
+        for label, seeds in curves.items()
+    )
+    below = 0.2 + 0.08 * len(curves) if len(curves) > _INSIDE else 0.0
+    return figure(draw, f"{title} against epochs. {said}", name, (3.6, 2.4 + below))
+
+
+def _band(seeds: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest, mean and highest at each epoch, of the seeds that have come so far."""
+    table = np.full((len(seeds), max(map(len, seeds))), np.nan)
+    for row, seed in zip(table, seeds, strict=True):
+        row[: len(seed)] = seed
+    return np.nanmin(table, axis=0), np.nanmean(table, axis=0), np.nanmax(table, axis=0)
+
+
+def _plain(text: str) -> str:
+    """Text for a legend: short, and without what Matplotlib would take for mathematics."""
+    return textwrap.shorten(text, 28, placeholder="…")[:28].replace("$", r"\$")
+
+
+def _logarithmic(axes: "Axes") -> None:
+    axes.set_yscale("log")
+    _plain_ticks(axes)
+
+
+def _plain_ticks(axes: "Axes") -> None:
+    """Numbers of logarithmic axes as text, which keeps to the page's font."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = sorted(axis.get_view_interval())
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def theorem(found: Theorem, name: str) -> list[Markup]:
+    """D(t) over -grad(t) for each tensor, and how the error falls with beta (and with eta)."""
+    generator = np.random.default_rng(0)
+    panels = []
+    for tensor in found.numbers["asked"]["tensors"]:
+        key = tensor["name"]
+        kind = key.rstrip("0123456789")
+        if kind not in _KINDS:
+            continue
+        update, reference = (found.curves[f"{side}_{key}"] for side in ("D", "reference"))
+        if kind == "s":
+            update, reference = sample(update, reference, _SAMPLES, generator)
+        title = _KINDS[kind].format(key.removeprefix(kind))
+        panels.append(
+            _tensor(title, (update[:, :_SAMPLES], reference[:, :_SAMPLES]), f"{name}-{key}")
+        )
+    order = 2 if found.recipe.nudge == "centered" else 1
+    falls = [("beta_trials", "beta", order, "|β|", "error against BPTT")]
+    if found.numbers["eta_trials"]:
+        falls.append(("eta_trials", "factor", 1, "η / η as trained", "error against η = 0"))
+    return panels + [
+        _fall(found.numbers[trials], key, order, (title, label), f"{name}-{key}")
+        for trials, key, order, label, title in falls
+    ]
+
+
+def _tensor(title: str, curves: tuple[np.ndarray, np.ndarray], name: str) -> Markup:
+    def draw(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        draw_tensor(axes, *curves)
+        axes.ticklabel_format(axis="y", useMathText=False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(title)
+        axes.set_xlabel("step t")
+
+    label = f"{title}: change D(t) of the rule over minus the gradient of BPTT, against steps"
+    return figure(draw, label, name, (3.6, 2.0))
+
+
+def _fall(
+    trials: Sequence[Mapping[str, object]],
+    key: str,
+    order: int,
+    words: tuple[str, str],
+    name: str,
+) -> Markup:
+    title, label = words
+
+    def draw(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        draw_fall(axes, trials, key, order)
+        _plain_ticks(axes)
+        axes.set_title(title)
+        axes.set_xlabel(label)
+        axes.set_ylabel("RelMSE")
+        drawn.legend(
+            *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7
+        )
+
+    return figure(draw, f"{title} (RelMSE) against {label}, beside a line of order {order}", name)
+
+
+def relaxation(relaxed: Relaxed, name: str) -> list[Markup]:
+    """States against steps, layer by layer, and how the residuals fall."""
+    *hidden, output = relaxed.layers
+    panels = [_units(layer, n, f"{name}-s{n}") for n, layer in enumerate(hidden, 1)]
+    panels.append(_outputs(output, relaxed, f"{name}-out"))
+    panels.append(_residuals(relaxed.layers, f"{name}-residuals"))
+    return panels
+
+
+def _units(layer: Trace, number: int, name: str) -> Markup:
+    size = layer.end.size
+    shown = layer.states.shape[1]
+    which = f"{shown} of {size} units" if shown < size else f"{size} units"
+    title = f"layer {number}, {which}"
+
+    def draw(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        steps = len(layer.states)
+        colours = tint(layer.states.T)
+        axes.imshow(
+            colours,
+            aspect="auto",
+            interpolation="none",
+            origin="lower",
+            extent=(-0.5, steps - 0.5, 0, shown),
+        )
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.set_ylabel("unit")
+        axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    last, largest = layer.states[-1], np.abs(layer.states).max()
+    label = (
+        f"States of {title}, against steps; the strongest is {largest:.2f}. At the end the "
+        f"lowest is {last.min():.2f}, the highest {last.max():.2f}"
+    )
+    return figure(draw, label, name)
+
+
+def _outputs(layer: Trace, relaxed: Relaxed, name: str) -> Markup:
+    def draw(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        for unit, states in enumerate(layer.states.T):
+            style = {"color": MUTED, "lw": 0.8}
+            if unit == relaxed.label:
+                style = {"color": SERIES[0], "lw": 2, "label": f"class {unit}: the label"}
+            elif unit == relaxed.predicted:
+                style = {"color": SERIES[1], "lw": 2, "label": f"class {unit}: predicted"}
+            axes.plot(states, **style)
+        axes.plot([], [], color=MUTED, lw=0.8, label="other classes")
+        axes.set_title("outputs")
+        axes.set_xlabel("step")
+        axes.set_ylabel("state")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+
+    label = (
+        f"States of the outputs against steps; at the end that of the label, {relaxed.label}, is "
+        f"{layer.end[relaxed.label]:.2f}, and the highest is that of class {relaxed.predicted}, "
+        f"{layer.end.max():.2f}"
+    )
+    return figure(draw, label, name)
+
+
+def _residuals(layers: Sequence[Trace], name: str) -> Markup:
+    def draw(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        some = False
+        for n, layer in enumerate(layers, 1):
+            steps = np.arange(1, len(layer.residuals) + 1)
+            # There is no place for a 0 on a logarithmic axis.
+            moved = np.where(layer.residuals > 0, layer.residuals, np.nan)
+            some = some or bool(np.isfinite(moved).any())
+            name = f"layer {n}" if n < len(layers) else "outputs"
+            axes.plot(steps, moved, color=SERIES[(n - 1) % len(SERIES)], lw=1.2, label=name)
+        axes.set_title("largest change of any unit")
+        axes.set_xlabel("step")
+        if some:
+            _logarithmic(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+
+    ends = ", ".join(f"{layer.residuals[-1]:.1e}" for layer in layers)
+    return figure(draw, f"Largest change of any unit in each step; in the last: {ends}", name)

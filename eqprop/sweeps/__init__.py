@@ -1,0 +1,5 @@
+"""Many trainings compared: a recipe over values of its fields.
+
+Read first `space.py`, the members of a sweep; then `sweep.py`, which trains and compares them, here
+or, by `cluster.py`, as jobs.
+"""

@@ -1,0 +1,83 @@
+"""Theorem 1 on the network of a run, as a report shows it: on few examples, as it was trained."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eqprop.errors import EqpropError
+from eqprop.networks.network import Network
+from eqprop.recipes.build import build, increment
+from eqprop.recipes.recipe import Recipe
+from eqprop.theorem import verification
+from eqprop.theorem.curves import Problem
+from eqprop.theorem.launch import plan_for
+from eqprop.theorem.questions import Options
+from eqprop.theorem.verdict import convergence, verdict
+from eqprop.training.experiment import Job
+from eqprop.training.trainer import fetch
+
+_EXAMPLES = 5
+
+
+class Theorem(NamedTuple):
+    """D(t) of a rule against -grad(t), measured as by ``eqprop verify``."""
+
+    recipe: Recipe
+    """With what was left out or changed for the theorem."""
+    examples: int
+    settled: str
+    """Whether the free phase had converged, in words."""
+    verdict: str
+    numbers: dict[str, Any]
+    """``Verification.record``."""
+    curves: dict[str, np.ndarray]
+    """``Verification.arrays``."""
+
+
+def examine(job: Job, network: Network, seed: int, tell: Callable[[str], None]) -> Theorem:
+    """Verifies a network of a job on a few examples of the training's first minibatch.
+
+    The theorem is one of synchronous steps without clipping; as many are taken as carry a signal as
+    far as the sweeps of the recipe. Raises ``EqpropError`` for rules without a nudged phase, for
+    K > T, and for a free phase that diverges or oscillates.
+    """
+    recipe = _synchronous(job.recipe)
+    rule = increment(recipe)
+    rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
+    x, y = fetch(job.train, rows, network)
+    image, classes = job.train.images.shape[1:], network.scores[0]
+    system = build(recipe, image, classes, job.batches).system
+    found = verification.verify(
+        Problem(system, network, (x, y)),
+        rule,
+        plan_for(recipe, Options(seed=seed)),
+        lambda what, done, stages: tell(f"{what} ({done + 1} of {stages})"),
+    )
+    return Theorem(
+        recipe,
+        len(rows),
+        convergence(found.settling, recipe, [trial.beta for trial in found.beta_trials]),
+        verdict(found, recipe),
+        found.record(),
+        found.arrays(),
+    )
+
+
+def _synchronous(recipe: Recipe) -> Recipe:
+    made = dataclasses.replace(
+        recipe,
+        T=recipe.T * (1 + recipe.sweeps),
+        K=recipe.K * (1 + recipe.nudged_sweeps),
+        tolerance=0.0,
+        relaxation="steps",
+        sweeps=False,
+        nudged_sweeps=False,
+        clip=False,
+    )
+    if made.K > made.T:
+        raise EqpropError(
+            f"{made.K} nudged steps have only {made.T} free steps to be compared with"
+        )
+    return made

@@ -1,0 +1,211 @@
+"""What a verification means, in tables and sentences."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+
+from eqprop.recipes.recipe import Recipe, bias_order
+from eqprop.theorem.agreement import Order, fit_order
+from eqprop.theorem.settling import Settling
+from eqprop.theorem.verification import Trial, Verification
+
+_LABELS = {"all parameters": "all"}
+
+
+def convergence(settling: Settling, recipe: Recipe, betas: Sequence[float]) -> str:
+    """Whether the free phase had converged far enough, and if not, what T would do."""
+    window, residual = f"in the last K = {recipe.K} of T = {recipe.T} steps", settling.residual
+    needs = f"beta {min(betas, key=abs):g} needs {settling.tolerance:.0e}"
+    if settling.settled:
+        return (
+            f"free phase: converged; {window} no unit moved by more than {residual:.0e} per step "
+            f"({needs})"
+        )
+    layer = int(settling.residuals.max(axis=0).argmax()) + 1
+    remedy = (
+        "and no T was found that reaches it"
+        if settling.needed is None
+        else f"which --T {settling.needed} reaches"
+    )
+    return (
+        f"free phase: NOT converged far enough; {window} units of layer {layer} still moved by up "
+        f"to {residual:.0e} per step; {needs}, {remedy}"
+    )
+
+
+def tensor_table(found: Verification, recipe: Recipe) -> Table:
+    """The rule as asked for against BPTT, tensor by tensor, with its orders of convergence."""
+    asked, orders = found.asked, [("order in beta", found.beta_orders)]
+    if found.eta_orders:
+        orders.append(("order in eta", found.eta_orders))
+    table = _table(
+        f"updates D(t) against gradients -grad(t), t = 0 ... {recipe.K - 1}, {_at(recipe)}"
+    )
+    table.add_column("tensor", no_wrap=True)
+    for head in ("elements", "RelMSE", "cosine", "angle", *(head for head, _ in orders)):
+        table.add_column(head, justify="right")
+    rows = (*asked.comparison.tensors, asked.comparison.together)
+    for row in rows:
+        if row is asked.comparison.together:
+            table.add_section()
+        table.add_row(
+            _LABELS.get(row.name, row.name),
+            str(row.size - row.silent),
+            "-" if row.relmse is None else f"{row.relmse:.2e}",
+            "-" if row.cosine is None else f"{row.cosine:.6f}",
+            "-" if row.angle is None else f"{row.angle:.3g}°",
+            *(_show_order(by_name[row.name]) for _, by_name in orders),
+        )
+    return table
+
+
+def beta_table(found: Verification, recipe: Recipe) -> Table:
+    """How the error of all parameters together depends on beta, and on eta."""
+    continual = recipe.rule.startswith("c-")
+    table = _table("all parameters together")
+    for head in ("beta", *(("eta", "against") if continual else ()), "RelMSE", "noise", "angle"):
+        table.add_column(head, justify="right")
+
+    def add(trial: Trial, eta: str, reference: str) -> None:
+        row = trial.comparison.together
+        table.add_row(
+            f"{trial.beta:g}",
+            *((eta, reference) if continual else ()),
+            "-" if row.relmse is None else f"{row.relmse:.2e}",
+            f"{trial.floors[row.name]:.0e}",
+            "-" if row.angle is None else f"{row.angle:.3g}°",
+        )
+
+    for trial in found.beta_trials:
+        add(trial, "0", "BPTT")
+    if found.eta_trials:
+        add(found.asked, "as asked", "BPTT")
+    for trial in found.eta_trials:
+        add(trial, f"x {trial.factor:g}", "eta = 0")
+    return table
+
+
+def points_table(found: Verification, recipe: Recipe) -> Table:
+    """How the error of all parameters together depends on the number of points of the nudge."""
+    table = _table(f"all parameters together, N betas on a circle of radius {recipe.beta:g}")
+    for head in ("N", "nudge", "RelMSE", "noise", "angle"):
+        table.add_column(head, justify="left" if head == "nudge" else "right")
+    for n, trial in found.point_trials.items():
+        row = trial.comparison.together
+        table.add_row(
+            str(n),
+            {1: "one-sided", 2: "centered"}.get(n, "holomorphic"),
+            "-" if row.relmse is None else f"{row.relmse:.2e}",
+            f"{trial.floors[row.name]:.0e}",
+            "-" if row.angle is None else f"{row.angle:.3g}°",
+        )
+    return table
+
+
+def verdict(found: Verification, recipe: Recipe) -> str:
+    """What was found, in plain words."""
+    if any(trial.comparison.together.angle is None for trial in found.beta_trials):
+        return "There is nothing to verify: the updates or the gradients are all zero."
+    sentences = [_about_beta(found, recipe)]
+    if recipe.setting == "prototypical" and recipe.inside:
+        sentences.append(
+            "States stay apart from their gradients by the slope of the activation; weights do not."
+        )
+    if found.eta_trials:
+        sentences.append(_about_eta(found))
+    return " ".join(sentences)
+
+
+def _about_beta(found: Verification, recipe: Recipe) -> str:
+    trials = found.beta_trials
+    measured = [trial for trial in trials if not _within_noise(trial)] or trials
+    smallest = min(measured, key=lambda trial: abs(trial.beta))
+    first, least = trials[0].comparison.together, smallest.comparison.together
+    order, expected = _limit(trials, "beta"), bias_order(recipe.nudge, recipe.points)
+    resting = " with eta 0" if found.eta_trials else ""
+    size = f"RelMSE {_relmse(smallest):.1e} at beta {smallest.beta:g}{resting}"
+    if order is not None and abs(order / expected - 1) <= 0.1:
+        power = "beta" if expected == 1 else f"beta^{expected}"
+        return (
+            "Theorem 1 holds: the difference between updates and BPTT gradients vanishes as "
+            f"{power} (order {order:.2f} between the smallest betas), down to {size}."
+        )
+    if all(_within_noise(trial) and _relmse(trial) < 1e-3 for trial in trials):
+        return f"Theorem 1 holds: the updates equal the BPTT gradients within rounding ({size})."
+    if order is not None and order < 0.5:
+        return (
+            f"The updates do NOT tend to the BPTT gradients as beta tends to 0: {least.angle:.3g} "
+            f"degrees remain between total update and total gradient ({size}).{_reason(recipe)}"
+        )
+    fall = (
+        "too few differences exceed the noise that rounding and the free phase leave"
+        if order is None
+        else f"the order is {order:.2f} instead of {expected} between the smallest betas"
+    )
+    return (
+        f"At beta {trials[0].beta:g}{resting} the total update is {first.angle:.3g} degrees off "
+        f"the BPTT gradient (RelMSE {_relmse(trials[0]):.1e}). Whether that vanishes with beta "
+        f"does not show: {fall}; {'try other betas' if found.settling.settled else 'raise T'}."
+    )
+
+
+def _about_eta(found: Verification) -> str:
+    order, asked = _limit(found.eta_trials, "factor"), found.asked.comparison.together
+    size = "could not be measured" if order is None else f"vanishes as eta (order {order:.2f})"
+    if order is not None and abs(order - 1) > 0.1:
+        size = f"falls with eta, but with order {order:.2f} instead of 1"
+    angle = "none" if asked.angle is None else f"{asked.angle:.3g} degrees"
+    return (
+        f"What moving the weights adds {size}; with eta as asked for, {angle} lie between total "
+        f"update and total gradient (RelMSE {_relmse(found.asked):.1e})."
+    )
+
+
+def _limit(trials: Sequence[Trial], key: Literal["beta", "factor"]) -> float | None:
+    """The order between the two smallest sizes whose errors exceed the noise.
+
+    With all of them, a nudge as strong as those of trainings would spoil it.
+    """
+    measured = [trial for trial in trials if not _within_noise(trial)]
+    pair = sorted(measured, key=lambda trial: abs(getattr(trial, key)))[:2]
+    sizes = [getattr(trial, key) for trial in pair]
+    return fit_order(sizes, [_relmse(trial) for trial in pair], [0.0] * len(pair)).slope
+
+
+def _reason(recipe: Recipe) -> str:
+    """Why, where that is known."""
+    reasons: list[str] = []
+    if recipe.angle:
+        reasons.append("Feedback weights that differ from the forward ones send back other errors.")
+    if recipe.setting == "prototypical" and not recipe.inside:
+        reasons.append(
+            "In discrete time a nudge outside the activation leaves out its slope at the output "
+            "and has one too many elsewhere (docs/theory.md): --inside mends that."
+        )
+    return "".join(f" {reason}" for reason in reasons)
+
+
+def _relmse(trial: Trial) -> float:
+    return trial.comparison.together.relmse or 0.0
+
+
+def _within_noise(trial: Trial) -> bool:
+    """Whether an error may be rounding and drift alone, as ``fit_order`` judges it."""
+    return _relmse(trial) <= 3 * trial.floors[trial.comparison.together.name]
+
+
+def _at(recipe: Recipe) -> str:
+    sign = " (sign drawn from the seed)" if recipe.nudge == "random-sign" else ""
+    eta = f", eta {' '.join(f'{rate:g}' for rate in recipe.lr)}"
+    return f"beta {recipe.beta:g}{sign}{eta if recipe.rule.startswith('c-') else ''}"
+
+
+def _show_order(order: Order) -> str:
+    # Adding 0 turns -0.00 into 0.00.
+    return "-" if order.slope is None else f"{round(order.slope, 2) + 0:.2f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)

@@ -1,0 +1,263 @@
+"""The engine of ``eqprop verify``: Theorem 1 for any network, setting and rule.
+
+For each beta the updates of the rule are compared with the BPTT gradients; the error must fall as
+beta (beta^2 when centered, beta^N with N points on a circle), down to a floor that rounding and the
+drift of the free phase set. For a continual rule the curves are also compared with those of the
+same rule at eta = 0, from which they depart as eta.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eqprop.dynamics.nudges import Holomorphic, Nudge, OneSided, Stencil
+from eqprop.errors import EqpropError
+from eqprop.learning.baselines import Window, adjoints, total_gradient, unroll
+from eqprop.learning.increments import Increment
+from eqprop.networks.network import Network
+from eqprop.theorem.agreement import Comparison, Order, Picks, compare, fit_order, pick_synapses
+from eqprop.theorem.curves import Gradients, Problem, Source, Updates
+from eqprop.theorem.settling import Settling, examine
+
+type Progress = Callable[[str, int, int], None]
+"""Told what begins now, how many stages are done, and of how many."""
+
+
+def _silent(what: str, done: int, stages: int) -> None:
+    """Report nothing."""
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What to verify.
+
+    The first of ``betas`` is the one asked for. ``eta`` (one rate per connection) makes the rule
+    continual; it is then tried at ``eta`` times each of ``factors``, too. ``samples`` synapses of
+    each tensor are kept for figures. A free phase counts as settled when no unit moves by more
+    than ``tolerance`` per step (None: a thousandth of what the smallest beta does to an output
+    that is wrong by 1). ``points`` are numbers of complex betas to try on a circle, with the first
+    beta for its radius; 1 stands for the one-sided nudge.
+    """
+
+    betas: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
+    nudge: Callable[[float], Nudge] = OneSided
+    eta: tuple[float, ...] | None = None
+    factors: tuple[float, ...] = (1.0, 0.1, 0.01)
+    points: tuple[int, ...] = ()
+    samples: int = 6
+    seed: int = 0
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.betas:
+            raise EqpropError("no beta to verify with: give one at least")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise EqpropError(f"the tolerance is {self.tolerance}: it must be above 0")
+        if self.samples < 0:
+            raise EqpropError(f"samples is {self.samples}: it must be at least 0")
+        if any(beta == 0 or not math.isfinite(beta) for beta in self.betas):
+            raise EqpropError(f"betas are {self.betas}: each must be finite and not 0")
+        if any(not math.isfinite(f) or f <= 0 for f in self.factors):
+            raise EqpropError(f"factors of eta are {self.factors}: each must be finite and above 0")
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """One comparison, at one beta and one factor on eta; ``floors`` are by tensor.
+
+    A relmse at its floor shows rounding, and the drift that the free phase left, not the rule.
+    """
+
+    beta: float
+    factor: float
+    comparison: Comparison
+    floors: dict[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """The numbers, ready for JSON."""
+        numbers = self.comparison.record()
+        return {"beta": self.beta, "factor": self.factor, **numbers, "floors": self.floors}
+
+
+@final
+@dataclass(frozen=True)
+class Verification:
+    """Everything that ``eqprop verify`` found.
+
+    ``asked`` is the rule as asked for against BPTT, at the first beta. ``beta_trials`` are the
+    same at every beta, at eta = 0: with eta fixed, a continual rule departs from BPTT as eta/beta.
+    ``eta_trials`` compare a continual rule with itself at eta = 0, at the first beta.
+    ``point_trials`` are the rule against BPTT for each of the plan's numbers of points.
+    """
+
+    settling: Settling
+    asked: Trial
+    beta_trials: tuple[Trial, ...]
+    eta_trials: tuple[Trial, ...]
+    beta_orders: dict[str, Order]
+    eta_orders: dict[str, Order]
+    point_trials: dict[int, Trial]
+
+    def record(self) -> dict[str, Any]:
+        """The numbers, ready for JSON."""
+        return {
+            "settling": self.settling.record(),
+            "asked": self.asked.record(),
+            "beta_trials": [trial.record() for trial in self.beta_trials],
+            "eta_trials": [trial.record() for trial in self.eta_trials],
+            "point_trials": [{"points": n, **t.record()} for n, t in self.point_trials.items()],
+            "beta_orders": {name: asdict(order) for name, order in self.beta_orders.items()},
+            "eta_orders": {name: asdict(order) for name, order in self.eta_orders.items()},
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The curves of ``asked`` and the residuals of the free phase, ready for ``np.savez``."""
+        return {"residuals": self.settling.residuals, **self.asked.comparison.arrays()}
+
+
+def to_double(problem: Problem) -> Problem:
+    """The problem in double precision; within ``jax.enable_x64`` only."""
+    return Problem(
+        problem.system,
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), problem.network),
+        (jnp.asarray(problem.batch[0], jnp.float64), jnp.asarray(problem.batch[1], jnp.float64)),
+    )
+
+
+@eqx.filter_jit
+def _unroll(problem: Problem, steps: int) -> tuple[Window, Network]:
+    """The end of the free phase, and the truncated BPTT gradient."""
+    system, network, (x, y) = problem
+    window, _ = unroll(system, network, x, steps)
+    curves = adjoints(system, system.clamp(network, x), x, window, y)
+    return window, total_gradient(system, network, x, window.before, curves)
+
+
+def _floors(
+    comparison: Comparison, stencil: Stencil, residual: float, dt: float
+) -> dict[str, float]:
+    """The relmse that rounding and drift alone would make.
+
+    That is what they do to D in a step, times the sensitivity. D is a weighted sum over nudged
+    phases. They share the drift, so it enters with the sum of the weights (none, when centered),
+    but not their rounding.
+    """
+    weights = np.asarray(stencil.weights)
+    rounding = np.finfo(np.float64).eps * np.abs(weights).sum()
+    noise = rounding + residual * abs(weights.sum().real)
+    # The states' curves are divided by dt, the parameters' are not.
+    states = set(comparison.updates) - set(comparison.synapses)
+    return {
+        tensor.name: float(tensor.sensitivity * noise / (dt if tensor.name in states else 1.0))
+        for tensor in (*comparison.tensors, comparison.together)
+    }
+
+
+def _orders(trials: Sequence[Trial], sizes: Sequence[float]) -> dict[str, Order]:
+    """The order of each tensor's error, over trials at some sizes of beta or eta."""
+    rows = [(*t.comparison.tensors, t.comparison.together) for t in trials]
+    return {
+        column[0].name: fit_order(
+            sizes,
+            [agreement.relmse for agreement in column],
+            [t.floors[column[0].name] for t in trials],
+        )
+        for column in zip(*rows, strict=True)
+    }
+
+
+class _Bench:
+    """A problem with its free phase and BPTT at hand: makes one trial after the other."""
+
+    def __init__(self, problem: Problem, increment: Increment, plan: Plan, progress: Progress):
+        self.problem, self.increment, self.plan, self.progress = problem, increment, plan, progress
+        self.steps = problem.system.nudged_steps
+        continual = plan.eta is not None
+        self.stages = 1 + len(plan.betas) + (1 + len(plan.factors)) * continual + len(plan.points)
+        self.done = 0
+        self.begin("free phase")
+        self.window, gradient = _unroll(problem, self.steps)
+        dt = problem.system.dynamics.dt
+        tolerance = plan.tolerance or 1e-3 * min(abs(beta) for beta in plan.betas) * dt
+        self.settling = examine(problem, self.window, max(tolerance, 1e-14))
+        self.picks: Picks = pick_synapses(gradient, plan.samples, plan.seed)
+
+    def begin(self, what: str) -> None:
+        self.progress(what, self.done, self.stages)
+        self.done += 1
+
+    def updates(self, nudge: Nudge, factor: float) -> Updates:
+        stencil = nudge.stencil(jax.random.key(self.plan.seed))
+        eta = self.plan.eta or (0.0,) * len(self.problem.network.parts)
+        rates = factor * jnp.asarray(eta, float)
+        return Updates(self.problem, self.increment, self.window.last, stencil, rates)
+
+    def trial(self, beta: float, factor: float) -> Trial:
+        """The rule against BPTT."""
+        self.begin(
+            f"beta {beta:g}" if self.plan.eta is None else f"beta {beta:g}, eta x {factor:g}"
+        )
+        return self.against_bptt((beta, factor), self.plan.nudge(beta))
+
+    def on_circle(self, beta: float, points: int) -> Trial:
+        """The rule with so many points on a circle against BPTT."""
+        self.begin(f"beta {beta:g}, {points} point(s)")
+        nudge = OneSided(beta) if points == 1 else Holomorphic(beta, points)
+        return self.against_bptt((beta, 0.0), nudge)
+
+    def against_bptt(self, at: tuple[float, float], nudge: Nudge) -> Trial:
+        update, reference = self.updates(nudge, at[1]), Gradients(self.problem, self.window)
+        return self.judge(at, update, reference, float(self.settling.residuals[-1].max()))
+
+    def departure(self, beta: float, factor: float) -> Trial:
+        """A continual rule against itself at eta = 0: both see the same drift."""
+        self.begin(f"eta x {factor:g} against eta = 0")
+        moving, still = (self.updates(self.plan.nudge(beta), f) for f in (factor, 0.0))
+        return self.judge((beta, factor), moving, still, 0.0)
+
+    def judge(
+        self, at: tuple[float, float], update: Updates, reference: Source, residual: float
+    ) -> Trial:
+        found = compare(update, reference, self.steps, self.picks)
+        dt = self.problem.system.dynamics.dt
+        return Trial(*at, found, _floors(found, update.stencil, residual, dt))
+
+
+def verify(
+    problem: Problem, increment: Increment, plan: Plan, progress: Progress = _silent
+) -> Verification:
+    """Compare a rule with BPTT as ``plan`` says, in double precision whatever the problem comes in.
+
+    T and K are those of the problem's system. Raises ``EqpropError`` when K > T, when a beta is 0,
+    when ``eta`` does not match the connections, and when the free phase or a curve diverges or
+    oscillates.
+    """
+    if plan.eta is not None and len(plan.eta) != len(problem.network.parts):
+        raise EqpropError(
+            f"{len(plan.eta)} learning rate(s) for {len(problem.network.parts)} connections: "
+            "give one for each"
+        )
+    with jax.enable_x64(True):
+        bench = _Bench(to_double(problem), increment, plan, progress)
+        betas = tuple(bench.trial(beta, 0.0) for beta in plan.betas)
+        asked, etas = betas[0], ()
+        if plan.eta is not None:
+            asked = bench.trial(plan.betas[0], 1.0)
+            etas = tuple(bench.departure(plan.betas[0], factor) for factor in plan.factors)
+        return Verification(
+            bench.settling,
+            asked,
+            betas,
+            etas,
+            _orders(betas, plan.betas),
+            _orders(etas, plan.factors) if etas else {},
+            {n: bench.on_circle(plan.betas[0], n) for n in plan.points},
+        )

@@ -1,0 +1,221 @@
+"""An experiment: what is to be trained, and on what; evaluation; and where a run of it stands."""
+
+import math
+import os
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, final
+
+import jax
+import numpy as np
+
+from eqprop.data.dataset import Dataset, check_fits
+from eqprop.errors import EqpropError
+from eqprop.networks.network import Network
+from eqprop.recipes.build import build
+from eqprop.recipes.recipe import Recipe
+from eqprop.training import checkpoint, hosts
+from eqprop.training.replicas import Layout
+from eqprop.training.runs import Run
+from eqprop.training.trainer import Examples, Trainer, TrainState
+from eqprop.types import PRNGKeyArray
+
+_EVALUATE = 2000  # examples between two looks at whether to stop
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, and on what; ready to start."""
+
+    recipe: Recipe
+    trainer: Trainer
+    init: Callable[[PRNGKeyArray], Network]
+    train: Examples
+    test: Examples
+    batches: int
+    """Minibatches in an epoch."""
+
+    def start(self, seed: int) -> TrainState:
+        """The state of one network before the first minibatch."""
+        return self.trainer.start(self.init, seed)
+
+    def lay_out(self, layout: Layout) -> "Job":
+        """The same for networks side by side, or over several devices."""
+        old = self.trainer
+        if layout == old.layout:
+            return self
+        parts = (old.system, old.learner, old.batch, old.augmentations)
+        trainer, put = Trainer(*parts, layout), layout.put_everywhere
+        return replace(self, trainer=trainer, train=put(self.train), test=put(self.test))
+
+
+class Score(NamedTuple):
+    """Mean loss, and error in %."""
+
+    loss: float
+    error: float
+
+
+class Start(NamedTuple):
+    """A state to train from, of one network or of replicas, and the seconds that its unfinished
+    epoch has taken.
+    """
+
+    state: TrainState
+    seconds: float
+
+
+def prepare(recipe: Recipe, dataset: Dataset) -> Job:
+    """Builds what a recipe says for a data set, and puts that on the device.
+
+    Raises:
+        EqpropError: values in the recipe that cannot be, or do not fit the data.
+    """
+    batches = max(1, len(dataset.train_y) // recipe.batch)
+    built = build(recipe, dataset.train_x.shape[1:], dataset.classes, batches)
+    trainer = Trainer(built.system, built.learner, recipe.batch, built.augmentations)
+    network = jax.eval_shape(built.init, jax.random.key(0))
+    check_fits(dataset, network.shapes[0], network.scores[0])
+    _check_size(recipe, network, batches)
+    train = Examples.put(dataset.train_x, dataset.train_y, network)
+    test = Examples.put(dataset.test_x, dataset.test_y, network)
+    return Job(recipe, trainer, built.init, train, test, trainer.batches(train))
+
+
+def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
+    """Before memory is asked for, or numbers that are kept in 32 bits overflow."""
+    weights = sum(leaf.size for leaf in jax.tree.leaves(network))
+    units = recipe.batch * sum(map(math.prod, network.shapes))
+    # A training holds the weights as they are, as they were, and an update of them.
+    needed = (3 * weights + 2 * units) * network.dtype.itemsize
+    if needed > (there := memory()):
+        raise EqpropError(
+            f"{weights:.3g} weights and {units:.3g} units in a minibatch need about "
+            f"{needed / 2**30:.3g} GiB, but there are {there / 2**30:.3g} GiB of memory: make "
+            "layers, channels or the minibatch smaller"
+        )
+    if recipe.T * batches >= 2**31:
+        raise EqpropError(
+            f"T is {recipe.T}, which over {batches} minibatches are too many steps to be counted "
+            "in 32 bits: lower T"
+        )
+
+
+def evaluate(
+    job: Job, network: Network, examples: Examples, go_on: Callable[[int], bool] = lambda _: True
+) -> Score | None:
+    """Loss and error over examples; None where ``go_on``, told how many are done, says to stop."""
+    scores = evaluate_each(job, network, examples, go_on)
+    return scores[0] if scores else None
+
+
+def evaluate_each(
+    job: Job, networks: Network, examples: Examples, go_on: Callable[[int], bool]
+) -> list[Score] | None:
+    """The same for each replica."""
+    n = len(examples.labels)
+    loss, errors = np.zeros(()), np.zeros((), int)
+    for start in range(0, n, _EVALUATE):
+        if not go_on(start):
+            return None
+        block = Examples(*(part[start : start + _EVALUATE] for part in examples))
+        block_loss, block_errors = job.trainer.evaluate(networks, block)
+        loss = loss + block_loss.astype(float) * len(block.labels)
+        errors = errors + block_errors
+    return [
+        Score(float(a) / n, 100 * int(b) / n)
+        for a, b in zip(np.ravel(loss), np.ravel(errors), strict=True)
+    ]
+
+
+def load(
+    job: Job, checkpoints: Path, seed: int, among: Container[checkpoint.Place] | None = None
+) -> checkpoint.Restored | None:
+    """The newest checkpoint in a folder that is whole, if there has been any; of some places only.
+
+    Raises:
+        EqpropError: there is one, but of another network or seed, or none is whole.
+    """
+    found = checkpoint.newest(checkpoints, jax.eval_shape(lambda: job.start(seed)), among)
+    if found and (its := int(found.state.seed)) != seed:
+        raise EqpropError(
+            f"{found.path} is a checkpoint of seed {its}, not of seed {seed}: put back the "
+            "checkpoints that belong to this run"
+        )
+    return found
+
+
+def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start, list[str]]:
+    """Where the run of a seed stands, or of each seed of replicas, with its metrics cut back to
+    there; and the damage that was passed over.
+
+    Replicas go on from the newest place that all of them have a checkpoint of: one is behind where
+    they were killed while they were saved, or where a disk has damaged something.
+
+    The first of several processes finds that out, and sends it to the others.
+
+    Raises:
+        EqpropError: as ``load`` does; the metrics end before the checkpoint; or the replicas have
+            no place in common any more.
+    """
+    states = [job.start(seed) for seed in seeds]
+    found, damaged = hosts.on_lead(lambda: _find(job, runs, seeds)) or (None, [])
+    if found is not None:
+        states = [f.state for f in found]
+    seconds = 0.0 if found is None else _seconds(found[0])
+    states, seconds = hosts.agree((states, seconds))
+    return Start(job.trainer.layout.stack(states), float(seconds)), damaged
+
+
+def _find(
+    job: Job, runs: Sequence[Run], seeds: Sequence[int]
+) -> tuple[list[checkpoint.Restored] | None, list[str]]:
+    """The checkpoints to go on from, with the metrics cut back to them."""
+    found, damaged = _load_common(job, runs, seeds)
+    epochs = found[0].state.place[0] if found else 0
+    for run in runs:
+        if (rows := run.truncate(epochs)) < epochs:
+            raise EqpropError(
+                f"the metrics in {run.folder} end at epoch {rows}, but its checkpoint is of epoch "
+                f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
+            )
+    return found, damaged
+
+
+def _seconds(found: checkpoint.Restored) -> float:
+    seconds = found.notes.get("seconds")
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        raise EqpropError(f"{found.path} does not tell its seconds: delete it, and resume")
+    return seconds
+
+
+def _load_common(
+    job: Job, runs: Sequence[Run], seeds: Sequence[int]
+) -> tuple[list[checkpoint.Restored] | None, list[str]]:
+    """The newest checkpoints of one place in the training; None where there are none."""
+    damaged: list[str] = []
+    places = [checkpoint.places(run.checkpoints) for run in runs]
+    among = set.intersection(*places)
+    if all(places) and not among:
+        # Not where a first save was cut short: then there are some without any.
+        raise EqpropError(
+            "the seeds of this run have gone on alone, and have no checkpoint of the same place "
+            f"any more: go on with each alone, eqprop resume {runs[0].folder} and so on"
+        )
+    while among:
+        found = [load(job, run.checkpoints, s, among) for run, s in zip(runs, seeds, strict=True)]
+        whole = [f for f in found if f is not None]
+        damaged += [fault for f in whole for fault in f.damaged if fault not in damaged]
+        last = min(f.state.place for f in whole)
+        if all(f.state.place == last for f in whole):
+            return whole, damaged
+        among = {place for place in among if place <= last}
+    return None, damaged
+
+
+def memory() -> int:
+    """Bytes of memory that JAX's default device has, or the computer where it does not say."""
+    told = jax.local_devices()[0].memory_stats() or {}
+    return told.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,286 @@
+"""Trainings and evaluations as commands run them: data, run directories, seeds, reports."""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from eqprop.data import named as data
+from eqprop.data.named import Dataset
+from eqprop.errors import EqpropError, UsageError, typed
+from eqprop.networks.network import Network
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.recipe import Recipe, changes
+from eqprop.training import hosts
+from eqprop.training.display import Display, spread
+from eqprop.training.experiment import Job, Score, evaluate, load, prepare, restore
+from eqprop.training.figures import training_curves
+from eqprop.training.hardware import DEFAULT, Hardware
+from eqprop.training.records import DataUsed, Made, Record, Replicas, made
+from eqprop.training.replicas import DATA, REPLICA, arrange
+from eqprop.training.runs import Run, is_run, places, read_metrics, read_record
+from eqprop.training.session import Session
+from eqprop.training.trainer import Examples
+
+
+def train(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    out: Path,
+    command: Sequence[str],
+    replicas: Replicas = "auto",
+    hardware: Hardware = DEFAULT,
+) -> None:
+    """Trains a recipe from the beginning, once for each seed.
+
+    ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
+    is no faster, and the first result comes later; other devices a small net leaves idle.
+    """
+    hosts.join(hardware)
+    display = Display(jax.process_index(), jax.process_count())
+    with precision(recipe):
+        display.say(f"{recipe.name}: {recipe.about}")
+        with display.doing("loading data"):
+            dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
+        _introduce(dataset, recipe, display)
+        with typed():
+            job = prepare(recipe, dataset)
+            together = len(seeds) > 1 and (
+                replicas == "together" or (replicas == "auto" and _is_parallel())
+            )
+            layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
+            record = Record(recipe, tuple(seeds), _used(dataset), made(command), together=together)
+            run = hosts.on_lead(lambda: Run.create(out, record)) or Run.watch(out, record)
+        with run:
+            _train_seeds(job.lay_out(layout), run, run.record.started, display)
+
+
+def resume(
+    folder: Path, epochs: int | None, command: Sequence[str], hardware: Hardware = DEFAULT
+) -> None:
+    """Goes on with a training, up to the epochs of its recipe or to others."""
+    hosts.join(hardware)
+    display = Display(jax.process_index(), jax.process_count())
+    with hosts.on_lead(lambda: Run.resume(folder)) or Run.watch(folder, read_record(folder)) as run:
+        recipe = run.record.recipe
+        if epochs is not None:
+            with typed():
+                recipe = dataclasses.replace(recipe, epochs=epochs)
+            _check_epochs(run, epochs)
+        with precision(recipe):
+            display.say(f"{recipe.name}: {recipe.about}")
+            job = prepare_again(run.record, recipe, display)
+            now = made(command)
+            _compare(run.record, now, display)
+            if epochs is not None:
+                if recipe.schedule != "constant":
+                    display.say(f"note: the {recipe.schedule} schedule now ends at epoch {epochs}")
+                record = dataclasses.replace(run.record, recipe=recipe)
+                hosts.on_lead(lambda: run.rewrite(record))
+            replicas = len(run.record.seeds) if run.record.together else None
+            with typed():
+                layout = arrange(replicas, recipe.batch, hardware.devices)
+            _train_seeds(job.lay_out(layout), run, now, display)
+
+
+def _is_parallel() -> bool:
+    """Whether there is more at hand than one small network keeps busy."""
+    return jax.default_backend() != "cpu" or jax.device_count() > 1
+
+
+def _check_epochs(run: Run, epochs: int) -> None:
+    done = max(len(read_metrics(place)) for _, place in places(run.folder, run.record))
+    if epochs < done:
+        raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
+
+
+def evaluate_run(folder: Path) -> None:
+    """Prints loss and error of the newest checkpoint of a run, on the test and the training set."""
+    display = Display()
+    record = read_record(folder)
+    with precision(record.recipe):
+        job = prepare_again(record, record.recipe, display)
+        for seed, place in places(folder, record):
+            found = load(job, place / "checkpoints", seed)
+            if found is None:
+                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+            _tell_damage(found.damaged, display)
+            network = found.state.network
+            scores = [_evaluate(job, network, part, display) for part in (job.test, job.train)]
+            done = f"{int(found.state.epoch)} epochs"
+            if within := int(found.state.batch):
+                done += f" and {within} minibatches"
+            test, training = map(_show, scores)
+            display.say(f"{place}, seed {seed}, after {done}: test {test}; training {training}")
+
+
+def _evaluate(job: Job, network: Network, examples: Examples, display: Display) -> Score | None:
+    with display.doing("evaluating") as tell:
+
+        def go_on(done: int) -> bool:
+            tell(f"{done}/{len(examples.labels)}")
+            return True
+
+        return evaluate(job, network, examples, go_on)
+
+
+def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
+    """Trains all seeds from where they stand, and reports."""
+    if job.trainer.layout.mesh is not None:
+        display.say(_describe(job))
+    seeds = places(run.folder, run.record)
+    if run.record.together:
+        _train_some(job, run, seeds, now, display)
+    else:
+        for seed in seeds:
+            _train_some(job, run, [seed], now, display)
+    hosts.on_lead(lambda: _report(run, display))
+
+
+def _describe(job: Job) -> str:
+    """The devices, and what each of them does."""
+    layout, batch = job.trainer.layout, job.recipe.batch
+    across, along = layout.devices[REPLICA], layout.devices[DATA]
+    shares = [f"{(layout.replicas or 1) // across} of {layout.replicas} seeds"] * (across > 1)
+    shares += [f"{batch // along} of {batch} examples of each minibatch"] * (along > 1)
+    return f"{across * along} of {jax.device_count()} devices, each with {' and '.join(shares)}"
+
+
+def _train_some(
+    job: Job, run: Run, those: Sequence[tuple[int, Path]], now: Made, display: Display
+) -> None:
+    """Trains one seed, or several at the same time, in their run directories."""
+    epochs = job.recipe.epochs
+    seeds, folders = zip(*those, strict=True)
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(_open(run, seed, folder, now)) for seed, folder in those]
+        start, damaged = restore(job, runs, seeds)
+        _tell_damage(damaged, display)
+        where = f"{folders[0]}" if len(those) == 1 else f"{run.folder}"
+        done, batch = start.state.place
+        if done >= epochs:
+            display.say(f"{where}: {done} epochs are done (eqprop resume --epochs E adds some)")
+            return
+        line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        if len(seeds) > 1:
+            line += " together"
+        if done or batch:
+            line += f", from epoch {done + 1}, minibatch {batch + 1}"
+            again = dataclasses.replace(now, epoch=done, batch=batch)
+            hosts.on_lead(lambda: [_note(own, job.recipe, again) for own in runs])
+        display.say(line)
+        Session(job, runs, display, str(run.folder)).train(start, epochs)
+
+
+def _note(run: Run, recipe: Recipe, resumed: Made) -> None:
+    """Writes into the record of a run that it is gone on with."""
+    record = dataclasses.replace(run.record, recipe=recipe)
+    run.rewrite(dataclasses.replace(record, resumed=(*record.resumed, resumed)))
+
+
+@contextlib.contextmanager
+def _open(run: Run, seed: int, folder: Path, now: Made) -> Iterator[Run]:
+    """The run of one seed: the run itself, or one within it, begun if need be."""
+    if folder == run.folder:
+        yield run
+        return
+    own = dataclasses.replace(run.record, seeds=(seed,), started=now, resumed=(), together=False)
+
+    def hold() -> Run:
+        return Run.resume(folder) if is_run(folder) else Run.create(folder, own)
+
+    with hosts.on_lead(hold) or Run.watch(folder, own) as within:
+        yield within
+
+
+def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Float64 exactly where the recipe asks for it."""
+    return jax.enable_x64(recipe.dtype == "float64")
+
+
+def prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
+    """The job of a run, with the data that the run has used.
+
+    Raises ``EqpropError`` where they are not at hand, or are others.
+    """
+    with display.doing("loading data"):
+        dataset = data.load(record.data.name)
+    if _used(dataset).sha256 != record.data.sha256:
+        raise EqpropError(
+            f"the data set {record.data.name} is not the one that the run was trained on "
+            f"({record.data.source}): put that back"
+        )
+    return prepare(recipe, dataset)
+
+
+def _used(dataset: Dataset) -> DataUsed:
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
+    digest.update(np.ascontiguousarray(dataset.train_y))
+    sizes = len(dataset.train_y), len(dataset.test_y)
+    image = dataset.train_x.shape[1:]
+    return DataUsed(dataset.name, dataset.source, *sizes, image, digest.hexdigest())
+
+
+def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
+    sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test images"
+    image = "x".join(map(str, dataset.train_x.shape[1:]))
+    note = "data" if dataset.name == recipe.dataset else "NOTE"
+    display.say(f"{note}: {dataset.source} {sizes} of {image}")
+
+
+def _compare(record: Record, now: Made, display: Display) -> None:
+    """Tells what keeps a resumed run from being the same to the last bit."""
+    before = (record.started, *record.resumed)[-1]
+    pairs = {n: (before.versions.get(n), now.versions.get(n)) for n in ("eqprop", "jax", "jaxlib")}
+    pairs["the device"] = before.device.get("kind"), now.device.get("kind")
+    pairs["the number of devices"] = before.device.get("count"), now.device.get("count")
+    for name, (old, new) in pairs.items():
+        if old != new:
+            display.say(f"note: {name} was {old} and is {new}: the last bits may differ")
+
+
+def _tell_damage(damaged: Sequence[str], display: Display) -> None:
+    for damage in damaged:
+        display.say(f"note: {damage}; the one before it is used")
+
+
+def _show(score: Score | None) -> str:
+    return f"error {score.error:.2f} %, loss {score.loss:.4f}" if score else "-"
+
+
+def _report(run: Run, display: Display) -> None:
+    """The result, beside the published one, and the curves."""
+    recipe, folder = run.record.recipe, run.folder
+    folders = [place for _, place in places(folder, run.record)]
+    last = [read_metrics(place)[-1] for place in folders]
+    test, training = spread(last, "test_error"), spread(last, "train_error")
+    seeds = f", mean ± std of {len(last)} seeds" if len(last) > 1 else ""
+    display.say(
+        f"test error {test} %, training error {training} % ({last[0]['epoch']} epochs{seeds})"
+    )
+    base = RECIPES.get(recipe.name)
+    if base and base.published and run.record.data.name == base.dataset:
+        display.say(_published(recipe, base))
+    if len(folders) > 1:
+        run.summarise([read_metrics(place) for place in folders])
+    with display.doing("drawing"):
+        figure = training_curves(folders, folder / "training.png", recipe.name)
+    display.say(f"curves in {figure}")
+
+
+def _published(recipe: Recipe, base: Recipe) -> str:
+    published = base.published
+    assert published
+    train = "" if published.train is None else f", training error {published.train:.2f} %"
+    line = (
+        f"published, as reported: test error {published.test:.2f} ± {published.std:.2f} %{train} "
+        f"({base.epochs} epochs, {published.seeds} runs)"
+    )
+    if different := changes(recipe, base):
+        pairs = (f"{name} {ours}, not {theirs}" for name, (ours, theirs) in different.items())
+        line += f"; this run has {', '.join(pairs)}"
+    return line

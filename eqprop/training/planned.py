@@ -1,0 +1,88 @@
+"""A training as a part of something larger, a sweep or a table: not begun, begun, or at its end.
+
+What it has come to is read off its run directory alone, so that whatever is killed, whenever, goes
+on where it was.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from eqprop.errors import Diverged, EqpropError
+from eqprop.recipes.recipe import Recipe
+from eqprop.training.runs import is_run, places, read_metrics, read_record
+
+_DIVERGED = "diverged.txt"
+
+
+def essence(recipe: Recipe) -> Recipe:
+    """What decides how a training goes: recipes equal in this train equal networks.
+
+    Names do not, nor do epochs, which only say where it ends, unless a schedule ends with them.
+    """
+    epochs = 1 if recipe.schedule == "constant" else recipe.epochs
+    return dataclasses.replace(recipe, name="", about="", published=None, epochs=epochs)
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """A training and its run directory."""
+
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    folder: Path
+
+    def check(self) -> None:
+        """Raises ``EqpropError`` where the directory holds another training."""
+        if not is_run(self.folder):
+            return
+        record = read_record(self.folder)
+        if essence(record.recipe) != essence(self.recipe) or record.seeds != self.seeds:
+            raise EqpropError(
+                f"{self.folder} is a run of another recipe, or of other seeds, than it would be "
+                "here: give another directory with --out"
+            )
+
+    def epochs_done(self) -> int:
+        """Epochs that all seeds have finished."""
+        if not is_run(self.folder):
+            return 0
+        folders = [place for _, place in places(self.folder, read_record(self.folder))]
+        return min(len(read_metrics(folder)) for folder in folders)
+
+    @property
+    def diverged(self) -> str | None:
+        """How the training ended early, if it did."""
+        path = self.folder / _DIVERGED
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.diverged is not None or self.epochs_done() >= self.recipe.epochs
+
+    def work(self, command: Sequence[str]) -> None:
+        """Trains to the end, from wherever it stands; loads JAX.
+
+        A divergence is noted in the directory, for going on would only repeat it; delete
+        ``diverged.txt`` to do so anyway.
+
+        Raises:
+            EqpropError: as ``launch.train`` and ``launch.resume`` do, but for a divergence.
+        """
+        self.check()
+        if self.ended:
+            return
+        from eqprop.training.launch import resume, train
+
+        try:
+            if is_run(self.folder):
+                resume(self.folder, self.recipe.epochs, command)
+            else:
+                train(self.recipe, self.seeds, self.folder, command)
+        except Diverged as error:
+            (self.folder / _DIVERGED).write_text(f"{error}\n", encoding="utf-8")
+            print(f"NOTE: {error}", flush=True)

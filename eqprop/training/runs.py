@@ -1,0 +1,312 @@
+"""Run directories: what a training leaves behind, and all that it needs to go on.
+
+- ``run.json``: the record (records.py)
+- ``metrics.jsonl``: a JSON object per epoch
+- ``events/``: the same for TensorBoard
+- ``checkpoints/``: see checkpoint.py
+- ``training.png``: the curves, at the end
+
+A run of several seeds has a ``run.json`` for all, a run directory ``seed-<n>`` for each, and, at
+the end, ``summary.json``: mean and standard deviation over the seeds.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from eqprop.errors import EqpropError
+from eqprop.training import records
+from eqprop.training.events import Events
+from eqprop.training.records import Record
+
+_RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
+_SUMMARY = "summary.json"
+_SUMMED = ("train_loss", "train_error", "test_loss", "test_error", "free_steps")
+_PARTIAL = f".{_RECORD}.partial"
+
+
+@final
+class Run:
+    """A run directory, held by this process until it is closed; from ``create`` or ``resume``."""
+
+    def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper | None) -> None:
+        self.folder, self.record, self._lock = folder, record, lock
+        self._events: Events | None = None
+
+    @classmethod
+    def create(cls, folder: Path, record: Record) -> "Run":
+        """A new run, in a folder that is empty or not there yet.
+
+        Raises:
+            EqpropError: there is something in the folder, or it cannot be written.
+        """
+        check_new(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _hold(folder)
+            try:
+                check_new(folder)  # another process may have been quicker
+                write_whole(folder / _RECORD, _text(record))
+            except BaseException:
+                lock.close()
+                raise
+        except OSError as error:
+            raise EqpropError(
+                f"the run directory {folder} cannot be written ({error.strerror}): give another "
+                "with --out"
+            ) from error
+        return cls(folder, record, lock)
+
+    @classmethod
+    def resume(cls, folder: Path) -> "Run":
+        """The run in a folder, to go on with it.
+
+        Raises:
+            EqpropError: there is none, another process is on it, it cannot be written, or its
+                ``run.json`` is damaged.
+        """
+        read_record(folder)
+        with _writing(folder / _LOCK):
+            lock = _hold(folder)
+        try:
+            return cls(folder, read_record(folder), lock)
+        except EqpropError:
+            lock.close()
+            raise
+
+    @classmethod
+    def watch(cls, folder: Path, record: Record) -> "Run":
+        """A run that another process of the same training holds, and alone writes to."""
+        return cls(folder, record, None)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    def rewrite(self, record: Record) -> None:
+        """Replaces the record in ``run.json``. Raises ``EqpropError`` where that cannot be."""
+        path = self.folder / _RECORD
+        with _writing(path):
+            write_whole(path, _text(record))
+        self.record = record
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds the metrics of an epoch to ``metrics.jsonl`` and to the events for TensorBoard.
+
+        Raises:
+            EqpropError: they cannot be written; what was there before is still there.
+        """
+        path = self.folder / _METRICS
+        with _writing(path), path.open("a") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+        events = self.folder / "events"
+        with _writing(events):
+            # TensorBoard then hides what a training that was cut had told of this epoch and later.
+            self._events = self._events or Events(events, row["epoch"])
+            self._events.add(row)
+
+    def truncate(self, epochs: int) -> int:
+        """Keeps the metrics of the first ``epochs`` epochs, and returns how many rows that leaves.
+
+        What is dropped will be measured again, and come out the same.
+        """
+        rows = [row for row in read_metrics(self.folder) if row["epoch"] <= epochs]
+        path = self.folder / _METRICS
+        with _writing(path):
+            write_whole(path, "".join(map(_line, rows)))
+        return len(rows)
+
+    def summarise(self, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        """Writes ``summary.json``: mean and sample standard deviation of what the seeds measured, a
+        row per epoch that all of them have finished.
+        """
+        rows = [
+            {
+                "epoch": each[0]["epoch"],
+                "seeds": len(each),
+                **{key: _spread([row[key] for row in each]) for key in _SUMMED},
+            }
+            for each in zip(*seeds, strict=False)
+        ]
+        path = self.folder / _SUMMARY
+        with _writing(path):
+            write_whole(path, json.dumps(rows, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Lets go of the directory."""
+        if self._events is not None:
+            # What cannot be written has been told of when it was added.
+            with contextlib.suppress(OSError):
+                self._events.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def check_new(folder: Path) -> None:
+    """Raises ``EqpropError`` unless the folder is empty or not there."""
+    if os.path.isdir(folder):
+        # The two are what a crash leaves of a run that had not begun.
+        if any(path.name not in (_LOCK, _PARTIAL) for path in folder.iterdir()):
+            go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
+            raise EqpropError(
+                f"the run directory {folder} exists, and is not empty: give another with "
+                f"--out{go_on}"
+            )
+    elif os.path.exists(folder):
+        raise EqpropError(f"{folder} is a file, so no run directory: give another with --out")
+
+
+def make_folder(out: Path) -> Path:
+    """Makes a directory, before the work whose results it is to hold.
+
+    Raises ``EqpropError`` where that cannot be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EqpropError(
+            f"the directory {out} cannot be made ({error.strerror}): give another with --out"
+        ) from error
+    return out
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has been started in the folder."""
+    return os.path.isfile(folder / _RECORD)
+
+
+def read_record(folder: Path) -> Record:
+    """The record of the run in a folder.
+
+    Raises:
+        EqpropError: there is none, or it is damaged.
+    """
+    path = folder / _RECORD
+    if not os.path.isfile(path):  # `Path.is_file` raises for names that are too long
+        raise EqpropError(
+            f"{folder} is no run directory, for it has no {_RECORD}: name one that "
+            "`eqprop train` made"
+        )
+    try:
+        return records.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EqpropError(
+            f"{path} cannot be used: {error}; restore it, or take the version that wrote it"
+        ) from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of each epoch; a last line that a crash cut short is left out.
+
+    Raises:
+        EqpropError: another line is damaged.
+    """
+    path = folder / _METRICS
+    # A pipe would wait for ever.
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not _is_row(row, number):
+            raise EqpropError(
+                f"{path}, line {number}, is not the metrics of epoch {number}: restore that line"
+            )
+        rows.append(row)
+    return rows
+
+
+def places(folder: Path, record: Record) -> list[tuple[int, Path]]:
+    """The run directory of each seed of the run in a folder."""
+    if len(record.seeds) == 1:
+        return [(record.seeds[0], folder)]
+    return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
+
+
+def _is_row(row: Mapping[str, Any], epoch: int) -> bool:
+    """Whether these are the metrics of that epoch: finite numbers, and groups of them, by name."""
+    groups = [value.values() if isinstance(value, dict) else [value] for value in row.values()]
+    return (
+        all(_is_number(number) for group in groups for number in group)
+        and row.get("epoch") == epoch
+        and isinstance(row.get("angles"), dict)
+        and all(_is_number(row.get(name)) for name in _SUMMED)
+        and all(0 <= row[name] <= 100 for name in ("train_error", "test_error"))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """A finite one, of a size that can be squared."""
+    return type(value) in (int, float) and abs(value) <= 1e100
+
+
+def _text(record: Record) -> str:
+    return json.dumps(records.to_json(record), indent=2) + "\n"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _hold(folder: Path) -> io.TextIOWrapper:
+    """Locks a run directory for this process; the system unlocks it when the process ends."""
+    lock = (folder / _LOCK).open("a+", errors="replace")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read(20).strip() or "unknown"
+        lock.close()
+        raise EqpropError(
+            f"another eqprop process (number {holder}) is on the run directory {folder}: wait for "
+            "it, or stop it"
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Inside, an ``OSError`` is one of a run that has begun: nothing but this writing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise EqpropError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or make it "
+            "writable; `eqprop resume` then goes on"
+        ) from error

@@ -1,0 +1,333 @@
+"""The command line: what it says, and its exit codes, 0 done, 1 failed, 2 bad usage."""
+
+import dataclasses
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainings import (
+    SMALL,
+    _compile_once,  # noqa: F401
+    digits,
+    metrics_of,
+    one_line,
+    train,
+)
+
+from eqprop.cli import main as cli
+from eqprop.cli.main import COMMANDS, main
+from eqprop.data.idx import header
+from eqprop.data.named import DATA_DIR
+from eqprop.errors import EqpropError
+from eqprop.recipes.catalogue import RECIPES, SERIES, fast
+from eqprop.recipes.recipe import Recipe
+from eqprop.training.display import clock
+from eqprop.training.runs import read_record
+
+# What is typed after `eqprop train`, and what its error must name: the value, and the remedy.
+BAD = {
+    "a hidden layer of no unit": (["ep-1h", "--hidden", "0"], ["(0,)", ">= 1"]),
+    "a negative layer": (["ep-2h", "--hidden", "16", "-3"], ["(-3,)", ">= 1"]),
+    "beta 0": (["ep-1h", "--beta", "0"], ["beta is 0", "not 0"]),
+    "beta not a number": (["ep-1h", "--beta", "nan"], ["beta is nan", "finite"]),
+    "T": (["ep-1h", "--T", "0"], ["T is 0", "at least 1"]),
+    "T with a tolerance": (["ep-1h", "--T", "-1", "--tolerance", "0.1"], ["T is -1", "at least 1"]),
+    "K": (["ep-1h", "--K", "0"], ["K is 0", "at least 1"]),
+    "negative dt": (["eb-1h", "--dt", "-0.1"], ["dt is -0.1", "above 0"]),
+    "too few rates": (["ep-2h", "--hidden", "9", "8", "--lr", "0.1"], ["1 learning", "one for"]),
+    "too many rates": (["ep-1h", "--lr", "1", "2", "3"], ["3 learning", "(1.0, 2.0, 3.0)"]),
+    "a negative rate": (["ep-1h", "--lr", "0.1", "-1"], ["-1.0", "at least 0"]),
+    "recipe": (["ep-1g"], ["'ep-1g'", "did you mean ep-1h"]),
+    "recipe like no other": (["xyz"], ["'xyz'", "choose one of ep-1h, ep-2h"]),
+    "field": (["ep-1h", "--bata", "3"], ["'--bata'", "--beta"]),
+    "field with =": (["ep-1h", "--hiden=3"], ["'--hiden'", "did you mean --hidden"]),
+    "field like no other": (
+        ["ep-1h", "--zzzzzz", "3"],
+        ["'--zzzzzz'", "--seeds, --seed, --replicas"],
+    ),
+    "a word too many": (["ep-1h", "5"], ["'5'"]),
+    "an option first": (["--beta", "0.1", "ep-1h"], ["recipe comes first", "--beta"]),
+    "not a float": (["ep-1h", "--beta", "much"], ["--beta", "'much'"]),
+    "not an integer": (["ep-1h", "--T", "3.5"], ["--T", "'3.5'"]),
+    "no value": (["ep-1h", "--beta"], ["--beta"]),
+    "a choice": (["ep-1h", "--rule", "hebb"], ["'hebb'", "c-ep"]),
+    "activation": (["ep-1h", "--activation", "relu"], ["'relu'", "sigm"]),
+    "data set": (["ep-1h", "--dataset", "cifar"], ["'cifar'", "mnist"]),
+    "batch": (["ep-1h", "--batch", "0"], ["batch is 0"]),
+    "batch larger than the data": (["ep-1h", "--batch", "5000"], ["5000", "1500"]),
+    "epochs": (["ep-1h", "--epochs", "0"], ["epochs is 0"]),
+    "seeds": (["ep-1h", "--seeds", "0"], ["seeds is 0"]),
+    "seed": (["ep-1h", "--seed", "-1"], ["seed is -1", "from 0"]),
+    "a large seed": (["ep-1h", "--seed", "2147483648"], ["seed is 2147483648", "2147483647"]),
+    "angle": (["c-vf-1h", "--angle", "270"], ["270", "0 to 180"]),
+    "angle of a tied rule": (["ep-1h", "--angle", "30"], ["angle is 30", "vf"]),
+    "continual and centered": (["c-ep-1h", "--nudge", "centered"], ["Centered", "one-sided"]),
+}
+
+
+@pytest.mark.parametrize(("typed", "named"), BAD.values(), ids=BAD.keys())
+def test_bad_input(typed, named, tmp_path, capsys):
+    out = tmp_path / "run"
+    dataset = [] if "--dataset" in typed else ["--dataset", "digits"]
+    assert main(["train", *typed, *dataset, "--out", str(out)]) == 2
+    line = one_line(capsys.readouterr().err)
+    for part in named:
+        assert part in line
+    assert not out.exists()
+
+
+def test_a_run_directory_that_exists(tmp_path, capsys):
+    (tmp_path / "precious").touch()
+    assert train(tmp_path) == 2
+    line = one_line(capsys.readouterr().err)
+    assert str(tmp_path) in line
+    assert "--out" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert train(tmp_path / "precious") == 2
+    assert "is a file" in one_line(capsys.readouterr().err)
+
+
+def test_a_run_that_exists(tmp_path, capsys):
+    assert train(tmp_path / "run", "--epochs", "1") == 0
+    capsys.readouterr()
+    assert train(tmp_path / "run", "--epochs", "1") == 2
+    assert f"eqprop resume {tmp_path / 'run'}" in one_line(capsys.readouterr().err)
+
+
+def test_data_of_the_wrong_shape(tmp_path, monkeypatch, capsys):
+    """Files in the place of MNIST, with images of 10x10."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part, n in (("train", 30), ("t10k", 20)):
+        for kind, shape in (("images-idx3", (n, 10, 10)), ("labels-idx1", (n,))):
+            content = header(shape) + np.zeros(shape, np.uint8).tobytes()
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setenv(DATA_DIR, str(tmp_path))
+    assert main(["train", "ep-1h", "--out", str(tmp_path / "run")]) == 1
+    line = one_line(capsys.readouterr().err)
+    assert "train-images" in line
+    assert str(folder) in line
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_name_that_is_too_long(command, capsys):
+    assert main([command, "9" * 5000]) == 2
+    assert "run.json" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_what_is_no_run(command, tmp_path, capsys):
+    assert main([command, str(tmp_path)]) == 2
+    line = one_line(capsys.readouterr().err)
+    assert str(tmp_path) in line
+    assert "run.json" in line
+    assert main([command]) == 2
+    assert "RUN" in one_line(capsys.readouterr().err)
+    assert main([command, str(tmp_path), "more"]) == 2
+    assert "'more'" in one_line(capsys.readouterr().err)
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    assert train(run, "--epochs", "1") == 0
+    capsys.readouterr()
+    for path in (run / "checkpoints").iterdir():
+        path.rename(tmp_path / "away")
+    assert main(["evaluate", str(run)]) == 1
+    assert "no checkpoint yet" in one_line(capsys.readouterr().err)
+
+
+def test_fewer_epochs_than_done(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(run, "--epochs", "2") == 0
+    assert main(["resume", str(run), "--epochs", "1"]) == 2
+    assert "epochs is 1, but 2 are done" in one_line(capsys.readouterr().err)
+    assert read_record(run).recipe.epochs == 2
+    assert main(["resume", str(run), "--epochs", "0"]) == 2
+    assert "epochs is 0" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_is_one_line_on_every_terminal(encoding, tmp_path):
+    command = [sys.executable, "-m", "eqprop", "train", "ep-1h", "--rule", "hebb"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    line = one_line(done.stderr.decode())
+    assert line.startswith("eqprop: invalid choice 'hebb' for argument '--rule'. Expected one of")
+    assert line.endswith(" (see eqprop train ep-1h --help)")
+    listed = subprocess.run(
+        [*command[:3], "list"], capture_output=True, env=environment, check=False
+    )
+    assert listed.returncode == 0
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0
+    output = capsys.readouterr().out
+    assert all(f"eqprop {command.usage}" in output for command in COMMANDS.values())
+    assert main([]) == 2
+    assert main(["trian"]) == 2
+    assert "did you mean train?" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"usage: eqprop {command}" in capsys.readouterr().out
+
+
+def test_help_of_a_recipe_lists_every_field(capsys):
+    assert main(["train", "--help"]) == 0
+    output = capsys.readouterr().out
+    assert all(f"  {name} " in output for name in RECIPES)
+    assert main(["train", "ep-2h", "--help"]) == 0
+    output = capsys.readouterr().out
+    for field in dataclasses.fields(Recipe):
+        shown = f"--{field.name.replace('_', '-')}" in output
+        assert shown == (field.name != "published")
+    assert "0.2 0.05 0.005" in output
+    assert "Nudging strength." in output
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, recipe in RECIPES.items():
+        (line,) = (line for line in lines if line.startswith(f"{name} "))
+        if recipe.published:
+            assert f"{recipe.published.test:.2f} ± {recipe.published.std:.2f} %" in line
+
+
+def test_fields_reach_the_recipe(tmp_path):
+    options = {
+        "--lr": "0.1 0.05", "--beta": "-0.2", "--sweeps": "true", "--tolerance": "1e-2",
+        "--weight_decay": "0.001", "--optimizer": "momentum", "--clip": "False",
+    }  # fmt: skip
+    typed = [part for name, value in options.items() for part in (name, *value.split())]
+    assert train(tmp_path / "run", "--epochs", "1", "--inside", *typed) == 0
+    recipe = read_record(tmp_path / "run").recipe
+    assert recipe == dataclasses.replace(
+        RECIPES["ep-1h"],
+        **{"dataset": "digits", "hidden": (16,), "lr": (0.1, 0.05), "beta": -0.2, "sweeps": True},
+        **{"tolerance": 0.01, "weight_decay": 0.001, "optimizer": "momentum", "clip": False},
+        **{"epochs": 1, "inside": True},
+    )
+
+
+def test_fast(tmp_path, capsys):
+    assert train(tmp_path / "a", "--epochs", "1", "--fast") == 0
+    shown = capsys.readouterr().out
+    assert "tolerance 0.001, was 0.0" in shown
+    assert "sweeps True, was False" in shown
+    recipe = read_record(tmp_path / "a").recipe
+    assert recipe.sweeps
+    assert recipe.tolerance == 1e-3
+    own = fast(dataclasses.replace(RECIPES["c-ep-2h"], tolerance=1e-4))
+    assert (own.tolerance, own.nudged_sweeps, own.K) == (1e-4, True, 10)
+    again = fast(own)
+    assert again == own
+    assert fast(RECIPES["bptt-2h"]).K == RECIPES["bptt-2h"].K
+    assert fast(RECIPES["eb-1h"]) == RECIPES["eb-1h"]
+    conv = fast(RECIPES["ep-conv"])
+    assert (conv.sweeps, conv.nudged_sweeps, conv.nudge) == (True, True, "centered")
+    assert (conv.T, conv.K) == (10, 4)
+
+
+def test_the_published_result_is_shown_as_such(tmp_path, capsys, monkeypatch):
+    # As if the digits were MNIST.
+    monkeypatch.setattr(
+        "eqprop.training.launch.data.load",
+        lambda *_, **__: dataclasses.replace(digits(), name="mnist"),
+    )
+    options = ["--hidden", "16", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", "ep-1h", *options]) == 0
+    output = capsys.readouterr().out
+    assert "published, as reported: test error 2.00 ± 0.13 %, training error 0.20 %" in output
+    assert "this run has hidden (16,), not (512,), epochs 1, not 30" in output
+
+
+def test_errors_without_tracebacks_unless_asked(tmp_path, capsys, monkeypatch):
+    with pytest.raises(EqpropError, match="beta is 0"):
+        main(["train", "--debug", "ep-1h", *SMALL, "--beta", "0", "--out", str(tmp_path / "run")])
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("all is lost\nsecond line")
+
+    monkeypatch.setattr("eqprop.cli.list.run", fail)
+    assert main(["list"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("eqprop: internal error, ZeroDivisionError: all is lost (--debug")
+    with pytest.raises(ZeroDivisionError):
+        main(["list", "--debug"])
+
+
+def test_interrupted_before_it_has_begun(monkeypatch, capsys):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eqprop.cli.list.run", interrupt)
+    assert main(["list"]) == 1
+    assert one_line(capsys.readouterr().err) == "eqprop: interrupted"
+
+
+def test_as_a_process(tmp_path):
+    """List and help load no JAX; the code is that of the process; a closed pipe is no error."""
+    program = (
+        "import sys; from eqprop.cli.main import main; code = main();"
+        "assert not {'jax', 'numpy', 'matplotlib'} & set(sys.modules); sys.exit(code)"
+    )
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    for args in (["list"], ["--help"], ["train", "--help"], ["train", "ep-1h", "--help"]):
+        done = run(*args)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert run("train", "ep-1h", "--beta", "x").returncode == 2
+    command = [sys.executable, "-m", "eqprop", "list"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert done.stderr == b""
+
+
+def test_compilations_are_cached_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    monkeypatch.setattr(sys, "argv", ["eqprop", "list"])
+    assert main() == 0
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli._prepare_process()
+    cache = Path(os.environ.pop("JAX_COMPILATION_CACHE_DIR"))
+    assert cache.name == "xla"
+    assert "eqprop" in str(cache)
+
+
+def test_clock():
+    assert clock(3723.4) == "1:02:03"
+    assert clock(59.6) == "0:01:00"
+
+
+def test_a_series_trains_a_recipe_at_each_value_and_goes_on(tmp_path, capsys, monkeypatch):
+    series = dataclasses.replace(SERIES["c-vf-1h-angle"], values=(0.0, 45.0))
+    monkeypatch.setitem(SERIES, "c-vf-1h-angle", series)
+    out = tmp_path / "series"
+    for epochs in ("1", "2"):
+        assert train(out, "--epochs", epochs, recipe="c-vf-1h-angle") == 0
+    for angle in series.values:
+        run = out / f"angle-{angle:g}"
+        assert read_record(run).recipe.angle == angle
+        assert [row["epoch"] for row in metrics_of(run)] == [1, 2]
+
+
+def test_the_angles_of_the_series_are_those_of_the_paper():
+    members = SERIES["c-vf-2h-angle"].members(RECIPES["c-vf-2h"])
+    assert [recipe.angle for recipe in members.values()] == [22.5 * n for n in range(9)]
+    assert list(members)[:2] == ["angle-0", "angle-22.5"]

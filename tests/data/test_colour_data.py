@@ -1,0 +1,335 @@
+"""CIFAR and SVHN, against small files written here in the formats in which they are published."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pooch
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import savemat
+
+from eqprop.data import cifar, svhn
+from eqprop.data import named as data
+from eqprop.data.pickled import read_pickled
+from eqprop.errors import DataUnavailable, EqpropError
+
+TEN, HUNDRED = (
+    dataclasses.replace(cifar.CIFAR[name], images=(4, 3)) for name in ("cifar-10", "cifar-100")
+)
+KINDS = {"cifar-10": TEN, "cifar-100": HUNDRED}
+
+
+def draw(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images as people see them, (n, row, column, colour), and labels."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, classes, n, np.uint8)
+
+
+def parts(kind: cifar.Cifar) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    stems = dict.fromkeys(kind.train, kind.images[0]) | {kind.test: kind.images[1]}
+    return {stem: draw(n, kind.classes, k) for k, (stem, n) in enumerate(stems.items())}
+
+
+def record_file(kind: cifar.Cifar, images: np.ndarray, labels: np.ndarray) -> bytes:
+    """As the page of the data sets describes it, pixel by pixel."""
+    content = bytearray()
+    for image, label in zip(images, labels, strict=True):
+        content += bytes([*([7] if kind.label_bytes == 2 else []), label])
+        for colour in range(3):
+            content += bytes(image[:, :, colour].ravel())
+    return bytes(content)
+
+
+class Python2(pickle._Pickler):
+    """Writes as Python 2 did: bytes are its strings, and NumPy had its old modules."""
+
+    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
+
+    def save_string(self, value: bytes) -> None:
+        short = len(value) < 256
+        head = b"U" + bytes([len(value)]) if short else b"T" + struct.pack("<i", len(value))
+        self.write(head + value)
+        self.memoize(value)
+
+    dispatch[bytes] = save_string
+
+    def save_global(self, obj, name=None) -> None:
+        known = {np.ndarray: "numpy ndarray", np.dtype: "numpy dtype"}
+        named = known.get(obj, "numpy.core.multiarray _reconstruct").split(" ")
+        self.write(b"c" + "\n".join([*named, ""]).encode())
+
+    dispatch[type(len)] = save_global
+    dispatch[type] = save_global
+    dispatch[type(draw)] = save_global
+
+
+def batch(kind: cifar.Cifar, images: np.ndarray, labels: np.ndarray) -> dict[bytes, Any]:
+    rows = np.stack([image.transpose(2, 0, 1).ravel() for image in images])
+    names = [f"image_{n}.png".encode() for n in range(len(labels))]
+    return {b"batch_label": b"one", kind.key.encode(): labels.tolist(), b"data": rows} | {
+        b"filenames": names
+    }
+
+
+def python_2(value: object) -> bytes:
+    file = io.BytesIO()
+    Python2(file, protocol=2).dump(value)
+    return file.getvalue()
+
+
+def pickled_file(kind: cifar.Cifar, images: np.ndarray, labels: np.ndarray) -> bytes:
+    return python_2(batch(kind, images, labels))
+
+
+def files(kind: cifar.Cifar, version: str) -> dict[str, bytes]:
+    """All files of a version by name."""
+    suffix, write = (".bin", record_file) if version == "binary" else ("", pickled_file)
+    return {f"{stem}{suffix}": write(kind, *part) for stem, part in parts(kind).items()}
+
+
+def put(folder: Path, contents: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def pack(path: Path, folder: str, contents: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in ({"readme.html": b"Read me"} | contents).items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder, with an empty cache, and the small data sets as what CIFAR is."""
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setattr(cifar, "CIFAR", KINDS)
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(pooch, "retrieve", refuse)
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    monkeypatch.setenv("EQPROP_DATA_DIR", str(folder))
+    return folder
+
+
+def assert_holds(dataset: data.Dataset, kind: cifar.Cifar) -> None:
+    expected = parts(kind)
+    test = expected.pop(kind.test)
+    train = [np.concatenate(arrays) for arrays in zip(*expected.values(), strict=True)]
+    found = (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
+    for a, b in zip(found, (*train, *test), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    assert dataset.classes == kind.classes
+
+
+def says(error: pytest.ExceptionInfo[BaseException], *words: object) -> bool:
+    message = str(error.value)
+    return "\n" not in message and all(str(word) in message for word in words)
+
+
+# -------------------------------------------------------------------------------------------- CIFAR
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_both_versions_packed_or_not(sets: Path, name: str, version: str, packed: bool) -> None:
+    kind = KINDS[name]
+    inside = getattr(kind, version)
+    if packed:
+        archive = kind.archives[version == "python"]
+        place = pack(sets / name / archive, inside, files(kind, version))
+    else:
+        place = put(sets / name / inside, files(kind, version))
+    dataset = data.load(name)
+    assert_holds(dataset, kind)
+    assert str(place) in dataset.source
+
+
+def test_files_of_the_binary_version_in_the_folder_itself(sets: Path) -> None:
+    put(sets / "cifar-10", files(TEN, "binary"))
+    assert_holds(data.load("cifar-10"), TEN)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_batches_written_by_python_3(protocol: int) -> None:
+    images, labels = parts(TEN)["test_batch"]
+    content = pickle.dumps(batch(TEN, images, labels), protocol)
+    if protocol == 5:
+        # NumPy then hands over its buffer by another function, which no file of CIFAR needs.
+        with pytest.raises(EqpropError, match=r"not a pickled batch.*binary version"):
+            read_pickled(content, "file")
+        return
+    found = cifar.decode_python(content, TEN, 3, "file")
+    for a, b in zip(found, (images, labels), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("this must not be run",)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_that_would_run_something_runs_nothing(protocol: int, capsys) -> None:
+    for value in (Evil(), {b"data": Evil()}, {b"data": [Evil()]}):
+        with pytest.raises(EqpropError) as error:
+            read_pickled(pickle.dumps(value, protocol), "batch")
+        assert says(error, "batch", "print", ".bin")
+    assert capsys.readouterr().out == ""
+
+
+def test_text_with_bad_escapes_is_an_error_and_no_warning() -> None:
+    with pytest.raises(EqpropError, match="it has the instruction STRING"):
+        read_pickled(rb"S'\q'" + b"\n.", "batch")
+
+
+@settings(max_examples=150)
+@given(place=st.integers(0, 3000), new=st.binary(max_size=4), skip=st.integers(0, 4))
+def test_a_mutated_pickle_is_right_or_a_clear_error(place: int, new: bytes, skip: int) -> None:
+    value = {b"data": np.arange(24, dtype=np.uint8).reshape(4, 6), b"labels": [3, 1, 2, 0]}
+    content = python_2(value)
+    at = place % len(content)
+    content = content[:at] + new + content[at + skip :]
+    try:
+        found = read_pickled(content, "batch")
+    except EqpropError:
+        return
+    # What is still read holds nothing but data.
+    plain = (bytes, str, int, list, tuple, dict, np.ndarray, type(None))
+    assert all(type(key) is str and isinstance(item, plain) for key, item in found.items())
+
+
+def other_array() -> bytes:
+    return python_2({b"data": np.zeros((3, 300), np.float32), b"labels": [0, 1, 2]})
+
+
+def few_rows() -> bytes:
+    return python_2({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1, 2]})
+
+
+def high_label() -> bytes:
+    return python_2({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 10]})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a pickled batch"),
+        (pickled_file(TEN, *parts(TEN)["test_batch"])[:-5], "not a pickled batch"),
+        (other_array(), "something else than unsigned bytes"),
+        (few_rows(), "data of shape (2, 3072), not (3, 3072)"),
+        (high_label(), "no list 'labels' of 3 labels from 0 to 9"),
+        (python_2({b"labels": [0, 1, 2]}), "data of shape None"),
+    ],
+)
+def test_damaged_python_files(sets: Path, content: bytes, reason: str) -> None:
+    place = put(sets / "cifar-10" / TEN.python, files(TEN, "python") | {"test_batch": content})
+    with pytest.raises(EqpropError) as error:
+        data.load("cifar-10")
+    assert says(error, place, "test_batch", reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"test_batch.bin": b"short"}, "test_batch.bin has 5 bytes, not 9219: 3 records of 3073"),
+        ({"data_batch_2.bin": bytes(5 * 3073)}, "data_batch_2.bin has 15365 bytes, not 12292"),
+        ({"data_batch_2.bin": bytes(10**6)}, "data_batch_2.bin has 1000000 bytes, more than"),
+        ({"data_batch_2.bin": b"\xff" * (4 * 3073)}, "label 255; the 10 classes"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_damaged_binary_files(sets: Path, change, reason: str, packed: bool) -> None:
+    contents = files(TEN, "binary") | change
+    if packed:
+        place = pack(sets / "cifar-10" / TEN.archives[0], TEN.binary, contents)
+    else:
+        place = put(sets / "cifar-10" / TEN.binary, contents)
+    with pytest.raises(EqpropError) as error:
+        data.load("cifar-10")
+    assert says(error, place, reason)
+
+
+def test_a_missing_file_and_a_damaged_archive(sets: Path) -> None:
+    contents = files(TEN, "binary")
+    del contents["data_batch_4.bin"]
+    put(sets / "cifar-10" / TEN.binary, contents)
+    with pytest.raises(EqpropError, match=r"has no file data_batch_4\.bin; copy or download"):
+        data.load("cifar-10")
+    archive = sets / "cifar-100" / HUNDRED.archives[0]
+    whole = pack(archive, HUNDRED.binary, files(HUNDRED, "binary")).read_bytes()
+    for content in (b"", b"<html>", whole[: len(whole) // 2], gzip.compress(b"no tar" * 200)):
+        archive.write_bytes(content)
+        with pytest.raises(EqpropError) as error:
+            data.load("cifar-100")
+        assert says(error, archive, "copy or download it again")
+
+
+# --------------------------------------------------------------------------------------------- SVHN
+
+
+def mat(path: Path, x: np.ndarray, y: np.ndarray) -> str:
+    """Writes images and labels as SVHN has them, and gives the MD5."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tens = np.where(y == 0, 10, y)[:, None]
+    savemat(path, {"X": np.moveaxis(x, 0, -1), "y": tens}, do_compression=True)
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_svhn_is_read_where_it_is_the_published_one(sets: Path, monkeypatch) -> None:
+    train, test = draw(6, 10, 0), draw(4, 10, 1)
+    train[1][0] = 0
+    paths = [sets / "svhn" / f"{part}_32x32.mat" for part in ("train", "test")]
+    sums = [mat(path, *part) for path, part in zip(paths, (train, test), strict=True)]
+    with pytest.raises(EqpropError) as error:
+        data.load("svhn")
+    assert says(error, paths[0], "not the train_32x32.mat of SVHN", sums[0][:8], "original")
+    names = [path.name for path in paths]
+    monkeypatch.setattr(svhn, "FILES", dict(zip(names, sums, strict=True)))
+    dataset = data.load("svhn")
+    found = (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
+    for a, b in zip(found, (*train, *test), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    assert str(sets / "svhn") in dataset.source
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    with pytest.raises(EqpropError) as error:
+        data.load("svhn")
+    assert says(error, paths[1], "not the test_32x32.mat of SVHN")
+
+
+def test_where_there_is_neither_file_nor_network(sets: Path) -> None:
+    for name in ("cifar-10", "cifar-100", "svhn"):
+        with pytest.raises(DataUnavailable) as error:
+            data.load(name)
+        assert says(error, "EQPROP_DATA_DIR", f"into {name}/", "OSError")
+
+
+def test_an_archive_is_downloaded_with_its_checksum(sets: Path, monkeypatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def retrieve(url: str, known_hash: str, name: str, folder: Path, **_) -> str:
+        asked.append((url, known_hash))
+        return str(pack(Path(folder) / name, TEN.binary, files(TEN, "binary")))
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    assert_holds(data.load("cifar-10"), TEN)
+    assert_holds(data.load("cifar-10"), TEN)  # from the cache
+    assert asked == [(TEN.url, f"md5:{TEN.md5}")]

@@ -1,0 +1,301 @@
+"""Tables and figures of the paper. Oracles: runs done one by one, and sums done in NumPy."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainings import _compile_once, assert_same, metrics_of, one_line, train  # noqa: F401
+
+from eqprop.cli.main import main
+from eqprop.errors import EqpropError
+from eqprop.paper import pace
+from eqprop.paper import pages as sections
+from eqprop.paper import reproduce as launch_reproduce
+from eqprop.paper.items import Choice, exhibits
+from eqprop.paper.results import Evidence
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.training import launch
+from eqprop.training.planned import Part
+from eqprop.training.records import DataUsed, Made, Record
+from eqprop.training.results import Outcome
+from eqprop.training.runs import read_metrics
+
+DIGITS = ("--dataset", "digits")
+ROOT = Path(__file__).parents[2]
+
+
+def reproduce(out: Path, *args: str, name: str = "table-mnist") -> int:
+    return main(["reproduce", name, *DIGITS, "--out", str(out), *args])
+
+
+def rows_of(out: Path, name: str = "table-mnist") -> list[dict[str, str]]:
+    with (out / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def caption_of(out: Path, name: str = "table-mnist") -> str:
+    return json.loads((out / f"{name}.json").read_text())["caption"]
+
+
+BAD = {
+    "a name": (["table-cifar"], ["'table-cifar'", "table-mnist"]),
+    "no name": (["--budget", "3m"], ["comes first", "--budget"]),
+    "budget": (["all", "--budget", "soon"], ["'soon'", "30m"]),
+    "no budget at all": (["all", "--budget", "0s"], ["'0s'", "30m"]),
+    "seeds": (["all", "--seeds", "0"], ["seeds is 0", "at least 1"]),
+    "epochs": (["all", "--epochs", "-1"], ["epochs is -1", "at least 1"]),
+    "recipe": (["table-mnist", "--recipes", "ep-1g"], ["'ep-1g'", "did you mean ep-1h"]),
+    "records": (["table-mnist", "--records", "nowhere"], ["nowhere", "no folder"]),
+    "into": (["table-mnist", "--into", "page.md"], ["--into needs --records"]),
+    "budget of records": (["all", "--records", ".", "--budget", "3m"], ["--budget", "--records"]),
+    "option": (["all", "--buget", "3m"], ["'--buget'", "--budget"]),
+}
+
+
+@pytest.mark.parametrize(("typed", "named"), BAD.values(), ids=BAD.keys())
+def test_bad_usage(typed, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", *typed]) == 2
+    line = one_line(capsys.readouterr().err)
+    for part in named:
+        assert part in line
+
+
+def test_help(capsys):
+    assert main(["reproduce"]) == 0
+    text = capsys.readouterr().out
+    assert "figure-theorem-c-vf-45" in text
+    assert "--budget" in text
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch of two seeds, reproduced."""
+    out = tmp_path_factory.mktemp("reproduced")
+    assert reproduce(out, "--recipes", "ep-1h", "--epochs", "1", "--seeds", "2") == 0
+    return out
+
+
+def test_a_row_is_what_the_runs_say(two_seeds):
+    (row,) = rows_of(two_seeds)
+    places = sorted((two_seeds / "trainings").glob("*/seeds-*"))
+    last = [read_metrics(place)[-1] for place in places]
+    assert len(last) == 2
+    for name, key in (("test", "test_error"), ("training", "train_error")):
+        errors = np.array([metrics[key] for metrics in last])
+        assert float(row[name]) == pytest.approx(errors.mean())
+        assert float(row[f"{name}_std"]) == pytest.approx(errors.std(ddof=1))
+    assert (row["least_epochs_done"], row["epochs"], row["seeds"]) == ("1", "30", "2")
+    assert row["published_test"] == ""  # of other data
+    assert "1 of 30 epochs, 2 of 5 seeds" in caption_of(two_seeds)
+    assert "NOT MNIST" in caption_of(two_seeds)
+    assert (two_seeds / "table-mnist.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (two_seeds / "table-mnist.svg").read_text()
+    page = (two_seeds / "table-mnist.md").read_text()
+    assert page.count("](trainings/") == 2
+    for line in page.splitlines():
+        if "](trainings/" in line:
+            link = line.partition("](")[2].partition(")")[0]
+            assert (two_seeds / link / "metrics.jsonl").exists()
+
+
+def test_more_epochs_and_seeds_go_on_with_what_is_there(two_seeds, tmp_path, monkeypatch):
+    """As in one go, and what is finished is left alone."""
+    out = tmp_path / "out"
+    shutil.copytree(two_seeds, out)
+    args = ("--recipes", "ep-1h", "--epochs", "2", "--seeds", "3")
+    assert reproduce(out, *args) == 0
+    oracle = tmp_path / "oracle"
+    options = (*DIGITS, "--epochs", "2", "--seeds", "3", "--out", str(oracle))
+    assert main(["train", "ep-1h", *options]) == 0
+    (folder,) = (out / "trainings").iterdir()
+    places = "seeds-0", "seeds-1", "seeds-2"
+    for seed, place in enumerate(places):
+        assert_same(folder / place, oracle / f"seed-{seed}")
+
+    monkeypatch.setattr(launch, "train", None)
+    monkeypatch.setattr(launch, "resume", None)
+    assert reproduce(out, *args) == 0
+    assert reproduce(out, "--recipes", "ep-1h", "--epochs", "1", "--seeds", "1") == 0
+    (row,) = rows_of(out)
+    assert (row["least_epochs_done"], row["seeds"]) == ("2", "3")
+
+
+def test_a_budget_is_decided_once(tmp_path, monkeypatch, capsys):
+    """1 s an epoch: within 10 s, less what timing took, 9 epochs of 1 seed."""
+    timed: list[str] = []
+
+    def measure(recipe, _dataset):
+        timed.append(recipe.name)
+        return pace.Pace(epoch=1.0 if recipe.name == "ep-1h" else 1000.0, start=0.5)
+
+    monkeypatch.setattr(launch_reproduce.pace, "measure", measure)
+    args = ("--recipes", "ep-1h", "ep-2h", "--budget", "10s", "--seeds", "3")
+    assert reproduce(tmp_path, *args) == 0
+    assert reproduce(tmp_path, *args) == 0
+    assert timed == ["ep-1h", "ep-2h"]
+    first, second = rows_of(tmp_path)
+    assert (first["most_epochs_done"], first["seeds"]) == ("9", "1")
+    assert second["test"] == second["most_epochs_done"] == ""
+    caption = caption_of(tmp_path)
+    assert "budget of 10s" in caption
+    assert "9 of 30 epochs, 1 of 5 seeds" in caption
+    assert "ep-2h" in caption.partition("Not run: ")[2]
+    # Another budget is shared out anew, from the paces that are known.
+    assert reproduce(tmp_path, *args[:3], "--budget", "3s", "--seeds", "3") == 0
+    assert timed == ["ep-1h", "ep-2h"]
+    assert rows_of(tmp_path)[0]["most_epochs_done"] == "11"  # 2 s, after half a second to start
+    (tmp_path / "progress.json").write_text("{")
+    assert reproduce(tmp_path, *args) == 1
+    assert "progress.json is damaged" in capsys.readouterr().err
+
+
+def test_a_pace_is_that_of_training(tmp_path):
+    """Within a factor: the machine is shared."""
+    recipe = dataclasses.replace(RECIPES["ep-1h"], dataset="digits", hidden=(16,), epochs=4)
+    found = pace.measure(recipe, launch.data.load("digits"))
+    Part(recipe, (0,), tmp_path / "run").work(["eqprop"])
+    took = [sum(row["seconds"].values()) for row in read_metrics(tmp_path / "run")][1:]
+    assert np.median(took) / 8 < found.epoch < np.median(took) * 8
+    assert found.start > 0
+
+
+def test_what_does_not_fit_is_said(tmp_path):
+    """The convolutional net needs larger images than the digits."""
+    args = ("--recipes", "ep-conv", "--epochs", "1", "--seeds", "1")
+    assert reproduce(tmp_path, *args) == 0
+    (row,) = rows_of(tmp_path)
+    assert row["test"] == ""
+    assert "cannot be trained: a kernel 5x5" in caption_of(tmp_path)
+
+
+def test_killed_and_started_again(tmp_path):
+    """SIGKILL within the second recipe: it ends as if nothing had been, the first is left alone."""
+    out, oracle = tmp_path / "out", tmp_path / "oracle"
+    args = ("--recipes", "ep-1h", "c-ep-1h", "--epochs", "12", "--seeds", "1")
+    command = [sys.executable, "-m", "eqprop", "reproduce", "table-mnist", *DIGITS, *args]
+    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
+    finished, current = (out / "trainings" / f"{n}-dataset-digits" for n in ("ep-1h", "c-ep-1h"))
+    end = time.monotonic() + 120
+    while len(read_metrics(current / "seeds-0")) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "table-mnist.md").exists()
+    assert len(read_metrics(current / "seeds-0")) < 12
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+    assert reproduce(out, *args) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    assert main(["train", "c-ep-1h", *DIGITS, "--epochs", "12", "--out", str(oracle)]) == 0
+    assert_same(current / "seeds-0", oracle)
+    assert [row["least_epochs_done"] for row in rows_of(out)] == ["12", "12"]
+
+
+def test_a_divergence_is_an_end(tmp_path, monkeypatch, capsys):
+    """It is not begun again, and neither the error nor the training is lost."""
+    recipe = dataclasses.replace(RECIPES["ep-1h"], dataset="digits", hidden=(16,), lr=(1e30, 1e30))
+    part = Part(recipe, (0,), tmp_path / "run")
+    part.work(["eqprop"])
+    assert "diverged in epoch 1" in (part.diverged or "")
+    assert "NOTE: the training has diverged" in capsys.readouterr().out
+    assert part.ended
+    monkeypatch.setattr(launch, "resume", None)
+    part.work(["eqprop"])
+
+
+def test_another_training_in_the_place_is_refused(tmp_path):
+    assert train(tmp_path / "run", "--epochs", "1") == 0
+    other = dataclasses.replace(RECIPES["ep-1h"], dataset="digits", hidden=(17,))
+    with pytest.raises(EqpropError, match=r"another recipe.*--out"):
+        Part(other, (0,), tmp_path / "run").work([])
+    same = dataclasses.replace(other, hidden=(16,), epochs=1, about="by another name")
+    assert Part(same, (0,), tmp_path / "run").ended
+
+
+def test_a_table_from_records(tmp_path, capsys):
+    """One row for each training, seeds together, and the published row blank."""
+    records = tmp_path / "records"
+    for seed in ("0", "1"):
+        assert train(records / seed, "--epochs", "1", "--seed", seed) == 0
+    assert train(records / "more", "--epochs", "1", "--beta", "0.3") == 0
+    page = tmp_path / "page.md"
+    begin, end = "<!-- eqprop:table-mnist -->\n", "<!-- /eqprop:table-mnist -->\n"
+    page.write_text(f"before\n{begin}old\n{end}after\n")
+    args = ("--records", str(records), "--into", str(page), "--recipes", "ep-1h")
+    assert reproduce(tmp_path / "out", *args) == 0
+    rows = rows_of(tmp_path / "out")
+    assert [row["seeds"] for row in rows] == ["", "2", "1"]
+    assert "hidden 16" in rows[1]["recipe"]
+    assert "beta 0.3" in rows[2]["recipe"]
+    errors = [metrics_of(records / seed)[-1]["test_error"] for seed in ("0", "1")]
+    assert float(rows[1]["test"]) == pytest.approx(np.mean(errors))
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{end}after\n")
+    assert "old" not in text
+    assert "](records/0)" in text
+    page.write_text("nothing")
+    assert reproduce(tmp_path / "out", *args) == 2
+    assert "<!-- eqprop:table-mnist -->" in capsys.readouterr().err
+
+
+def test_the_angle_is_that_of_a_verification(tmp_path):
+    records, out = tmp_path / "records", tmp_path / "out"
+    assert main(["verify", "ep-1h", *DIGITS, "--betas", "0.1", "--out", str(records / "v")]) == 0
+    args = ("--records", str(records), "--recipes", "ep-1h", "c-ep-1h")
+    assert reproduce(out, *args, name="figure-gradient-angle") == 0
+    first, second = rows_of(out, "figure-gradient-angle")
+    verified = json.loads((records / "v" / "verification.json").read_text())
+    assert float(first["gradient_angle"]) == verified["asked"]["together"]["angle"]
+    assert second["gradient_angle"] == ""
+
+
+def test_the_figure_of_c_vf_against_the_angle(tmp_path):
+    """Outcomes that are made up: two seeds at 45 degrees, one at 0, which the table shares."""
+    choice = Choice(("c-vf-1h",))
+    exhibit = exhibits(choice)["figure-angle"]
+    members = exhibit.trainings()
+    assert [recipe.angle for recipe in members] == [22.5 * n for n in range(9)]
+    assert members[0] == exhibits(choice)["table-mnist"].trainings()[0]
+    data = DataUsed("mnist", "", 1, 1, (28, 28), "")
+    started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
+    outcomes = [
+        Outcome(Record(recipe, (seed,), data, started), seed, tmp_path, 3, test, 1.0, 9.0, (2.0, 2))
+        for recipe, seed, test in [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
+    ]
+    shown = exhibit.show(Evidence("mnist", outcomes, []))
+    assert [row["test"] for row in shown.rows] == [2.5, None, 6.5, *[None] * 6]
+    assert shown.rows[2]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
+    assert [row["published_test"] for row in shown.rows] == [2.43, *[None] * 8]
+    assert "3 of 100 epochs, 1 to 2 of 5 seeds; 7 of 9 rows were not run" in shown.caption
+    sections.write("figure-angle", exhibit, shown, tmp_path, {})
+    assert (tmp_path / "figure-angle.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_in_the_docs_is_that_of_the_records(tmp_path):
+    docs = tmp_path / "docs"
+    shutil.copytree(ROOT / "docs" / "records", docs / "records")
+    page = docs / "results.md"
+    shutil.copy(ROOT / "docs" / "results.md", page)
+    args = ["--records", str(docs / "records"), "--into", str(page), "--out", str(tmp_path / "out")]
+    assert main(["reproduce", "table-mnist", *args]) == 0
+    assert page.read_text() == (ROOT / "docs" / "results.md").read_text(), (
+        "run eqprop reproduce table-mnist --records docs/records --into docs/results.md"
+    )
+
+
+def test_a_page_that_is_not_there(tmp_path):
+    with pytest.raises(EqpropError, match=r"page\.md cannot be read"):
+        sections.put_into(tmp_path / "page.md", {"table-mnist": ""})

@@ -1,0 +1,95 @@
+"""Many hosts: two processes on this machine. Oracle: the training of one process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainings import metrics_of, state_of
+
+from eqprop.cli.main import main
+
+SETTINGS = ["--dataset", "digits", "--hidden", "16", "--batch", "64", "--seeds", "2"]
+
+
+def start(folder: Path, command: list[str], process: int, port: int) -> subprocess.Popen:
+    """One of two processes, each with two simulated devices and all that it says in a file."""
+    place = ["--coordinator", f"localhost:{port}", "--processes", "2", "--process", str(process)]
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    with (folder / f"{process}.txt").open("a") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "eqprop", *command, *place],
+            env=environment,
+            stdout=said,
+            stderr=said,
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_killed_and_one_goes_on(tmp_path, capsys):
+    run, port = tmp_path / "run", free_port()
+    command = ["train", "ep-1h", *SETTINGS, "--epochs", "100000", "--out", str(run)]
+    processes = [start(tmp_path, command, n, port) for n in range(2)]
+    try:
+        # A first checkpoint comes with SIGTERM to one: it stops both.
+        wait_for(lambda: metrics_of(run / "seed-1"))
+        processes[1].send_signal(signal.SIGTERM)
+        assert [process.wait(120) for process in processes] == [1, 1]
+        said = (tmp_path / "0.txt").read_text()
+        assert "4 of 4 devices, each with 1 of 2 seeds and 32 of 64 examples" in said
+        assert f"to go on: eqprop resume {run}" in said
+        assert "epoch" not in (tmp_path / "1.txt").read_text().replace("in epoch", "")
+        done = len(metrics_of(run / "seed-0"))
+
+        port = free_port()
+        processes = [start(tmp_path, ["resume", str(run)], n, port) for n in range(2)]
+        wait_for(lambda: len(metrics_of(run / "seed-1")) > done)
+        processes[1].kill()
+        assert processes[0].wait(120) != 0
+        assert "another process of this training is lost" in (tmp_path / "0.txt").read_text()
+    finally:
+        for process in processes:
+            process.kill()
+    # Here there is one device, and a checkpoint knows of no number of them.
+    epochs = str(len(metrics_of(run / "seed-0")) + 1)
+    capsys.readouterr()
+    assert main(["resume", str(run), "--epochs", epochs]) == 0
+    assert "the number of devices was 4 and is 1" in capsys.readouterr().out
+    oracle = tmp_path / "oracle"
+    command = ["train", "ep-1h", *SETTINGS, "--replicas", "together", "--out", str(oracle)]
+    assert main([*command, "--epochs", epochs]) == 0
+    for seed in ("seed-0", "seed-1"):
+        for name, expected in state_of(oracle / seed).items():
+            np.testing.assert_allclose(state_of(run / seed)[name], expected, rtol=1e-2, atol=1e-3)
+        for ours, theirs in zip(metrics_of(run / seed), metrics_of(oracle / seed), strict=True):
+            assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
+
+
+def test_processes_that_do_not_come_together(capsys, tmp_path):
+    command = ["train", "ep-1h", *SETTINGS, "--out", str(tmp_path / "run")]
+    assert main([*command, "--coordinator", "auto"]) == 1
+    line = capsys.readouterr().err
+    assert "do not come together" in line
+    assert "--coordinator HOST:PORT" in line
+    assert not (tmp_path / "run").exists()
