@@ -278,6 +278,12 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def published_for(recipe: Recipe, dataset: str) -> Published | None:
+    """The published result of the recipe of that name, if it is one on that data set."""
+    base = RECIPES.get(recipe.name)
+    return base.published if base and base.dataset == dataset else None
+
+
 def fast(recipe: Recipe) -> Recipe:
     """The recipe with settings that reach the same test error sooner, where it has left them as
     they are.

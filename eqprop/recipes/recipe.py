@@ -137,6 +137,15 @@ class Recipe:
         return chain + len(self.skips) + len(self.lateral)
 
     @property
+    def essence(self) -> "Recipe":
+        """What decides how a training goes: recipes of equal essence train equal networks.
+
+        Names do not, nor do epochs, which only say where it ends, unless a schedule ends with them.
+        """
+        epochs = 1 if self.schedule == "constant" else self.epochs
+        return dataclasses.replace(self, name="", about="", published=None, epochs=epochs)
+
+    @property
     def two_colours(self) -> bool:
         """Whether every connection joins an even layer and an odd one, as sweeps need it; those
         from the input, which does not move, do not count.
