@@ -1,0 +1,37 @@
+"""Files: each is written whole or not at all, whatever is killed or filled up meanwhile."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, in the place of what is there; text as UTF-8.
+
+    It is written under a hidden name, ``partial``, flushed to the disk, and renamed.
+
+    Raises:
+        OSError: it could not be written; what was there before is still there.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    hidden = partial(path)
+    try:
+        with hidden.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+
+
+def partial(path: Path) -> Path:
+    """Where a file is while it is written; a crash may leave that behind."""
+    return path.with_name(f".{path.name}.partial")
