@@ -5,7 +5,7 @@ same images.
 """
 
 import abc
-from typing import override
+from typing import final, override
 
 import equinox as eqx
 import jax
@@ -26,6 +26,7 @@ class Augmentation(eqx.Module):
         """Images altered, each in its own way; of the same shape."""
 
 
+@final
 class Shift(Augmentation):
     """Each image moved by up to ``pixels`` rows and as many columns, every whole number as likely;
     what comes in is 0.
@@ -50,6 +51,7 @@ class Shift(Augmentation):
         return jax.vmap(cut)(padded, corners)
 
 
+@final
 class Flip(Augmentation):
     """Each image mirrored, left to right, or not, the one as likely as the other."""
 

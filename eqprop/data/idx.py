@@ -11,11 +11,11 @@ import io
 import math
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from eqprop.data.files import damaged, reading
 from eqprop.errors import EqpropError
 from eqprop.types import Shape, UInt8
 
@@ -24,7 +24,6 @@ MAX_BYTES = 2**30
 
 _MAX_DEFLATE = 1032  # DEFLATE cannot compress further than 1032 to 1
 _CHUNK = 2**20
-_AGAIN = "copy or download it again"
 
 
 def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
@@ -37,26 +36,15 @@ def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
     """
     if not os.path.isfile(path):  # a pipe would wait for ever
         raise EqpropError(f"{path} is not a file; put an IDX file there")
-    try:
-        with path.open("rb") as file:
-            return parse_idx(file, os.fstat(file.fileno()).st_size, axes, str(path))
-    except OSError as error:
-        raise EqpropError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+    with reading(path), path.open("rb") as file:
+        return parse_idx(file, os.fstat(file.fileno()).st_size, axes, str(path))
 
 
 def parse_idx(file: io.BufferedReader, size: int, axes: int, name: str) -> UInt8[np.ndarray, "..."]:
-    """`read_idx` of an open file of ``size`` bytes, called ``name`` in errors.
-
-    Raises:
-        EqpropError: it is not such a file, is empty or damaged.
-        OSError: it cannot be read.
-    """
+    """`read_idx` of an open file of ``size`` bytes, called ``name`` in errors."""
     zipped = file.peek(2)[:2] == b"\x1f\x8b"
-    stream = gzip.GzipFile(fileobj=file) if zipped else file
-    try:
-        return _parse(stream, size, axes, name)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise EqpropError(f"{name} is damaged gzip ({error}); {_AGAIN}") from error
+    with reading(name, "is damaged gzip" if zipped else "cannot be read"):
+        return _parse(gzip.GzipFile(fileobj=file) if zipped else file, size, axes, name)
 
 
 def sha256(array: UInt8[np.ndarray, "..."]) -> str:
@@ -74,14 +62,14 @@ def header(shape: Shape) -> bytes:
 def _parse(stream: io.BufferedIOBase, size: int, axes: int, name: str) -> UInt8[np.ndarray, "..."]:
     head = stream.read(4 + 4 * axes)
     if len(head) != 4 + 4 * axes or head[:4] != bytes((0, 0, 8, axes)):
-        raise EqpropError(f"{name} is not an IDX file of unsigned bytes with {axes} axes; {_AGAIN}")
+        raise damaged(name, f"is not an IDX file of unsigned bytes with {axes} axes")
     shape = struct.unpack(f">{axes}I", head[4:])
     promised = math.prod(shape)
     sizes = f"{' x '.join(map(str, shape))} bytes"
     if promised == 0:
-        raise EqpropError(f"{name} is empty, {sizes}; {_AGAIN}")
+        raise damaged(name, f"is empty, {sizes}")
     if promised > size * _MAX_DEFLATE:
-        raise EqpropError(f"{name} promises {sizes} and has room for fewer; {_AGAIN}")
+        raise damaged(name, f"promises {sizes} and has room for fewer")
     if promised > MAX_BYTES:
         raise EqpropError(f"{name} has {sizes}; split or crop it to at most {MAX_BYTES}")
     values = bytearray()  # grows with what is there, whatever was promised
@@ -90,5 +78,5 @@ def _parse(stream: io.BufferedIOBase, size: int, axes: int, name: str) -> UInt8[
         values += chunk
     if len(values) != promised:
         found = "more" if len(values) > promised else f"only {len(values)}"
-        raise EqpropError(f"{name} promises {sizes} and holds {found}; {_AGAIN}")
+        raise damaged(name, f"promises {sizes} and holds {found}")
     return np.frombuffer(values, np.uint8).reshape(shape)

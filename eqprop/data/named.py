@@ -3,22 +3,18 @@ images in IDX files.
 """
 
 import io
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import numpy as np
-import pooch
 
 from eqprop.data import cifar, svhn
 from eqprop.data.dataset import Dataset
+from eqprop.data.files import download, fetch, first_file, folders, other_than_published
 from eqprop.data.idx import header, parse_idx, read_idx, sha256
 from eqprop.errors import DataUnavailable, EqpropError
-
-DATA_DIR = "EQPROP_DATA_DIR"
-"""The environment variable that names a folder with one folder per data set."""
 
 _FILES = (
     "train-images-idx3-ubyte",
@@ -27,7 +23,6 @@ _FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _AXES = (3, 1, 3, 1)
-_TIMEOUT = 10.0  # seconds without an answer, per mirror
 
 
 @final
@@ -88,9 +83,9 @@ def load(name: str, *, fallback: bool = False) -> Dataset:
 
     ``cifar-10`` and ``cifar-100`` are 50,000 + 10,000 and ``svhn`` 73,257 + 26,032 colour images of
     32x32. They are sought in the same places in the files in which they are published: CIFAR's
-    binary or python version, as its archive or the folder that comes out of it; SVHN's
-    ``train_32x32.mat`` and ``test_32x32.mat``. Of CIFAR's files the form is checked, and the
-    checksum of an archive when it is downloaded.
+    binary version, as its archive or the folder that comes out of it; SVHN's ``train_32x32.mat``
+    and ``test_32x32.mat``. Of CIFAR's files the form is checked, and the checksum of an archive
+    when it is downloaded.
 
     Debian's package ``dataset-fashion-mnist`` suits ``EQPROP_DATA_DIR=/usr/share/datasets``.
 
@@ -143,32 +138,19 @@ def load_idx(folder: Path | str, name: str | None = None) -> Dataset:
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    return next((p for p in (folder / stem, folder / f"{stem}.gz") if os.path.isfile(p)), None)
-
-
-def _folders(name: str) -> Iterator[Path]:
-    """Where the files of a data set may be; the last is the cache."""
-    if root := os.environ.get(DATA_DIR):
-        if not os.path.isdir(root):
-            raise EqpropError(f"{DATA_DIR} is {root!r}, not a folder; correct or unset it")
-        yield Path(root) / name
-    yield Path(pooch.os_cache("eqprop")) / name
+    return first_file((folder / stem, folder / f"{stem}.gz"))
 
 
 def _load_published(name: str, published: _Published) -> Dataset:
-    folders = tuple(_folders(name))
+    places = folders(name)
     arrays: list[np.ndarray] = []
     used: dict[Path, None] = {}  # ordered and without repeats
     for stem, axes, expected in zip(_FILES, _AXES, published.sha256, strict=True):
-        found = next(filter(None, (_find(folder, stem) for folder in folders)), None)
-        path = found or _download(published, stem, axes, expected, folders[-1])
+        found = next(filter(None, (_find(folder, stem) for folder in places)), None)
+        path = found or _download(published, places[-1] / stem, axes, expected)
         array = read_idx(path, axes)
         if (actual := sha256(array)) != expected:
-            raise EqpropError(
-                f"{path} is not the {stem} of {published.title} (SHA-256 {actual[:8]}..., not "
-                f"{expected[:8]}...): put the original there, or delete it to have it downloaded; "
-                "eqprop.data.load_idx reads data of your own"
-            )
+            raise other_than_published(path, published.title, actual, expected)
         arrays.append(array)
         used[path.parent] = None
     train_x, train_y, test_x, test_y = arrays
@@ -176,85 +158,38 @@ def _load_published(name: str, published: _Published) -> Dataset:
     return Dataset(name, train_x, train_y, test_x, test_y, 10, source)
 
 
+def _download(published: _Published, to: Path, axes: int, expected: str) -> Path:
+    # Pooch checks and keeps what a downloader stores: the uncompressed content.
+    def unpack(url: str, output: str, _pooch: object) -> None:
+        packed = fetch(url)
+        array = parse_idx(io.BufferedReader(io.BytesIO(packed)), len(packed), axes, url)
+        Path(output).write_bytes(header(array.shape) + array.tobytes())
+
+    urls = (f"{mirror}{to.name}.gz" for mirror in published.mirrors)
+    return download(urls, f"sha256:{expected}", to, published.title, unpack)
+
+
 def _load_cifar(name: str, parts: cifar.Cifar) -> Dataset:
-    folders = tuple(_folders(name))
-    if cifar.find(parts, folders) is None:
-        _retrieve(parts.url, parts.md5, folders[-1], parts.title)
-    place = cifar.find(parts, folders)
-    assert place  # it has been found or downloaded
-    (train_x, train_y), (test_x, test_y) = cifar.read(parts, place)
-    source = f"{parts.title}, {place.path}."
+    places = folders(name)
+    path = cifar.find(parts, places) or download(
+        [parts.url], f"md5:{parts.md5}", places[-1] / parts.archive, parts.title
+    )
+    (train_x, train_y), (test_x, test_y) = cifar.read(parts, path)
+    source = f"{parts.title}, {path}."
     return Dataset(name, train_x, train_y, test_x, test_y, parts.classes, source)
 
 
 def _load_svhn() -> Dataset:
-    folders = tuple(_folders("svhn"))
-    paths: list[Path] = []
-    for name, md5 in svhn.FILES.items():
-        found = next((p for p in (folder / name for folder in folders) if p.is_file()), None)
-        paths.append(found or _retrieve(f"{svhn.URL}{name}", md5, folders[-1], svhn.TITLE))
+    places = folders("svhn")
+    paths = [
+        first_file(folder / name for folder in places)
+        or download([f"{svhn.URL}{name}"], f"md5:{md5}", places[-1] / name, svhn.TITLE)
+        for name, md5 in svhn.FILES.items()
+    ]
     (train_x, train_y), (test_x, test_y) = map(svhn.read, paths)
     where = dict.fromkeys(str(path.parent) for path in paths)
     source = f"{svhn.TITLE}, cropped digits in {' and '.join(where)}."
     return Dataset("svhn", train_x, train_y, test_x, test_y, 10, source)
-
-
-def _retrieve(url: str, md5: str, folder: Path, title: str) -> Path:
-    """Fetches a file as it is into the cache, whole and checked or not at all."""
-    file = url.rpartition("/")[2]
-    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
-    try:
-        # Pooch's protocol gives arguments names that the downloader does not use.
-        fetched = pooch.retrieve(
-            url,
-            f"md5:{md5}",
-            file,
-            folder,
-            downloader=downloader,  # pyright: ignore[reportArgumentType]
-        )
-    except (OSError, ValueError) as error:
-        raise DataUnavailable(
-            f"{file} of {title} is not in {DATA_DIR} or the cache {folder}, and was not served "
-            f"({type(error).__name__}); connect to the network, or put the original files into "
-            f"that cache or into {folder.name}/ in a folder that {DATA_DIR} names"
-        ) from error
-    return Path(fetched)
-
-
-def _download(published: _Published, stem: str, axes: int, expected: str, folder: Path) -> Path:
-    """Fetches one file into the cache, whole and checked or not at all."""
-
-    # Pooch checks and keeps what a downloader stores: the uncompressed content.
-    def unpack(url: str, output: str, _pooch: object) -> None:
-        packed = io.BytesIO()
-        # Streamed, a refused request would leave its connection open.
-        pooch.HTTPDownloader(timeout=_TIMEOUT, stream=False)(url, packed, None)
-        size = packed.tell()
-        packed.seek(0)
-        array = parse_idx(io.BufferedReader(packed), size, axes, url)
-        Path(output).write_bytes(header(array.shape) + array.tobytes())
-
-    failures: list[Exception] = []
-    for mirror in published.mirrors:
-        try:
-            # Pooch's protocol gives these arguments names that it does not use.
-            fetched = pooch.retrieve(
-                f"{mirror}{stem}.gz",
-                f"sha256:{expected}",
-                stem,
-                folder,
-                downloader=unpack,  # pyright: ignore[reportArgumentType]
-            )
-        except (OSError, ValueError) as error:
-            failures.append(error)
-        else:
-            return Path(fetched)
-    reasons = ", ".join(type(failure).__name__ for failure in failures)
-    raise DataUnavailable(
-        f"{stem} of {published.title} is not in {DATA_DIR} or the cache {folder}, and no mirror "
-        f"served it ({reasons}); connect to the network, or put the four files, gzip'd or not, "
-        f"into that cache or into {folder.name}/ in a folder that {DATA_DIR} names"
-    ) from failures[-1]
 
 
 def _digits(source: str) -> Dataset:

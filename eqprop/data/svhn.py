@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eqprop.errors import EqpropError
+from eqprop.data.files import other_than_published, reading
 
 TITLE = "SVHN"
 URL = "http://ufldl.stanford.edu/housenumbers/"
@@ -31,17 +31,10 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     from scipy.io import loadmat  # a slow import, for this data set only
 
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-    except OSError as error:
-        raise EqpropError(f"{path} cannot be read ({error}); copy or download it again") from error
+    with reading(path), path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
     if found != FILES[path.name]:
-        raise EqpropError(
-            f"{path} is not the {path.name} of {TITLE} (MD5 {found[:8]}..., not "
-            f"{FILES[path.name][:8]}...): put the original there, or delete it to have it "
-            "downloaded"
-        )
+        raise other_than_published(path, TITLE, found, FILES[path.name])
     content = loadmat(path, variable_names=["X", "y"])
     images = np.ascontiguousarray(content["X"].transpose(3, 0, 1, 2))
     return images, (content["y"][:, 0] % 10).astype(np.uint8)

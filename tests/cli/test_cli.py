@@ -20,8 +20,8 @@ from trainings import (
 
 from eqprop.cli import main as cli
 from eqprop.cli.main import COMMANDS, main
+from eqprop.data.files import DATA_DIR
 from eqprop.data.idx import header
-from eqprop.data.named import DATA_DIR
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES, SERIES, fast
 from eqprop.recipes.recipe import Recipe

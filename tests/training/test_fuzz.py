@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,7 +33,6 @@ from trainings import (
 
 import eqprop
 from eqprop.cli.main import main
-from eqprop.data.pickled import read_pickled
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
@@ -420,34 +418,6 @@ def test_nothing_waits_for_a_pipe(oracle, tmp_path, capsys) -> None:
 # ---------------------------------------------------------------------------------------- pickles
 
 
-@examples(150)
-@given(
-    st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=3)), max_size=3), st.integers(2, 5)
-)
-def test_pickled_dictionaries_that_are_read_without_unpickling(edits, protocol) -> None:
-    batch = {b"data": np.arange(24, dtype=np.uint8).reshape(4, 6), b"labels": [0, 1, 2, 3]}
-    content = pickle.dumps(batch, protocol=protocol)
-    for edit in edits:
-        content = disturb(content, edit)
-    try:
-        found = read_pickled(content, "batch")
-    except EqpropError as error:
-        assert_clear(error)
-        return
-    assert isinstance(found, dict)
-    if not edits:
-        np.testing.assert_array_equal(found["data"], batch[b"data"])
-
-
-def test_a_shape_that_multiplies_to_text() -> None:
-    batch = {b"data": np.zeros(3, np.uint8)}
-    content = pickle.dumps(batch, protocol=2)
-    assert content.count(b"K\x03\x85") == 1  # the shape (3,)
-    forged = content.replace(b"K\x03\x85", b"U\x01aJ\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x87")
-    with pytest.raises(EqpropError, match="no shape"):
-        read_pickled(forged, "batch")
-
-
 def test_nothing_is_unpickled_in_the_life_of_a_run(tmp_path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("unpickled")
@@ -462,7 +432,7 @@ def test_nothing_is_unpickled_in_the_life_of_a_run(tmp_path, monkeypatch) -> Non
 
 def test_no_module_imports_what_unpickles_or_runs_text() -> None:
     forbidden = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
-    for path in Path(eqprop.__file__).parent.glob("*.py"):
+    for path in Path(eqprop.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 assert not forbidden & {alias.name.partition(".")[0] for alias in node.names}, path
