@@ -1,51 +1,44 @@
 """The oracle of the tests: every equation that `eqprop` implements, transcribed in NumPy.
 
-The training programs are `eqprop/eager.py` and `eqprop/eager_conv.py`, re-exported here. What only
-tests need stands below: Phi and the energy, BPTT by hand, the measures of Theorem 1. It judges the
-JAX library (float64, to 1e-12), so it uses nothing else of it and is written to be obviously
-right. Conventions are those of `eqprop/eager.py`; beyond them, the loss per example is
-`l = 1/2 |y - sN|^2`, and `L` its mean over the batch.
+The training programs are `eqprop/benchmarks/transcription.py` and `conv_transcription.py`,
+re-exported here. What only tests need stands below: nets that are checked, the records of a nudged
+phase, Phi and the energy, BPTT by hand, the measures of Theorem 1. It judges the JAX library
+(float64, to 1e-12), so it uses nothing else of it and is written to be obviously right. Conventions
+are those of `transcription.py`; beyond them, the loss per example is `l = 1/2 |y - sN|^2`, and `L`
+its mean over the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from eqprop.benchmarks import transcription as eager
+from eqprop.benchmarks import transcription
 from eqprop.benchmarks.conv_transcription import (
     ConvNet,
     conv,
-    conv_apply,
-    conv_drives,
-    conv_ep_update,
     conv_feedback,
     conv_forward,
-    conv_free_phase,
     conv_kernel_vjp,
-    conv_minibatch,
-    conv_nudged_phase,
-    conv_statistic,
-    conv_step,
     conv_transpose,
     conv_weight_vjp,
-    conv_zero_state,
     pool_at,
     pool_indices,
     pooled_indices,
-    sum_per_channel,
     unpool,
     windows,
 )
 from eqprop.benchmarks.transcription import (
     RULES,
+    DenseNet,
     Dynamics,
     Net,
+    Numbers,
     Params,
-    Phase,
+    State,
     add_scaled,
-    chain,
+    bias_sum,
     combine,
     d_hardsigm,
     d_sigm,
@@ -54,8 +47,8 @@ from eqprop.benchmarks.transcription import (
     ep_increment,
     free_phase,
     hardsigm,
-    make_net,
     nudged_phase,
+    nudged_steps,
     rates,
     require_tied,
     require_untied,
@@ -64,34 +57,24 @@ from eqprop.benchmarks.transcription import (
     step,
     total,
     vf_increment,
-    zero_state,
 )
 
 __all__ = [  # what is not defined here
     "RULES",
     "ConvNet",
+    "DenseNet",
     "Dynamics",
     "Net",
     "Params",
-    "Phase",
     "add_scaled",
-    "chain",
+    "bias_sum",
     "combine",
     "conv",
-    "conv_apply",
-    "conv_drives",
-    "conv_ep_update",
     "conv_feedback",
     "conv_forward",
-    "conv_free_phase",
     "conv_kernel_vjp",
-    "conv_minibatch",
-    "conv_nudged_phase",
-    "conv_statistic",
-    "conv_step",
     "conv_transpose",
     "conv_weight_vjp",
-    "conv_zero_state",
     "d_hardsigm",
     "d_sigm",
     "d_tanh",
@@ -99,8 +82,8 @@ __all__ = [  # what is not defined here
     "ep_increment",
     "free_phase",
     "hardsigm",
-    "make_net",
     "nudged_phase",
+    "nudged_steps",
     "pool_at",
     "pool_indices",
     "pooled_indices",
@@ -110,26 +93,85 @@ __all__ = [  # what is not defined here
     "sigm",
     "statistic",
     "step",
-    "sum_per_channel",
     "total",
     "unpool",
     "vf_increment",
     "windows",
-    "zero_state",
 ]
 
 
 # ------------------------------------------------------------------------ dense nets and updates
 
 
-def learn(rule, net, dyn, s, y, K, beta, eta):
-    """`eager.learn`, its numbers one by one."""
-    return eager.learn(rule, net, dyn, s, y, eager.Numbers(0, K, beta, eta))
+def chain(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Edges of a layered net: (0, 1), (1, 2), ..., (N-1, N)."""
+    return [(i, i + 1) for i in range(len(sizes) - 1)]
+
+
+def make_net(
+    sizes: Sequence[int],
+    W: Sequence[Any],
+    b: Sequence[Any] | None = None,
+    Wb: Sequence[Any] | None = None,
+    edges: Iterable[Sequence[int]] | None = None,
+) -> DenseNet:
+    """Check the shapes and build a dense net; by default `edges` is the chain (0, 1), (1, 2), ...,
+    and `b` and `Wb` are absent. Raises `ValueError` for arrays that do not fit.
+    """
+    pairs = chain(sizes) if edges is None else [(i, j) for i, j in edges]
+    absent = [None] * len(pairs)
+    params = Params(list(W), list(absent if b is None else b), list(absent if Wb is None else Wb))
+    if any(len(group) != len(pairs) for group in params):
+        raise ValueError(f"W, b and Wb need one entry for each of the {len(pairs)} edges")
+    for (i, j), w, bias, back in zip(pairs, *params, strict=True):
+        edge = f"edge {(i, j)}"
+        if j in (i, 0):
+            raise ValueError(f"{edge}: needs pre != post, and the input receives nothing")
+        if w.shape != (sizes[i], sizes[j]):
+            raise ValueError(f"{edge}: W has shape {w.shape}, not {(sizes[i], sizes[j])}")
+        if bias is not None and bias.shape != (sizes[j],):
+            raise ValueError(f"{edge}: b has shape {bias.shape}, not {(sizes[j],)}")
+        if back is not None and (i == 0 or back.shape != w.shape):
+            raise ValueError(f"{edge}: Wb goes with a state layer, and has the shape of W")
+    return DenseNet(pairs, params, list(sizes))
+
+
+def make_conv_net(W: list[np.ndarray], b: list[np.ndarray], pool: int) -> ConvNet:
+    """The net of these weights and biases, one of each for every layer but the input."""
+    return ConvNet(chain([0, *W]), Params(W, b, [None] * len(W)), pool)
+
+
+class Phase(NamedTuple):
+    """What a nudged phase did."""
+
+    states: list[State]
+    """[s_0 = s*, s_1, ..., s_K]"""
+    increments: list[Params]
+    """[dtheta(0), ..., dtheta(K-1)], before the learning rates"""
+    update: Params
+    """Their sum."""
+    net: Net
+    """The net with its new parameters."""
+
+
+def learn(rule, net, dyn, s, y, K, beta, eta) -> Phase:
+    """The nudged phase from `s` = s* with the rule "ep", "c-ep", "vf" or "c-vf", and its records.
+
+    Rules that are not continual add `eta sum_t dtheta(t)` after the phase.
+    """
+    steps = list(nudged_steps(rule, net, dyn, s, y, Numbers(0, K, beta, eta)))
+    states, increments = [s, *(state for state, _, _ in steps)], [step for _, step, _ in steps]
+    update = total(increments)
+    if RULES[rule][1]:
+        _, _, moved = steps[-1]
+    else:
+        moved = net.with_params(add_scaled(net.params, eta, update))
+    return Phase(states, increments, update, moved)
 
 
 def minibatch(rule, net, dyn, x, y, T, K, beta, eta):
-    """`eager.minibatch`, its numbers one by one."""
-    return eager.minibatch(rule, net, dyn, x, y, eager.Numbers(T, K, beta, eta))
+    """`transcription.minibatch`, its numbers one by one."""
+    return transcription.minibatch(rule, net, dyn, x, y, Numbers(T, K, beta, eta))
 
 
 def random_net(rng, sizes, edges=None, untied=False, dtype: type = np.float64):
@@ -193,9 +235,9 @@ def dd_tanh(v):
 
 
 ACTIVATIONS = {
-    "sigm": Activation(*eager.ACTIVATIONS["sigm"], dd_sigm),
-    "hardsigm": Activation(*eager.ACTIVATIONS["hardsigm"], dd_hardsigm),
-    "tanh": Activation(*eager.ACTIVATIONS["tanh"], dd_tanh),
+    "sigm": Activation(*transcription.ACTIVATIONS["sigm"], dd_sigm),
+    "hardsigm": Activation(*transcription.ACTIVATIONS["hardsigm"], dd_hardsigm),
+    "tanh": Activation(*transcription.ACTIVATIONS["tanh"], dd_tanh),
 }
 
 
@@ -300,6 +342,7 @@ def step_vjp(net, dyn, s, g):
 
 def bptt(net, dyn, x, y, T, K):
     """Truncated BPTT of T free steps from zero, loss at s_T. See `Bptt`; requires K <= T."""
+    pull_back = step_vjp if isinstance(net, DenseNet) else conv_step_vjp
     trajectory = [free_phase(net, dyn, x, T - K)]
     for _ in range(K):
         trajectory.append(step(net, dyn, trajectory[-1]))  # s_{T-K}, ..., s_T
@@ -308,7 +351,7 @@ def bptt(net, dyn, x, y, T, K):
     grad_s, grad_theta = [], []
     for t in range(K):
         grad_s.append(g)
-        g, grad = step_vjp(net, dyn, trajectory[K - 1 - t], g)
+        g, grad = pull_back(net, dyn, trajectory[K - 1 - t], g)
         grad_theta.append(combine(lambda _, a: a / len(x), grad))
     return Bptt(grad_s, grad_theta)
 
@@ -353,43 +396,29 @@ def angle(a, b):
 def conv_phi(net, s):
     """Phi = sum_l s_l . (pool(conv(s_{l-1}, W_l)) + b_l) + dense terms, summed over the batch."""
     total = 0.0
-    for c, (W, b) in enumerate(zip(net.W, net.b, strict=True)):
-        drive = conv_forward(W, s[c], pooled_indices(W, s[c], net.pool), net.pool)
-        total = total + np.sum(s[c + 1] * (drive + (b[:, None, None] if W.ndim == 4 else b)))
+    for e, b in enumerate(net.params.b):
+        drive = net.forward(e, s[e])
+        total = total + np.sum(s[e + 1] * (drive + (b[:, None, None] if drive.ndim == 4 else b)))
     return total
 
 
 def conv_step_vjp(net, dyn, s, g):
-    """As `step_vjp`, from s = s_t: dl/ds_t, and dl/dW, dl/db summed over the batch.
+    """As `step_vjp`, from s = s_t: dl/ds_t, and dl/dtheta summed over the batch.
 
     The indices are locally constant, so the feedback is differentiated at fixed indices.
     """
-    u, all_indices = conv_drives(net, s)
+    u = drives(net, s)
     df = ACTIVATIONS[dyn.activation].df
     delta = [None] + [v * df(w) for v, w in zip(g[1:], u[1:], strict=True)]
     g_s: list = [None] + [np.zeros_like(layer) for layer in s[1:]]
-    grad_W, grad_b = [], []
-    for c, (W, indices) in enumerate(zip(net.W, all_indices, strict=True)):
-        grad = conv_weight_vjp(W, s[c], delta[c + 1], indices, net.pool)
-        grad_b.append(sum_per_channel(delta[c + 1]))
-        if c > 0:
-            grad = grad + conv_weight_vjp(W, delta[c], s[c + 1], indices, net.pool)
-            g_s[c] = g_s[c] + conv_feedback(W, delta[c + 1], indices, net.pool, s[c].shape)
-            g_s[c + 1] = g_s[c + 1] + conv_forward(W, delta[c], indices, net.pool)
-        grad_W.append(grad)
-    return g_s, grad_W, grad_b
-
-
-def conv_bptt(net, dyn, x, y, T, K):
-    """As `bptt`, but grad_theta[t] is a pair of lists (grad_W, grad_b), batch means."""
-    trajectory = [conv_free_phase(net, dyn, x, T - K)]
-    for _ in range(K):
-        trajectory.append(conv_step(net, dyn, trajectory[-1]))
-    g = [None] + [np.zeros_like(layer) for layer in trajectory[-1][1:]]
-    g[-1] = trajectory[-1][-1] - y
-    grad_s, grad_theta = [], []
-    for t in range(K):
-        grad_s.append(g)
-        g, grad_W, grad_b = conv_step_vjp(net, dyn, trajectory[K - 1 - t], g)
-        grad_theta.append(([v / len(x) for v in grad_W], [v / len(x) for v in grad_b]))
-    return Bptt(grad_s, grad_theta)
+    grad = Params([], [], [None] * len(net.edges))
+    for e, W in enumerate(net.params.W):
+        indices = pooled_indices(W, s[e], net.pool)
+        grad_W = conv_weight_vjp(W, s[e], delta[e + 1], indices, net.pool)
+        if e > 0:
+            grad_W = grad_W + conv_weight_vjp(W, delta[e], s[e + 1], indices, net.pool)
+            g_s[e] = g_s[e] + conv_feedback(W, delta[e + 1], indices, net.pool, s[e].shape)
+            g_s[e + 1] = g_s[e + 1] + conv_forward(W, delta[e], indices, net.pool)
+        grad.W.append(grad_W)
+        grad.b.append(bias_sum(delta[e + 1]))
+    return g_s, grad

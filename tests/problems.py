@@ -62,7 +62,7 @@ def make_problem(
     )
 
 
-def oracle_network(network: Network) -> oracle.Net:
+def oracle_network(network: Network) -> oracle.DenseNet:
     """The same dense network (without lateral edges, which the oracle does not have)."""
     ahead = [e.ahead if isinstance(e, Untied) else e.connection for e in network.edges]
     return oracle.make_net(

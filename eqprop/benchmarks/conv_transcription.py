@@ -1,27 +1,14 @@
-"""The equations of EP in a convolutional network, written out eagerly in NumPy; see eager.py.
+"""Convolutional nets for ``transcription.py``: what their edges send and see, eagerly in NumPy.
 
-Prototypical and tied. Arrays are channel first, states a list ``[x, s1, ..., sN]`` of shapes
-(B, channel, row, column), the last ones (B, n). Connection c joins layer c to layer c + 1.
+Prototypical and tied. Layers are channel first, (B, channel, row, column), the last ones (B, n).
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, final, override
 
 import numpy as np
 
-from eqprop.benchmarks.transcription import ACTIVATIONS, Dynamics, Numbers, State
-
-
-class ConvNet(NamedTuple):
-    """Conv layers (k x k, stride 1, no padding, bias, max-pool p), then dense layers.
-
-    ``W[c]`` is (out, in, row, column) for a conv connection, (n_pre, n_post) for a dense one, which
-    sees its presynaptic layer flattened channel first. Biases everywhere.
-    """
-
-    W: list[np.ndarray]
-    b: list[np.ndarray]
-    pool: int
+from eqprop.benchmarks.transcription import Net, State
 
 
 def conv(x: np.ndarray, W: np.ndarray) -> np.ndarray:
@@ -124,111 +111,44 @@ def conv_weight_vjp(
     return conv_kernel_vjp(s_pre, unpool(s_post, indices, p, before_pool), k)
 
 
-def sum_per_channel(v: np.ndarray) -> np.ndarray:
-    """The VJP of adding a bias: (B, C, H, W) -> (C,) or (B, n) -> (n,)."""
-    return v.sum(axis=(0, 2, 3)) if v.ndim == 4 else v.sum(axis=0)
+@final
+@dataclass(frozen=True)
+class ConvNet(Net):
+    """A chain of conv layers (k x k, stride 1, no padding, max-pool ``pool``), then dense layers.
 
+    ``W[e]`` is (out, in, row, column) for a conv edge, (n_pre, n_post) for a dense one, which sees
+    its presynaptic layer flattened channel first. Biases everywhere, no feedback weights.
+    """
 
-def conv_zero_state(net: ConvNet, x: np.ndarray) -> State:
-    """[x, 0, ..., 0] with x of shape (B, channel, row, column)."""
-    s = [x]
-    for W in net.W:
+    pool: int
+
+    @override
+    def zero_state(self, x: np.ndarray) -> State:
+        s = [x]
+        for W in self.params.W:
+            if W.ndim == 2:
+                shape = (len(x), W.shape[1])
+            else:
+                size = [(n - W.shape[-1] + 1) // self.pool for n in s[-1].shape[2:]]
+                shape = (len(x), len(W), *size)
+            s.append(np.zeros(shape, x.dtype))
+        return s
+
+    @override
+    def forward(self, e: int, r_pre: np.ndarray) -> np.ndarray:
+        W = self.params.W[e]
         if W.ndim == 2:
-            shape = (len(x), W.shape[1])
-        else:
-            size = [(n - W.shape[-1] + 1) // net.pool for n in s[-1].shape[2:]]
-            shape = (len(x), len(W), *size)
-        s.append(np.zeros(shape, x.dtype))
-    return s
+            return r_pre.reshape(len(r_pre), -1) @ W
+        return windows(conv(r_pre, W), self.pool).max(axis=-1)
 
+    @override
+    def feedback(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
+        W = self.params.W[e]
+        indices = pooled_indices(W, r_pre, self.pool)
+        return conv_feedback(W, r_post, indices, self.pool, r_pre.shape)
 
-def conv_drives(net: ConvNet, s: State) -> tuple[list[Any], list[Any]]:
-    """``u_l = pool(conv(s_{l-1}, W_l) + b_l)`` + feedback from layer l+1 at its current indices.
-
-    Returns u (with u[0] None) and the indices of each connection.
-    """
-    u: list[Any] = [None] + [np.zeros_like(layer) for layer in s[1:]]
-    all_indices = []
-    for c, (W, b) in enumerate(zip(net.W, net.b, strict=True)):
-        indices = pooled_indices(W, s[c], net.pool)
-        bias = b[:, None, None] if W.ndim == 4 else b
-        u[c + 1] = u[c + 1] + conv_forward(W, s[c], indices, net.pool) + bias
-        if c > 0:
-            u[c] = u[c] + conv_feedback(W, s[c + 1], indices, net.pool, s[c].shape)
-        all_indices.append(indices)
-    return u, all_indices
-
-
-def conv_step(
-    net: ConvNet, dyn: Dynamics, s: State, y: np.ndarray | None = None, beta: float = 0.0
-) -> State:
-    """``s_l <- sigma(u_l)``, output nudged outside or inside sigma."""
-    f = ACTIVATIONS[dyn.activation].f
-    u, _ = conv_drives(net, s)
-    force = 0.0 if y is None else float(beta) * (y - s[-1])
-    output = f(u[-1] + force) if dyn.nudge == "inside" else f(u[-1]) + force
-    return [s[0]] + [f(v) for v in u[1:-1]] + [output]
-
-
-def conv_free_phase(net: ConvNet, dyn: Dynamics, x: np.ndarray, T: int) -> State:
-    """T free steps from zero."""
-    s = conv_zero_state(net, x)
-    for _ in range(T):
-        s = conv_step(net, dyn, s)
-    return s
-
-
-def conv_nudged_phase(
-    net: ConvNet, dyn: Dynamics, s: State, y: np.ndarray, K: int, beta: float
-) -> list[State]:
-    """K nudged steps from ``s``: the list [s_1, ..., s_K]."""
-    states: list[State] = []
-    for _ in range(K):
-        s = conv_step(net, dyn, s, y, beta)
-        states.append(s)
-    return states
-
-
-def conv_statistic(net: ConvNet, s: State) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """dPhi/dW and dPhi/db of every connection, summed over the batch: two lists."""
-    dW, db = [], []
-    for c, W in enumerate(net.W):
-        indices = pooled_indices(W, s[c], net.pool)
-        dW.append(conv_weight_vjp(W, s[c], s[c + 1], indices, net.pool))
-        db.append(sum_per_channel(s[c + 1]))
-    return dW, db
-
-
-def conv_ep_update(
-    net: ConvNet, before: State, after: State, beta: float
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """``1/(beta B) (dPhi/dtheta(after) - dPhi/dtheta(before))``: two lists, weights and biases.
-
-    The increment dtheta(t) for before = s_t, after = s_{t+1}; the update for s* and s_K.
-    """
-    scale = float(beta) * len(before[0])
-    groups = zip(conv_statistic(net, after), conv_statistic(net, before), strict=True)
-    dW, db = ([(a - b) / scale for a, b in zip(*group, strict=True)] for group in groups)
-    return dW, db
-
-
-def conv_apply(
-    net: ConvNet,
-    dW: Sequence[np.ndarray],
-    db: Sequence[np.ndarray],
-    lr: Sequence[float] | np.ndarray,
-) -> ConvNet:
-    """``theta + lr * update``, with one rate per connection."""
-    W = [w + float(eta) * d for w, eta, d in zip(net.W, lr, dW, strict=True)]
-    b = [w + float(eta) * d for w, eta, d in zip(net.b, lr, db, strict=True)]
-    return net._replace(W=W, b=b)
-
-
-def conv_minibatch(
-    net: ConvNet, dyn: Dynamics, x: np.ndarray, y: np.ndarray, numbers: Numbers
-) -> ConvNet:
-    """One training step by EP: T free steps from zero, K nudged steps, new parameters."""
-    T, K, beta, eta = numbers
-    s = conv_free_phase(net, dyn, x, T)
-    end = conv_nudged_phase(net, dyn, s, y, K, beta)[-1]
-    return conv_apply(net, *conv_ep_update(net, s, end, beta), eta)
+    @override
+    def product(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
+        W = self.params.W[e]
+        indices = pooled_indices(W, r_pre, self.pool)
+        return conv_weight_vjp(W, r_pre, r_post, indices, self.pool)

@@ -15,11 +15,16 @@ from jax import lax
 from eqprop.types import Array, Float, Int
 
 
+def timed[**P, T](work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> tuple[T, float]:
+    """What a function returns, and the seconds until all of that is there."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(work(*args, **keywords))
+    return result, time.perf_counter() - start
+
+
 def seconds(work: Callable[[], object]) -> float:
     """How long something takes, until all that it returns is there."""
-    start = time.perf_counter()
-    jax.block_until_ready(work())
-    return time.perf_counter() - start
+    return timed(work)[1]
 
 
 def cores() -> int:

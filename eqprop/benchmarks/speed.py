@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from eqprop.benchmarks import operations as flops
+from eqprop.benchmarks import operations
 from eqprop.benchmarks.machine import seconds
 from eqprop.data import named as data
 from eqprop.data.named import Dataset
@@ -69,12 +69,12 @@ class Speed:
     free_steps: float
     """Of a minibatch, mean."""
     epoch_flops: float | None
-    """Matrix products only, where flops.py counts them."""
+    """Matrix products only, where operations.py counts them."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Part:
+class PhaseTime:
     """What a part of each minibatch takes, and the matrix products in it."""
 
     name: str
@@ -83,7 +83,7 @@ class Part:
 
 
 @final
-class Training:
+class TimedTraining:
     """A training that runs for the sake of its time."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
@@ -118,7 +118,7 @@ class Training:
         return [seconds(lambda: self.advance(minibatches)) for _ in range(STRETCHES)]
 
 
-def measure(training: Training, minibatches: int | None, tell: Tell) -> Speed:
+def measure(training: TimedTraining, minibatches: int | None, tell: Tell) -> Speed:
     """How long a training takes that has not begun, in stretches of so many minibatches, or of
     about 1.5 s.
     """
@@ -134,7 +134,7 @@ def measure(training: Training, minibatches: int | None, tell: Tell) -> Speed:
     network = training.state.network
     test = Examples(*(part[:_TEST] for part in job.test))
     first, *again = [seconds(lambda: evaluate(job, network, test)) for _ in range(4)]
-    work = flops.of_minibatch(job.recipe, network, free_steps)
+    work = operations.of_minibatch(job.recipe, network, free_steps)
     return Speed(
         batches=job.batches,
         minibatches=n,
@@ -146,7 +146,9 @@ def measure(training: Training, minibatches: int | None, tell: Tell) -> Speed:
     )
 
 
-def breakdown(training: Training, dataset: Dataset, speed: Speed, tell: Tell) -> list[Part]:
+def breakdown(
+    training: TimedTraining, dataset: Dataset, speed: Speed, tell: Tell
+) -> list[PhaseTime]:
     """Where the time of a minibatch goes: by differences from trainings with T = 1 or K = 1, and by
     computing the input's drive alone. Needs a recipe with a nudged phase.
 
@@ -157,7 +159,7 @@ def breakdown(training: Training, dataset: Dataset, speed: Speed, tell: Tell) ->
     lengths: dict[str, int] = {}
     for name, changes in (("whole", {}), ("free", {"T": 1}), ("nudged", {"K": 1})):
         tell(f"profiling: {name}")
-        variant = Training(dataclasses.replace(recipe, **changes), dataset)
+        variant = TimedTraining(dataclasses.replace(recipe, **changes), dataset)
         variant.advance(0)
         n = lengths[name] = variant.length(_STRETCH / 2)
         loops[name] = lambda variant=variant, n=n: variant.advance(n)
@@ -167,20 +169,20 @@ def breakdown(training: Training, dataset: Dataset, speed: Speed, tell: Tell) ->
     rounds = [{name: seconds(loop) for name, loop in loops.items()} for _ in range(STRETCHES)]
     pace = {name: min(r[name] for r in rounds) / n for name, n in lengths.items()}
 
-    work = flops.of_minibatch(recipe, training.state.network, T)
+    work = operations.of_minibatch(recipe, training.state.network, T)
     drive, free, nudged, update = work or (None,) * 4
-    parts = [Part("fetch, input drive", pace["drive"], drive)]
+    parts = [PhaseTime("fetch, input drive", pace["drive"], drive)]
     if T > 1:
         took = (pace["whole"] - pace["free"]) * T / (T - 1)
-        parts.append(Part(f"{T:.4g} free steps", took, free))
+        parts.append(PhaseTime(f"{T:.4g} free steps", took, free))
     if K > 1:
         took = (pace["whole"] - pace["nudged"]) * K / (K - 1)
-        parts.append(Part(f"{K} nudged steps", took, nudged))
+        parts.append(PhaseTime(f"{K} nudged steps", took, nudged))
     rest = pace["whole"] - sum(part.seconds for part in parts)
-    return [*parts, Part("update, loss, loop", rest, update)]
+    return [*parts, PhaseTime("update, loss, loop", rest, update)]
 
 
-def _drive_loop(training: Training) -> Callable[[], object]:
+def _drive_loop(training: TimedTraining) -> Callable[[], object]:
     """Fetches each minibatch of an epoch and computes the drive of its input, and no more."""
     job = training.job
 

@@ -16,10 +16,10 @@ from eqprop.benchmarks import machine
 from eqprop.benchmarks.baseline import Baseline, measure_eager
 from eqprop.benchmarks.speed import (
     STRETCHES,
-    Part,
+    PhaseTime,
     Speed,
     Tell,
-    Training,
+    TimedTraining,
     breakdown,
     load_images,
     measure,
@@ -38,7 +38,7 @@ _SAME = 0.01  # largest difference of weights, relative to how far they moved, t
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Request:
+class BenchmarkPlan:
     """What is to be timed."""
 
     recipes: tuple[tuple[Recipe, Recipe], ...]
@@ -65,7 +65,7 @@ class Result:
     speed: Speed
     numpy: Baseline | None
     """With the published settings."""
-    parts: list[Part] | None
+    parts: list[PhaseTime] | None
     """Of a minibatch."""
 
     @property
@@ -81,7 +81,7 @@ class Result:
         return flops / self.speed.epoch_seconds.minimum if flops else None
 
 
-def bench(request: Request, command: Sequence[str]) -> None:
+def bench(plan: BenchmarkPlan, command: Sequence[str]) -> None:
     """Times recipes, tells what it finds, and writes it down after each recipe."""
     display, load = Display(), machine.load()
     display.say(machine.describe())
@@ -99,17 +99,17 @@ def bench(request: Request, command: Sequence[str]) -> None:
             tell("loading data")
             dataset = load_images()
         display.say(dataset.source)
-        for n, (published, recipe) in enumerate(request.recipes, 1):
-            with _telling(display, f"{recipe.name}, {n} of {len(request.recipes)}: ") as tell:
+        for n, (published, recipe) in enumerate(plan.recipes, 1):
+            with _telling(display, f"{recipe.name}, {n} of {len(plan.recipes)}: ") as tell:
                 tell("the peak of matrix products")
                 # Again for each recipe, for other programs may have kept it down.
                 peak = max(peak, machine.peak())
-                results.append(_measure(published, recipe, request, dataset, tell))
+                results.append(_measure(published, recipe, plan, dataset, tell))
             display.say(_line(results[-1]))
-            if request.out:
+            if plan.out:
                 found = {"data": dataset.source, "peak_flops_per_second": peak}
                 found |= {"results": [_row(result, peak) for result in results]}
-                request.out.write_text(json.dumps(about | found, indent=2) + "\n")
+                plan.out.write_text(json.dumps(about | found, indent=2) + "\n")
     display.say("")
     display.console.print(_table(results, peak))
     display.say(_legend(results, peak))
@@ -117,20 +117,20 @@ def bench(request: Request, command: Sequence[str]) -> None:
         if result.parts:
             display.say("")
             display.console.print(_profile(result, result.parts, peak))
-    if request.out:
-        display.say(f"all numbers in {request.out}")
+    if plan.out:
+        display.say(f"all numbers in {plan.out}")
 
 
 def _measure(
-    published: Recipe, recipe: Recipe, request: Request, dataset: Dataset, tell: Tell
+    published: Recipe, recipe: Recipe, plan: BenchmarkPlan, dataset: Dataset, tell: Tell
 ) -> Result:
-    training = Training(recipe, dataset)
-    speed = measure(training, request.minibatches, tell)
-    profiled = request.profile and recipe.rule not in {"bptt", "rbp"}
+    training = TimedTraining(recipe, dataset)
+    speed = measure(training, plan.minibatches, tell)
+    profiled = plan.profile and recipe.rule not in {"bptt", "rbp"}
     parts = breakdown(training, dataset, speed, tell) if profiled else None
     if recipe != published:
-        training = Training(published, dataset)
-    numpy = measure_eager(training, request.eager_minibatches, tell)
+        training = TimedTraining(published, dataset)
+    numpy = measure_eager(training, plan.eager_minibatches, tell)
     changed = {name: value for name, (value, _) in changes(recipe, published).items()}
     return Result(recipe, changed, speed, numpy, parts)
 
@@ -195,13 +195,13 @@ def _legend(results: Sequence[Result], peak: float) -> str:
             "NumPy    s/epoch of the same equations in NumPy, by its fastest minibatch"
             f" (threads tried: {', '.join(map(str, threads))})",
             "faster   NumPy's s/epoch divided by ours",
-            "GFLOP/s  in matrix products, counting nothing else (eqprop/flops.py)",
+            "GFLOP/s  in matrix products, counting nothing else (eqprop/benchmarks/operations.py)",
             f"of peak  of {peak / 1e9:.4g} GFLOP/s, a float32 product of 2048x2048 matrices here",
         ]
     )
 
 
-def _profile(result: Result, parts: Sequence[Part], peak: float) -> Table:
+def _profile(result: Result, parts: Sequence[PhaseTime], peak: float) -> Table:
     whole = sum(part.seconds for part in parts)
     table = _columns("part", "ms", "of time", "MFLOP", *_RATES)
     table.title = f"{result.recipe.name}: {1e3 * whole:.3g} ms per minibatch"

@@ -1,26 +1,30 @@
-"""The equations of EP, C-EP, VF and C-VF, written out eagerly in NumPy for dense networks.
+"""The equations of EP, C-EP, VF and C-VF, written out eagerly in NumPy.
 
 Nothing is compiled, fused or telescoped: Python loops over time steps and connections, the input
 product repeated at every step and, in continual rules, every weight rewritten at every step. It is
 the baseline of ``eqprop bench`` and the oracle of the tests, so it uses nothing of the library and
 is written to be obviously right. Matrix products take the whole batch; arrays keep their dtype.
 
-- A state is a list ``s = [s0, s1, ..., sN]`` with ``s[0] = x``; layer l has the shape (B, n_l).
-- An edge is ``(pre, post)`` with ``W`` of shape (n_pre, n_post): it sends ``r_pre W + b`` to post
-  and, unless pre is the input, ``r_post W^T`` (tied) or ``r_post Wb^T`` (untied) back to pre.
+- A state is a list ``s = [s0, s1, ..., sN]`` with ``s[0] = x``; layer l has the shape (B, n_l), or
+  (B, channel, row, column).
+- An edge is ``(pre, post)``. In a dense net its ``W`` of shape (n_pre, n_post) sends ``r_pre W +
+  b`` to post and, unless pre is the input, ``r_post W^T`` (tied) or ``r_post Wb^T`` (untied) back
+  to pre. ``conv_transcription.py`` has the edges of convolutional nets; all else is the same.
 - Parameters and updates are ``Params(W, b, Wb)``: lists with one entry per edge, None where the
   edge has no such array. Learning rates ``eta`` are one float per edge, for all three.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final, override
 
 import numpy as np
 
 from eqprop.errors import EqpropError
 
 type State = list[np.ndarray]
-type Graph = Iterable[Sequence[int]]
 
 
 class Activation(NamedTuple):
@@ -73,12 +77,59 @@ class Params(NamedTuple):
     Wb: list[Any]
 
 
-class Net(NamedTuple):
-    """A graph of dense connections; ``sizes[0]`` is the input, ``sizes[-1]`` the output."""
+@dataclass(frozen=True)
+class Net(abc.ABC):
+    """Abstract: layers and edges between them. What an edge sends, and what it sees, differs from
+    one kind of net to another.
+    """
 
-    sizes: list[int]
     edges: list[tuple[int, int]]
     params: Params
+
+    def with_params(self, params: Params) -> "Net":
+        """The same net with other parameters."""
+        return dataclasses.replace(self, params=params)
+
+    @abc.abstractmethod
+    def zero_state(self, x: np.ndarray) -> State:
+        """[x, 0, ..., 0]."""
+
+    @abc.abstractmethod
+    def forward(self, e: int, r_pre: np.ndarray) -> np.ndarray:
+        """What edge number e sends to its post layer, without its bias."""
+
+    @abc.abstractmethod
+    def feedback(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
+        """What it sends back to its pre layer: the transpose of ``forward`` in r_pre, at r_post."""
+
+    @abc.abstractmethod
+    def product(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
+        """The transpose of ``forward`` in W, at r_post: summed over the batch, and shaped as W."""
+
+
+@final
+@dataclass(frozen=True)
+class DenseNet(Net):
+    """A graph of dense edges; ``sizes[0]`` is the input, ``sizes[-1]`` the output."""
+
+    sizes: list[int]
+
+    @override
+    def zero_state(self, x: np.ndarray) -> State:
+        return [x] + [np.zeros((len(x), n), x.dtype) for n in self.sizes[1:]]
+
+    @override
+    def forward(self, e: int, r_pre: np.ndarray) -> np.ndarray:
+        return r_pre @ self.params.W[e]
+
+    @override
+    def feedback(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
+        W, Wb = self.params.W[e], self.params.Wb[e]
+        return r_post @ (W if Wb is None else Wb).T
+
+    @override
+    def product(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
+        return r_pre.T @ r_post
 
 
 class Dynamics(NamedTuple):
@@ -111,41 +162,6 @@ class Numbers(NamedTuple):
     """Learning rates, one per edge."""
 
 
-def make_net(
-    sizes: Sequence[int],
-    W: Sequence[Any],
-    b: Sequence[Any] | None = None,
-    Wb: Sequence[Any] | None = None,
-    edges: Graph | None = None,
-) -> Net:
-    """Check the shapes and build a ``Net``; by default ``edges`` is the chain (0, 1), (1, 2), ...,
-    and ``b`` and ``Wb`` are absent.
-
-    Raises ``EqpropError`` for arrays that do not fit.
-    """
-    pairs = chain(sizes) if edges is None else [(i, j) for i, j in edges]
-    absent = [None] * len(pairs)
-    params = Params(list(W), list(absent if b is None else b), list(absent if Wb is None else Wb))
-    if any(len(group) != len(pairs) for group in params):
-        raise EqpropError(f"W, b and Wb need one entry for each of the {len(pairs)} edges")
-    for (i, j), w, bias, back in zip(pairs, *params, strict=True):
-        edge = f"edge {(i, j)}"
-        if j in (i, 0):
-            raise EqpropError(f"{edge}: needs pre != post, and the input receives nothing")
-        if w.shape != (sizes[i], sizes[j]):
-            raise EqpropError(f"{edge}: W has shape {w.shape}, not {(sizes[i], sizes[j])}")
-        if bias is not None and bias.shape != (sizes[j],):
-            raise EqpropError(f"{edge}: b has shape {bias.shape}, not {(sizes[j],)}")
-        if back is not None and (i == 0 or back.shape != w.shape):
-            raise EqpropError(f"{edge}: Wb goes with a state layer, and has the shape of W")
-    return Net(list(sizes), pairs, params)
-
-
-def chain(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Edges of a layered net: (0, 1), (1, 2), ..., (N-1, N)."""
-    return [(i, i + 1) for i in range(len(sizes) - 1)]
-
-
 def require_tied(net: Net) -> None:
     """EP needs symmetric connections; raises ``EqpropError``."""
     if any(back is not None for back in net.params.Wb):
@@ -159,11 +175,6 @@ def require_untied(net: Net) -> None:
 
 
 # ------------------------------------------------------------------------------ steps and phases
-
-
-def zero_state(net: Net, x: np.ndarray) -> State:
-    """[x, 0, ..., 0] with x of shape (B, n_0)."""
-    return [x] + [np.zeros((len(x), n), x.dtype) for n in net.sizes[1:]]
 
 
 def rates(dyn: Dynamics, s: State) -> State:
@@ -180,13 +191,19 @@ def drives(net: Net, r: State) -> list[Any]:
     None. Tied edges have Wb = W.
     """
     u: list[Any] = [None] + [np.zeros_like(layer) for layer in r[1:]]
-    for (i, j), W, b, Wb in zip(net.edges, *net.params, strict=True):
-        u[j] = u[j] + r[i] @ W
+    for e, (i, j) in enumerate(net.edges):
+        u[j] = u[j] + net.forward(e, r[i])
+        b = net.params.b[e]
         if b is not None:
-            u[j] = u[j] + b
+            u[j] = u[j] + b.reshape(-1, *[1] * (u[j].ndim - 2))
         if i > 0:
-            u[i] = u[i] + r[j] @ (W if Wb is None else Wb).T
+            u[i] = u[i] + net.feedback(e, r[i], r[j])
     return u
+
+
+def bias_sum(v: np.ndarray) -> np.ndarray:
+    """The transpose of adding a bias: (B, n) -> (n,), (B, channel, row, column) -> (channel,)."""
+    return v.sum(axis=(0, *range(2, v.ndim)))
 
 
 def step(
@@ -214,7 +231,7 @@ def step(
 
 def free_phase(net: Net, dyn: Dynamics, x: np.ndarray, T: int, s: State | None = None) -> State:
     """T free steps from zero (or from ``s``): the state s_T."""
-    s = zero_state(net, x) if s is None else s
+    s = net.zero_state(x) if s is None else s
     for _ in range(T):
         s = step(net, dyn, s)
     return s
@@ -267,9 +284,9 @@ def statistic(net: Net, dyn: Dynamics, s: State) -> Params:
     """dPhi/dtheta (prototypical), -dE/dtheta (energy): ``r_pre^T r_post``, ``sum_batch r_post``."""
     require_tied(net)
     r = rates(dyn, s)
-    W = [r[i].T @ r[j] for i, j in net.edges]
+    W = [net.product(e, r[i], r[j]) for e, (i, j) in enumerate(net.edges)]
     b = [
-        None if b is None else r[j].sum(axis=0)
+        None if b is None else bias_sum(r[j])
         for b, (_, j) in zip(net.params.b, net.edges, strict=True)
     ]
     return Params(W, b, [None] * len(net.edges))
@@ -296,24 +313,11 @@ def vf_increment(net: Net, dyn: Dynamics, s: State, s_next: State, beta: float) 
     r = rates(dyn, s)
     dr = [after - before for after, before in zip(rates(dyn, s_next), r, strict=True)]
     change = Params([], [], [])
-    for (i, j), _, b, Wb in zip(net.edges, *net.params, strict=True):
-        change.W.append(r[i].T @ dr[j] / scale)
-        change.b.append(None if b is None else dr[j].sum(axis=0) / scale)
-        change.Wb.append(None if Wb is None else dr[i].T @ r[j] / scale)
+    for e, ((i, j), _, b, Wb) in enumerate(zip(net.edges, *net.params, strict=True)):
+        change.W.append(net.product(e, r[i], dr[j]) / scale)
+        change.b.append(None if b is None else bias_sum(dr[j]) / scale)
+        change.Wb.append(None if Wb is None else net.product(e, dr[i], r[j]) / scale)
     return change
-
-
-class Phase(NamedTuple):
-    """What a nudged phase did."""
-
-    states: list[State]
-    """[s_0 = s*, s_1, ..., s_K]"""
-    increments: list[Params]
-    """[dtheta(0), ..., dtheta(K-1)], before the learning rates"""
-    update: Params
-    """Their sum."""
-    net: Net
-    """The net with its new parameters."""
 
 
 RULES = {
@@ -325,26 +329,23 @@ RULES = {
 """The increment of each rule, and whether it is applied at every step."""
 
 
-def learn(rule: str, net: Net, dyn: Dynamics, s: State, y: np.ndarray, numbers: Numbers) -> Phase:
-    """The nudged phase from ``s`` = s* with the rule "ep", "c-ep", "vf" or "c-vf".
+def nudged_steps(
+    rule: str, net: Net, dyn: Dynamics, s: State, y: np.ndarray, numbers: Numbers
+) -> Iterator[tuple[State, Params, Net]]:
+    """The K steps of a nudged phase from ``s`` = s*; yields s_{t+1}, dtheta(t), and the net after
+    the step.
 
     Each step: ``s_{t+1} = F(x, s_t, theta_t, beta)``, then ``dtheta(t)``; continual rules then
-    write ``theta_{t+1} = theta_t + eta dtheta(t)``, the others add ``eta sum_t dtheta(t)`` after
-    the phase.
+    write ``theta_{t+1} = theta_t + eta dtheta(t)``, the others leave the net as it is.
     """
     increment, continual = RULES[rule]
-    states, increments = [s], []
     for _ in range(numbers.K):
         s_next = step(net, dyn, s, y, numbers.beta)
-        increments.append(increment(net, dyn, s, s_next, numbers.beta))
+        change = increment(net, dyn, s, s_next, numbers.beta)
         if continual:
-            net = net._replace(params=add_scaled(net.params, numbers.eta, increments[-1]))
+            net = net.with_params(add_scaled(net.params, numbers.eta, change))
         s = s_next
-        states.append(s)
-    update = total(increments)
-    if not continual:
-        net = net._replace(params=add_scaled(net.params, numbers.eta, update))
-    return Phase(states, increments, update, net)
+        yield s, change, net
 
 
 def minibatch(
@@ -352,23 +353,18 @@ def minibatch(
 ) -> Net:
     """One training step: T free steps from zero, K nudged steps, new parameters. Returns the net.
 
-    ``learn`` without its records. EP takes its update from the two ends of the phase (its
-    definition, as in the authors' programs), not from K increments.
+    VF adds ``eta sum_t dtheta(t)`` after the phase. EP takes its update from the two ends of the
+    phase (its definition, as in the authors' programs), not from K increments.
     """
     T, K, beta, eta = numbers
     s = free_phase(net, dyn, x, T)
     if rule == "ep":
         end = nudged_phase(net, dyn, s, y, K, beta)[-1]
         update = ep_increment(net, dyn, s, end, beta)
-        return net._replace(params=add_scaled(net.params, eta, update))
-    increment, continual = RULES[rule]
-    update = None
-    for _ in range(K):
-        s_next = step(net, dyn, s, y, beta)
-        change = increment(net, dyn, s, s_next, beta)
-        if continual:
-            net = net._replace(params=add_scaled(net.params, eta, change))
-        else:
+        return net.with_params(add_scaled(net.params, eta, update))
+    update, continual = None, RULES[rule][1]
+    for _, change, moved in nudged_steps(rule, net, dyn, s, y, numbers):
+        net = moved
+        if not continual:
             update = change if update is None else total([update, change])
-        s = s_next
-    return net if update is None else net._replace(params=add_scaled(net.params, eta, update))
+    return net if update is None else net.with_params(add_scaled(net.params, eta, update))

@@ -38,8 +38,8 @@ class Options:
 _RULES = {"ep", "c-ep", "vf", "c-vf"}
 
 _ABOUT = """Time the recipes on this machine: seconds per epoch, compilation apart, next to the same
-equations written out in NumPy (eqprop/eager.py), which learn the same minibatches in the same run.
-Takes about half a minute for a recipe. Close other programs first."""
+equations written out in NumPy, which learn the same minibatches in the same run. Takes about half a
+minute for a recipe. Close other programs first."""
 
 
 def run(args: Sequence[str]) -> None:
@@ -57,17 +57,17 @@ def run(args: Sequence[str]) -> None:
     if options.out and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
         raise UsageError(f"{options.out} is no place for a file: give --out another")
 
-    from eqprop.benchmarks.table import Request, bench  # loads JAX
+    from eqprop.benchmarks.table import BenchmarkPlan, bench  # loads JAX
 
     names = options.recipes or [
         name for name, recipe in RECIPES.items() if not recipe.channels and recipe.rule in _RULES
     ]
     published = [RECIPES[name] for name in names]
-    request = Request(
+    plan = BenchmarkPlan(
         tuple((recipe, fast(recipe) if options.fast else recipe) for recipe in published),
         options.minibatches,
         options.eager_minibatches,
         options.profile,
         options.out,
     )
-    bench(request, ["eqprop", "bench", *args])
+    bench(plan, ["eqprop", "bench", *args])

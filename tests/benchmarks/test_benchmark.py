@@ -18,7 +18,7 @@ from eqprop.benchmarks import operations as flops
 from eqprop.benchmarks import speed as benchmark
 from eqprop.benchmarks import table as benchmark_report
 from eqprop.benchmarks.baseline import measure_eager
-from eqprop.benchmarks.speed import Timing, Training, measure, random_images
+from eqprop.benchmarks.speed import TimedTraining, Timing, measure, random_images
 from eqprop.cli.main import main
 from eqprop.data import named as data
 from eqprop.errors import DataUnavailable
@@ -153,7 +153,7 @@ def test_the_baseline_learns_the_same(name: str, x64: None) -> None:
     if name == "ep-conv":
         changes |= {"channels": (2, 3), "kernel": 2, "hidden": (4,), "lr": (0.1, 0.1, 0.1, 0.1)}
     images = random_images(40, 12, size=8)
-    baseline = measure_eager(Training(small(name, **changes), images), 7, silent)
+    baseline = measure_eager(TimedTraining(small(name, **changes), images), 7, silent)
     assert baseline is not None
     assert baseline.compared == 7
     assert baseline.difference < 1e-12
@@ -164,12 +164,12 @@ def test_the_baseline_learns_the_same(name: str, x64: None) -> None:
 )
 def test_what_the_baseline_does_not_have(changes: dict) -> None:
     recipe = small(**{"tolerance": 0.0} | changes)
-    assert measure_eager(Training(recipe, IMAGES), 1, silent) is None
+    assert measure_eager(TimedTraining(recipe, IMAGES), 1, silent) is None
 
 
 def test_the_fewest_minibatches_that_take_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eqprop.benchmarks.baseline._SECONDS", 0.0)
-    baseline = measure_eager(Training(small(), IMAGES), None, silent)
+    baseline = measure_eager(TimedTraining(small(), IMAGES), None, silent)
     assert baseline is not None
     assert baseline.compared == baseline.epoch_seconds.measurements == 1
     assert baseline.difference < 1e-4  # float32
@@ -183,14 +183,14 @@ def test_a_timing_is_the_minimum_and_the_median() -> None:
 
 
 def test_a_stretch_stays_within_an_epoch() -> None:
-    training = Training(small(), IMAGES)
+    training = TimedTraining(small(), IMAGES)
     ends = [(int(s.epoch), int(s.batch)) for s in (training.advance(3) for _ in range(4))]
     assert ends == [(0, 3), (0, 6), (1, 3), (1, 6)]
     assert 1 <= training.length(1e-9) <= training.length(100.0) == training.job.batches == 8
 
 
 def test_speed() -> None:
-    training = Training(fast(small()), IMAGES)
+    training = TimedTraining(fast(small()), IMAGES)
     speed = measure(training, 1000, silent)
     assert speed.minibatches == speed.batches == 8
     assert 1 <= speed.free_steps <= 6

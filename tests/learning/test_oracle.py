@@ -97,17 +97,19 @@ def test_conv(path):
     v = load(path)
     T, K, beta = int(v["T"]), int(v["K"]), float(v["beta"])
     layers = range(1, 1 + sum(f"W{i}" in v for i in range(1, 10)))
-    net = oracle.ConvNet([v[f"W{i}"] for i in layers], [v[f"b{i}"] for i in layers], int(v["pool"]))
+    net = oracle.make_conv_net(
+        [v[f"W{i}"] for i in layers], [v[f"b{i}"] for i in layers], int(v["pool"])
+    )
     dyn = oracle.Dynamics(activation=str(v["activation"]), nudge=str(v["nudge"]))
-    s = oracle.conv_free_phase(net, dyn, v["x"], T)
-    states = oracle.conv_nudged_phase(net, dyn, s, v["y"], K, beta)
-    dW, db = oracle.conv_ep_update(net, s, states[-1], beta)
-    new = oracle.conv_apply(net, dW, db, v["lr"])
+    s = oracle.free_phase(net, dyn, v["x"], T)
+    states = oracle.nudged_phase(net, dyn, s, v["y"], K, beta)
+    update = oracle.ep_increment(net, dyn, s, states[-1], beta)
+    new = oracle.add_scaled(net.params, v["lr"], update)
     for i in layers:
         same(s[i], v[f"free_{i}"])
         same(np.stack([state[i] for state in states]), v[f"nudged_{i}"])
-        same(dW[i - 1], v[f"dW{i}"])
-        same(db[i - 1], v[f"db{i}"])
+        same(update.W[i - 1], v[f"dW{i}"])
+        same(update.b[i - 1], v[f"db{i}"])
         same(new.W[i - 1], v[f"W{i}_new"])
         same(new.b[i - 1], v[f"b{i}_new"])
 
@@ -270,7 +272,7 @@ def test_bptt_is_the_gradient_of_the_loss_step_by_step(dyn, untied):
                 grads.grad_s[t][i],
             )
         before = oracle.free_phase(net, dyn, x, T - t - 1)
-        copy = net._replace(params=oracle.combine(lambda _, a: a.copy(), net.params))
+        copy = net.with_params(oracle.combine(lambda _, a: a.copy(), net.params))
 
         def mean_loss(copy=copy, before=before, t=t):
             s = oracle.step(copy, dyn, before)
@@ -334,7 +336,7 @@ def test_continual_ep_telescopes(dyn):
             oracle.statistic(net, dyn, phase.states[t + 1]),
             oracle.statistic(net, dyn, s),
         )
-        now = net._replace(params=oracle.add_scaled(net.params, eta, change))
+        now = net.with_params(oracle.add_scaled(net.params, eta, change))
     for a, b in zip(arrays(phase.net.params), arrays(now.params), strict=True):
         same(a, b)
     plain = oracle.learn("ep", net, dyn, s, y, K, beta, eta)
@@ -347,7 +349,7 @@ def test_vf_against_ep(dyn):
     """With Wb = W: dW_ep = dWf + dWb + 1/(beta B) dr_pre^T dr_post, and the biases are equal."""
     net, x, y, _ = graph_net(8)
     Wb = [None if i == 0 else W for (i, _), W in zip(GRAPH, net.params.W, strict=True)]
-    untied = net._replace(params=net.params._replace(Wb=Wb))
+    untied = net.with_params(net.params._replace(Wb=Wb))
     beta = 0.2
     s = oracle.free_phase(net, dyn, x, 20)
     s_next = oracle.step(net, dyn, s, y, beta)
@@ -408,7 +410,7 @@ CONVERGED = {
 
 def halved(net):
     """Weights halved, so that the free dynamics contract to a fixed point in a few steps."""
-    return net._replace(params=net.params._replace(W=[0.5 * W for W in net.params.W]))
+    return net.with_params(net.params._replace(W=[0.5 * W for W in net.params.W]))
 
 
 @pytest.mark.parametrize("dyn", CONVERGED.values(), ids=CONVERGED.keys())
@@ -497,7 +499,7 @@ def test_wrong_nets_are_refused():
     tied, x, y, _ = graph_net(12)
     untied, *_ = graph_net(12, untied=True)
     dyn, eta = oracle.Dynamics(), [0.1] * len(GRAPH)
-    s = oracle.zero_state(tied, x)
+    s = tied.zero_state(x)
     with pytest.raises(ValueError, match="tied net"):
         oracle.learn("ep", untied, dyn, s, y, 1, 0.1, eta)
     with pytest.raises(ValueError, match="untied net"):
@@ -518,19 +520,19 @@ def small_conv(seed):
     b = [rng.uniform(-0.5, 0.5, n) for n in (2, 3, 4)]
     x = rng.uniform(0, 1, (2, 1, 12, 12))
     y = np.eye(4)[[0, 2]]
-    return oracle.ConvNet(W, b, 2), x, y, rng
+    return oracle.make_conv_net(W, b, 2), x, y, rng
 
 
 def test_conv_step_and_statistic_are_gradients_of_phi():
     net, x, _, rng = small_conv(1)
     dyn = oracle.Dynamics(activation="tanh")
-    s = [x] + [rng.uniform(0, 1, v.shape) for v in oracle.conv_zero_state(net, x)[1:]]
+    s = [x] + [rng.uniform(0, 1, v.shape) for v in net.zero_state(x)[1:]]
     assert [v.shape[1:] for v in s] == [(1, 12, 12), (2, 5, 5), (3, 1, 1), (4,)]
-    new = oracle.conv_step(net, dyn, s)
+    new = oracle.step(net, dyn, s)
     for i in range(1, len(s)):
         close(new[i], np.tanh(numerical(lambda: oracle.conv_phi(net, s), s[i])))
-    dW, db = oracle.conv_statistic(net, s)
-    for theta, value in zip([*net.W, *net.b], [*dW, *db], strict=True):
+    values = oracle.statistic(net, dyn, s)
+    for theta, value in zip(arrays(net.params), arrays(values), strict=True):
         close(numerical(lambda: oracle.conv_phi(net, s), theta), value)
 
 
@@ -538,13 +540,11 @@ def test_conv_bptt_is_the_gradient_of_the_loss():
     net, x, y, _ = small_conv(2)
     dyn = oracle.Dynamics(activation="tanh")
     T = 4
-    grads = oracle.conv_bptt(net, dyn, x, y, T, T)
+    grads = oracle.bptt(net, dyn, x, y, T, T)
     for c in range(3):
-        for group, theta in enumerate((net.W[c], net.b[c])):
+        for group, theta in enumerate((net.params.W[c], net.params.b[c])):
             close(
-                numerical(
-                    lambda: oracle.loss(oracle.conv_free_phase(net, dyn, x, T), y).mean(), theta
-                ),
+                numerical(lambda: oracle.loss(oracle.free_phase(net, dyn, x, T), y).mean(), theta),
                 sum(g[group][c] for g in grads.grad_theta),
             )
 
@@ -552,18 +552,20 @@ def test_conv_bptt_is_the_gradient_of_the_loss():
 def test_conv_theorem_one():
     """Inside nudging: the increment of every kernel and bias is -grad(t), first order in beta."""
     net, x, y, _ = small_conv(3)
-    net = net._replace(W=[0.5 * W for W in net.W])
+    net = halved(net)
     # With tanh most such nets end in a cycle of period 2, between two choices of the maxima.
     dyn = oracle.Dynamics(activation="sigm", nudge="inside")
     T, K = 150, 6
-    grads = oracle.conv_bptt(net, dyn, x, y, T, K)
-    s = oracle.conv_free_phase(net, dyn, x, T)
-    for a, b in zip(oracle.conv_step(net, dyn, s), s, strict=True):
+    grads = oracle.bptt(net, dyn, x, y, T, K)
+    s = oracle.free_phase(net, dyn, x, T)
+    for a, b in zip(oracle.step(net, dyn, s), s, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-14)
     worst = []
     for beta in (1e-3, 1e-4):
-        states = [s, *oracle.conv_nudged_phase(net, dyn, s, y, K, beta)]
-        D = [oracle.conv_ep_update(net, before, after, beta) for before, after in pairwise(states)]
+        states = [s, *oracle.nudged_phase(net, dyn, s, y, K, beta)]
+        D = [
+            oracle.ep_increment(net, dyn, before, after, beta) for before, after in pairwise(states)
+        ]
         worst.append(
             max(
                 oracle.relmse(
