@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
+from typing import final
 
 
 class EqpropError(ValueError):
@@ -11,20 +12,28 @@ class EqpropError(ValueError):
     Line breaks in the message (a quoted error of another library, say) become spaces.
     """
 
+    exit_code: int = 1
+    """Of a command that ends with it."""
+
     def __init__(self, message: str):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
+@final
 class Diverged(EqpropError):
     """A training whose numbers are no longer finite; begun again it would end in the same way."""
 
 
+@final
 class DataUnavailable(EqpropError):
     """A data set is neither in the data folder nor in the cache, and no mirror served it."""
 
 
+@final
 class UsageError(EqpropError):
-    """What was typed cannot be done: exit code 2."""
+    """What was typed cannot be done."""
+
+    exit_code: int = 2
 
 
 @contextlib.contextmanager
@@ -37,9 +46,17 @@ def typed() -> Iterator[None]:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The name, with the nearest of those known, or with all of them where none is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name.replace("_", "-"), known, n=3)
+    """The name, with those of the known ones that are near to it or that it begins with, word by
+    word, or with all of them where none is.
+    """
+    plain = {_plain(other): other for other in known}
+    wanted = _plain(name)
+    near = [other for other in plain if wanted.startswith(f"{other}-")]
+    near = near or difflib.get_close_matches(wanted, plain, n=3)
     if near:
-        return f"{name!r}: did you mean {' or '.join(near)}?"
-    return f"{name!r}: choose one of {', '.join(known)}"
+        return f"{name!r}: did you mean {' or '.join(plain[other] for other in near)}?"
+    return f"{name!r}: choose one of {', '.join(plain.values())}"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "-").lstrip("-").lower()

@@ -1,16 +1,31 @@
 """What was typed: options from dataclasses, by tyro, with one line for each mistake."""
 
-import contextlib
 import dataclasses
-import io
 import itertools
 import typing
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import tyro
 
+# Tyro has its errors as data in this module only, which it may change: pyproject.toml bounds it.
+from tyro import _errors as tyro_errors
+from tyro.conf import Positional, Suppress
+
 from eqprop.errors import UsageError, suggest, typed
+
+# Fields that are no options.
+_HIDDEN = {*typing.get_args(Positional[int])[1:], *typing.get_args(Suppress[int])[1:]}
+_HELP = {"-h", "--help"}
+# What other programs call an option, so that it is suggested.
+_SYNONYMS = {
+    "--learning-rate": "--lr",
+    "--learning-rates": "--lr",
+    "--eta": "--lr",
+    "--wd": "--weight-decay",
+    "--layers": "--hidden",
+    "--output": "--out",
+}
 
 
 def parse[T](
@@ -24,46 +39,115 @@ def parse[T](
         UsageError: an unknown option, or a value that does not fit.
         SystemExit: with code 0, after ``--help``.
     """
+
+    def refuse(event: tyro_errors.ParseErrorEvent) -> None:
+        raise UsageError(f"{_explain(event)} (see {prog} --help)")
+
     kinds = dict(_options(kind))
-    errors = io.StringIO()
-    try:
-        # Tyro's own messages are boxes of several lines.
-        with contextlib.redirect_stderr(errors), typed():
-            filled, unknown = tyro.cli(
-                kind,
-                prog=prog,
-                description=about,
-                args=_flags(args, kinds),
-                default=tyro.MISSING_NONPROP if default is None else default,
-                return_unknown_args=True,
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UsageError(f"{_unbox(errors.getvalue())} (see {prog} --help)") from None
+    with tyro_errors.on_parse_error(refuse), typed():
+        filled, unknown = tyro.cli(
+            kind,
+            prog=prog,
+            description=about,
+            args=_flags(args, {name for name, hint in kinds.items() if hint is bool}),
+            default=tyro.MISSING_NONPROP if default is None else default,
+            return_unknown_args=True,
+        )
     if unknown:
         name = unknown[0].partition("=")[0]
         if not name.startswith("--"):
             raise UsageError(f"unexpected {name!r} (see {prog} --help)")
-        raise UsageError(f"unknown option {suggest(name, kinds)} (see {prog} --help)")
+        meant = _SYNONYMS.get(name.replace("_", "-"))
+        hint = f"{name!r}: did you mean {meant}?" if meant in kinds else suggest(name, kinds)
+        raise UsageError(f"unknown option {hint} (see {prog} --help)")
     return filled
+
+
+def show_help(kind: type, prog: str, about: str) -> NoReturn:
+    """Prints the help of a command, with its options and their defaults, and ends it."""
+    parse(kind, ["--help"], prog, about, kind())
+    raise SystemExit(0)
+
+
+def split_name(
+    args: Sequence[str], known: Collection[str], prog: str, options: type, about: str
+) -> tuple[str, list[str]]:
+    """The recipe's name, which comes first in what was typed, and the rest.
+
+    Raises:
+        UsageError: something else comes first.
+        SystemExit: with code 0, after the help, where nothing or ``--help`` comes first.
+    """
+    if not args or args[0] in _HELP:
+        show_help(options, f"{prog} RECIPE", about)
+    name, *rest = args
+    if name.startswith("-"):
+        raise UsageError(f"the recipe comes first: {prog} RECIPE {name} ...")
+    require_known("recipe", name, known, f"{prog} --help")
+    return name, rest
+
+
+def require_known(what: str, name: str, known: Collection[str], see: str) -> None:
+    """Raises ``UsageError`` for a name that is not among those known."""
+    if name not in known:
+        raise UsageError(f"unknown {what} {suggest(name, known)} (see {see})")
+
+
+def require_at_least(least: int, numbers: Mapping[str, int | None]) -> None:
+    """Raises ``UsageError`` for the first of these numbers, by option, that is given and lower."""
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise UsageError(f"{name} is {number}: give at least {least}")
+
+
+def listing(abouts: Mapping[str, str]) -> list[str]:
+    """A line for each name, with what it is about, for a help text."""
+    width = max(map(len, abouts))
+    return [f"  {name:{width}}  {about}" for name, about in abouts.items()]
+
+
+def _explain(event: tyro_errors.ParseErrorEvent) -> str:
+    """What is wrong with what was typed, in one line."""
+    match event:
+        case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
+            return f"{argument.display_name()} is {value!r}: choose one of {', '.join(choices)}"
+        case tyro_errors.BadValue(argument=argument):
+            return f"{argument.display_name()} lacks a value: give {_values(argument)}"
+        case tyro_errors.MissingArgs(missing_arguments=missing):
+            return f"{', '.join(str(it.arg.lowered.metavar) for it in missing)} is missing: name it"
+        case tyro_errors.InstantiationFailure(message=message, argument=argument):
+            takes = f"{argument.display_name()} takes {_values(argument)}: " if argument else ""
+            return takes + message.partition("\n")[0]
+        case _:
+            return "that cannot be understood"
+
+
+def _values(argument: Any) -> str:
+    """What an option takes, as its help has it."""
+    return argument.lowered.metavar.removeprefix("{None}|")
 
 
 def _options(kind: Any) -> Iterator[tuple[str, Any]]:
     """The options of a dataclass, and of dataclasses in it, with their types."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _options(hints[field.name])
-        else:
-            yield "--" + field.name.replace("_", "-"), hints[field.name]
+        hint, *marks = _unwrap(hints[field.name])
+        if dataclasses.is_dataclass(hint):
+            yield from _options(hint)
+        elif not _HIDDEN.intersection(mark for mark in marks if mark.__hash__):
+            yield "--" + field.name.replace("_", "-"), hint
 
 
-def _flags(args: Sequence[str], kinds: dict[str, Any]) -> list[str]:
+def _unwrap(hint: Any) -> tuple[Any, ...]:
+    """A type, and what it is annotated with."""
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+
+
+def _flags(args: Sequence[str], booleans: Collection[str]) -> list[str]:
     """``--x true`` as the flag ``--x``, ``--x false`` as ``--no-x``, where x is boolean."""
     flags: list[str] = []
-    for arg in itertools.chain.from_iterable(_split(arg, kinds) for arg in args):
-        if flags and kinds.get(flags[-1]) is bool and arg.lower() in {"true", "false"}:
+    for arg in itertools.chain.from_iterable(_split(arg, booleans) for arg in args):
+        if flags and flags[-1] in booleans and arg.lower() in {"true", "false"}:
             if arg.lower() == "false":
                 flags[-1] = "--no-" + flags[-1].removeprefix("--")
         else:
@@ -71,20 +155,7 @@ def _flags(args: Sequence[str], kinds: dict[str, Any]) -> list[str]:
     return flags
 
 
-def _split(arg: str, kinds: dict[str, Any]) -> tuple[str, ...]:
+def _split(arg: str, booleans: Collection[str]) -> tuple[str, ...]:
     name, equals, value = arg.partition("=")
     name = name.replace("_", "-")
-    return (name, value) if equals and kinds.get(name) is bool else (arg,)
-
-
-def _unbox(text: str) -> str:
-    """What a box of tyro's says between its title and the next rule, in one line."""
-    lines = [line.strip("│|╭╮╰╯ ") for line in text.strip().splitlines()[1:]]
-    # Where the terminal has no UTF-8 there is a rule below the title, and no frame.
-    words = itertools.dropwhile(_is_rule, lines)
-    message = " ".join(itertools.takewhile(lambda line: not _is_rule(line), words))
-    return message.removesuffix(".") or "that cannot be understood"
-
-
-def _is_rule(line: str) -> bool:
-    return set(line) <= {"─", "-"}
+    return (name, value) if equals and name in booleans else (arg,)

@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 from tyro.conf import Positional, arg
 
-from eqprop.cli.arguments import parse
-from eqprop.errors import UsageError, suggest
+from eqprop.cli.arguments import parse, require_at_least, require_known
+from eqprop.errors import UsageError
 from eqprop.recipes.catalogue import RECIPES, fast
 
 type _Count = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 
 
+@final
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """What to time, and how long."""
 
     recipes: Annotated[
@@ -44,16 +45,11 @@ minute for a recipe. Close other programs first."""
 
 def run(args: Sequence[str]) -> None:
     """Times what the arguments say."""
-    options = parse(Options, args, "eqprop bench", _ABOUT, Options())
+    options = parse(BenchOptions, args, "eqprop bench", _ABOUT, BenchOptions())
     for name in options.recipes:
-        if name not in RECIPES:
-            raise UsageError(f"unknown recipe {suggest(name, RECIPES)} (see eqprop list)")
-    for flag, value in (
-        ("minibatches", options.minibatches),
-        ("eager-minibatches", options.eager_minibatches),
-    ):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} is {value}: time at least 1, or leave it out")
+        require_known("recipe", name, RECIPES, "eqprop list")
+    times = {"minibatches": options.minibatches, "eager-minibatches": options.eager_minibatches}
+    require_at_least(1, times)
     if options.out and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
         raise UsageError(f"{options.out} is no place for a file: give --out another")
 

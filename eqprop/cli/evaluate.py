@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 from tyro.conf import Positional, arg
 
@@ -12,8 +12,9 @@ from eqprop.errors import typed
 from eqprop.training.runs import read_record
 
 
+@final
 @dataclass(frozen=True)
-class Options:
+class EvaluateOptions:
     """What to evaluate."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -25,7 +26,7 @@ _ABOUT = """Print loss and error of a run's newest checkpoint, on the test and t
 
 def run(args: Sequence[str]) -> None:
     """Evaluates the run that the arguments name."""
-    options = parse(Options, args, "eqprop evaluate", _ABOUT)
+    options = parse(EvaluateOptions, args, "eqprop evaluate", _ABOUT)
     with typed():
         read_record(options.run)
 

@@ -1,17 +1,19 @@
 """The command ``eqprop``: finds the subcommand, and turns what goes wrong into a line and a code.
 
-Exit codes: 0, done; 1, failed or stopped; 2, what was typed cannot be done.
+Exit codes: 0, done; 1, failed; 2, what was typed cannot be done; 130 and 143, stopped by Ctrl-C or
+by the system, as the shell has it.
 """
 
 import importlib
 import importlib.metadata
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eqprop.errors import EqpropError
+from eqprop.errors import EqpropError, UsageError, suggest
 
 
 class Command(NamedTuple):
@@ -33,6 +35,9 @@ COMMANDS: dict[str, Command] = {
     "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
 }
 """Each is the function ``run(args)`` of the module ``eqprop.cli.<name>``."""
+
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    from eqprop.errors import UsageError, suggest  # slow enough to come after `main` has begun
-
     if not args or args[0] in {"-h", "--help", "help"}:
         print(_help())
         return 0 if args else 2
@@ -104,9 +107,9 @@ def _explain(error: BaseException) -> str:
 
 
 def _code(error: BaseException) -> int:
-    from eqprop.errors import UsageError
-
-    return 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, EqpropError):
+        return error.exit_code
+    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _prepare_process() -> None:
@@ -116,14 +119,9 @@ def _prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal has a plus-minus sign
-    # Where a disk is full, threads of Orbax go on after its error has been raised, and told of.
-    sys.unraisablehook = _unless_late
+    if os.environ.get("NO_COLOR"):  # https://no-color.org; tyro has a variable of its own
+        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
     # JAX keeps what it compiles, so that the next start is quick; the user's own setting wins. By
     # variables, for JAX is not loaded yet, and may not be needed at all.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pooch.os_cache("eqprop") / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-
-
-def _unless_late(unraisable: "sys.UnraisableHookArgs") -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)

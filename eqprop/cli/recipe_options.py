@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, final
 
 import tyro
 
@@ -11,6 +11,7 @@ from eqprop.cli.arguments import parse
 from eqprop.recipes.recipe import Published, Recipe
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions(Recipe):
     """A recipe of which every field is an option."""
@@ -24,7 +25,7 @@ def as_options(recipe: Recipe) -> RecipeOptions:
     return RecipeOptions(**_values(recipe))
 
 
-def as_recipe(options: RecipeOptions) -> Recipe:
+def as_recipe(options: Recipe) -> Recipe:
     """The recipe that options have come to."""
     return Recipe(**_values(options))
 
@@ -35,6 +36,23 @@ def changed(recipe: Recipe, words: Sequence[str], prog: str) -> Recipe:
     Raises ``UsageError`` for an unknown option, or a value that does not fit.
     """
     return as_recipe(parse(RecipeOptions, words, prog, "", as_options(recipe)))
+
+
+def parse_with_fields[T](
+    options: T, fields: Recipe, args: Sequence[str], prog: str, about: str
+) -> tuple[T, Recipe]:
+    """The options of a command, and the recipe, from what was typed in any order. What is given
+    are the defaults; the class of ``fields`` says which fields of a recipe are options.
+
+    Raises ``UsageError`` for an unknown option, or a value that does not fit.
+    """
+    parts = {"options": options, "fields": fields}
+    both = dataclasses.make_dataclass(
+        "Typed",
+        [(name, Annotated[type(it), tyro.conf.arg(name="")], it) for name, it in parts.items()],
+    )
+    filled = parse(both, args, prog, about, both())
+    return filled.options, as_recipe(filled.fields)
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:

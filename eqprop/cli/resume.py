@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 from tyro.conf import Positional, arg
 
@@ -13,8 +13,9 @@ from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.runs import read_record
 
 
+@final
 @dataclass(frozen=True)
-class Options:
+class ResumeOptions:
     """What to go on with."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -30,7 +31,7 @@ the last bit, that of a training that was not stopped."""
 
 def run(args: Sequence[str]) -> None:
     """Resumes the run that the arguments name."""
-    options = parse(Options, args, "eqprop resume", _ABOUT)
+    options = parse(ResumeOptions, args, "eqprop resume", _ABOUT)
     with typed():
         read_record(options.run)
 

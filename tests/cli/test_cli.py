@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,14 @@ BAD = {
         ["ep-1h", "--zzzzzz", "3"],
         ["'--zzzzzz'", "--seeds, --seed, --replicas"],
     ),
+    "published": (["ep-1h", "--published", "1"], ["'--published'", "choose one of --seeds,"]),
+    "learning rate": (["ep-1h", "--learning-rate", "1"], ["did you mean --lr?"]),
+    "learning rates": (["ep-1h", "--learning_rates=1"], ["did you mean --lr?"]),
+    "hidden size": (["ep-1h", "--hidden-size", "9"], ["did you mean --hidden?"]),
+    "batch size": (["ep-1h", "--batch-size", "9"], ["did you mean --batch?"]),
+    "a pair of one": (["ep-1h", "--skips", "1"], ["--skips", "INT INT", "'1'"]),
+    "a number that may be left out": (["ep-1h", "--devices", "x"], ["--devices takes INT:", "'x'"]),
+    "a flag with a value": (["ep-1h", "--sweeps=maybe"], ["'maybe'"]),
     "a word too many": (["ep-1h", "5"], ["'5'"]),
     "an option first": (["--beta", "0.1", "ep-1h"], ["recipe comes first", "--beta"]),
     "not a float": (["ep-1h", "--beta", "much"], ["--beta", "'much'"]),
@@ -129,6 +138,10 @@ def test_what_is_no_run(command, tmp_path, capsys):
     assert "RUN" in one_line(capsys.readouterr().err)
     assert main([command, str(tmp_path), "more"]) == 2
     assert "'more'" in one_line(capsys.readouterr().err)
+    assert main([command, str(tmp_path), "--lr", "1"]) == 2  # not --run, which is no option
+    line = one_line(capsys.readouterr().err)
+    assert "'--lr'" in line
+    assert "--run" not in line
 
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(tmp_path, capsys, monkeypatch):
@@ -157,8 +170,8 @@ def test_a_mistake_is_one_line_on_every_terminal(encoding, tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
     line = one_line(done.stderr.decode())
-    assert line.startswith("eqprop: invalid choice 'hebb' for argument '--rule'. Expected one of")
-    assert line.endswith(" (see eqprop train ep-1h --help)")
+    rules = "choose one of ep, c-ep, vf, c-vf, bptt, rbp (see eqprop train ep-1h --help)"
+    assert line == f"eqprop: --rule is 'hebb': {rules}"
     listed = subprocess.run(
         [*command[:3], "list"], capture_output=True, env=environment, check=False
     )
@@ -200,6 +213,18 @@ def test_list(capsys):
         (line,) = (line for line in lines if line.startswith(f"{name} "))
         if recipe.published:
             assert f"{recipe.published.test:.2f} ± {recipe.published.std:.2f} %" in line
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_list_fits_the_terminal(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert columns < 80 or max(map(len, lines)) <= columns
+    shown = " ".join(" ".join(lines).split())
+    for name, recipe in (*RECIPES.items(), *SERIES.items()):
+        assert f"{name} " in shown
+        assert recipe.about in shown
 
 
 def test_fields_reach_the_recipe(tmp_path):
@@ -270,8 +295,25 @@ def test_interrupted_before_it_has_begun(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("eqprop.cli.list.run", interrupt)
-    assert main(["list"]) == 1
+    assert main(["list"]) == 130
     assert one_line(capsys.readouterr().err) == "eqprop: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_help_is_coloured_in_a_terminal_unless_told_otherwise(variables, coloured):
+    ours, theirs = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    environment |= {"TERM": "xterm"} | variables
+    command = [sys.executable, "-m", "eqprop", "evaluate", "--help"]
+    subprocess.run(command, stdout=theirs, env=environment, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 2**16)
+    os.close(ours)
+    assert b"usage" in shown
+    assert (b"\x1b[" in shown) == coloured
 
 
 def test_as_a_process(tmp_path):
