@@ -7,7 +7,7 @@ why it is GMRES where F is linear.
 """
 
 import math
-from typing import NamedTuple, override
+from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -40,6 +40,7 @@ class Progress(NamedTuple):
     """Evaluations of F."""
 
 
+@final
 class Anderson(Relaxation):
     """Until no unit moves by ``tolerance`` or more in a step; T steps at most.
 

@@ -1,7 +1,7 @@
 """Costs: the loss of an output against its target, whose force nudges it."""
 
 import abc
-from typing import override
+from typing import final, override
 
 import equinox as eqx
 import jax
@@ -31,6 +31,7 @@ class Cost(eqx.Module):
         return -vjp(jnp.ones_like(loss))[0]
 
 
+@final
 class SquaredError(Cost):
     """``l = 1/2 |y - s_N|^2``, whose force is ``y - s_N``."""
 
@@ -43,6 +44,7 @@ class SquaredError(Cost):
         return output
 
 
+@final
 class CrossEntropy(Cost):
     """``l = -sum_c y_c log softmax(scores)_c``, whose force on the scores is ``y -
     softmax(scores)`` (arXiv:2006.03824).

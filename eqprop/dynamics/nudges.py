@@ -8,7 +8,7 @@ derivative with respect to beta at 0.
 import abc
 import cmath
 import math
-from typing import ClassVar, NamedTuple, override
+from typing import ClassVar, NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -56,6 +56,7 @@ def _check_beta(beta: float | Array) -> None:
         raise EqpropError(f"beta is {beta}: the nudging strength must be finite and not 0")
 
 
+@final
 class OneSided(Nudge):
     """Nudge with ``beta``, which may be negative; bias O(beta)."""
 
@@ -71,6 +72,7 @@ class OneSided(Nudge):
         return Stencil(beta[None], 1 / beta[None], -1 / beta)
 
 
+@final
 class RandomSign(Nudge):
     """Nudge each minibatch with ``+beta``, with probability ``positive``, or else with
     ``-beta``.
@@ -93,6 +95,7 @@ class RandomSign(Nudge):
         return OneSided(self.beta * sign).stencil(key)
 
 
+@final
 class Centered(Nudge):
     """Nudge with ``+beta`` and ``-beta``, as one batch; bias O(beta^2) (arXiv:2006.03824).
 
@@ -112,6 +115,7 @@ class Centered(Nudge):
         return Stencil(betas, 0.5 / betas, None)
 
 
+@final
 class Holomorphic(Nudge):
     """Nudge with ``points`` complex betas on a circle, as one batch (arXiv:2209.00530).
 

@@ -5,7 +5,7 @@ Every relaxation is ``(step, s0) -> (states, Settled)``.
 
 import abc
 from collections.abc import Callable
-from typing import NamedTuple, override
+from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -62,6 +62,7 @@ def iterate(step: Step, s0: States, n: int) -> States:
     return lax.fori_loop(0, n, lambda _, s: step(s), s0)
 
 
+@final
 class FixedSteps(Relaxation):
     """T steps, whatever the residual: the published setting."""
 
@@ -77,6 +78,7 @@ class FixedSteps(Relaxation):
         return s, Settled(jnp.asarray(self.steps), largest_change(s, before))
 
 
+@final
 class ToTolerance(Relaxation):
     """Until no unit moves by ``tolerance`` or more in a step, tested every ``every`` steps; T at
     most.

@@ -7,7 +7,7 @@ to a state.
 import abc
 import math
 from collections.abc import Sequence
-from typing import override
+from typing import final, override
 
 import equinox as eqx
 import jax
@@ -60,6 +60,7 @@ class Dynamics(eqx.Module):
         ``force`` is ``-beta dl/ds_N``, shape ``(B, *output)``; None in a free phase. It has an
         effect on the output layer only.
         """
+        _check_precision(network, x, states, force)
         layers = range(1, len(network.shapes)) if layers is None else layers
         drives = network.drives(self.rates(x, states), layers)
         on_output = force if layers[-1] == len(states) else None
@@ -68,6 +69,22 @@ class Dynamics(eqx.Module):
         return tuple(new.get(n, s) for n, s in enumerate(states, 1))
 
 
+def _check_precision(network: Network, x: Layer, states: States, force: Layer | None) -> None:
+    """Raises ``EqpropError`` where data and network would make states of another type."""
+    own = jnp.finfo(network.dtype)
+    if not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).bits != own.bits:
+        raise EqpropError(
+            f"the input is {x.dtype}, but the network {own.dtype}: give x.astype('{own.dtype}'), "
+            "or a network of the other type"
+        )
+    if force is not None and jnp.promote_types(states[-1].dtype, force.dtype) != states[-1].dtype:
+        raise EqpropError(
+            f"the targets make a force of {force.dtype}, but states are {states[-1].dtype}: give "
+            f"y.astype('{own.dtype}')"
+        )
+
+
+@final
 class Prototypical(Dynamics):
     """Discrete time, ``s_i <- sigma(drive_i)`` (arXiv:2005.04169, "prototypical" setting).
 
@@ -97,6 +114,7 @@ class Prototypical(Dynamics):
         return (*(self.activation(v) for v in hidden), last)
 
 
+@final
 class EnergyBased(Dynamics):
     """Real time, ``s_i <- s_i + dt (-s_i + rho'(s_i) drive_i)`` (+ ``dt force`` on the output).
 
@@ -147,6 +165,7 @@ class EnergyBased(Dynamics):
         return (*hidden, move(states[-1], drives[-1], force))
 
 
+@final
 class RoundedStates(Dynamics):
     """Other dynamics, whose new states are rounded to the nearest bfloat16.
 

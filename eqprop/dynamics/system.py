@@ -1,6 +1,7 @@
 """The two phases: a free relaxation to the fixed point, then K nudged steps away from it."""
 
 from collections.abc import Callable
+from typing import final
 
 import equinox as eqx
 import jax
@@ -18,6 +19,7 @@ type Layers = tuple[int, ...] | None
 """Layers to move; None for all."""
 
 
+@final
 class System(eqx.Module):
     """What settles, and how: dynamics, cost, free relaxation, and the number K of nudged steps.
 

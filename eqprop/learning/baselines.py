@@ -10,7 +10,7 @@ these are what the nudged phase of Equilibrium Propagation does, step by step.
 """
 
 import dataclasses
-from typing import NamedTuple, override
+from typing import Any, NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ from eqprop.dynamics.relaxation import Settled, largest_change
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.rules import Free, Rule
-from eqprop.networks.edges import Clamped, Edge
+from eqprop.networks.edges import Plastic
 from eqprop.networks.network import Network
 from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, States, Targets
 
@@ -155,22 +155,20 @@ def total_gradient(
     def repeat(rows: Layer) -> Inexact[Array, "KB ..."]:
         return flat(jnp.broadcast_to(rows, (steps, *rows.shape)))
 
-    repeated = system.clamp(network, x).change_drives(repeat)
+    repeated = system.clamp(network, x).map_drives(repeat)
     rows, pulls = (tuple(flat(curve) for curve in curves) for curves in (before, adjoint))
     _, by_clamped = pull_back(system, repeated, repeat(x), rows, pulls)
 
     r_input = system.dynamics.rates(x, ())[0]
 
-    def from_drive(edge: Edge, gradient: Edge) -> Edge:
-        assert isinstance(gradient, Clamped)
-        drive = gradient.drive
+    def gradient(edge: Plastic, by_edge: Any) -> Any:
+        if not edge.from_input:
+            return by_edge
+        (drive,) = jax.tree.leaves(by_edge)  # all that a clamped edge has
         return edge.statistic(r_input, drive.reshape(steps, batch, *drive.shape[1:]).sum(axis=0))
 
-    edges = [
-        g if e.pre else from_drive(e, g)
-        for e, g in zip(network.edges, by_clamped.edges, strict=True)
-    ]
-    return jax.tree.map(lambda leaf: leaf / batch, network.change(edges))
+    edges = [gradient(*pair) for pair in zip(network.plastic, by_clamped.edges, strict=True)]
+    return jax.tree.map(lambda leaf: leaf / batch, network.update(edges))
 
 
 def solve_adjoint(
@@ -200,6 +198,7 @@ def solve_adjoint(
     return Adjoint(solution, jnp.where(jnp.isfinite(relative), relative, jnp.inf))
 
 
+@final
 class BPTT(Rule):
     """Truncated backpropagation through the last ``steps`` of the free phase (None: as many as K).
 
@@ -220,6 +219,7 @@ class BPTT(Rule):
         return _update(system, gradient, network, window.last, y), Free(window.last, settled)
 
 
+@final
 class RecurrentBackprop(Rule):
     """Recurrent backpropagation (Almeida 1987, Pineda 1987): the gradient at the fixed point.
 
@@ -264,4 +264,4 @@ def _update(
 ) -> Network:
     """Minus the gradient, with that of the readout."""
     ascent = jax.tree.map(jnp.negative, gradient)
-    return ascent.change(ascent.edges, system.readout_update(network, states[-1], y))
+    return ascent.update(ascent.plastic, system.readout_update(network, states[-1], y))

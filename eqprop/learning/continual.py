@@ -1,12 +1,15 @@
 """Continual rules, C-EP and C-VF: weights that move at every step of the nudged phase.
 
-``continual_step`` is the definition: it rewrites every weight at every step. ``continual_phase``
-runs the same K steps in exactly equivalent forms that rewrite fewer: a change of rank B acts on the
-states through B x B matrices, and is written into the weights once, after the phase.
+A step is defined once, by ``_advance`` and ``Rewritten``: a nudged step with the weights as they
+are, then each weight moves by its increment. ``continual_step`` is one such step, as the curves of
+Theorem 1 want it. ``continual_phase``, which trains, is K of them, with each edge in the cheapest
+form that is exact for it: a change of rank B may act on the states through B x B matrices, and be
+written into the weights once, after the phase.
 """
 
 import abc
-from typing import cast, override
+from collections.abc import Sequence
+from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -14,10 +17,34 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.system import System
-from eqprop.learning.increments import Equilibrium, Increment, scale_edges
-from eqprop.networks.edges import Edge
+from eqprop.learning.increments import (
+    Ends,
+    Equilibrium,
+    Increment,
+    VectorField,
+    edge_ends,
+)
+from eqprop.networks.connections import Connection, Dense
+from eqprop.networks.edges import Edge, Plastic, Tied
 from eqprop.networks.network import Network
-from eqprop.types import Array, Float, Layer, Scalar, States, Targets
+from eqprop.networks.normalisation import Normalised
+from eqprop.types import Array, Float, Layer, Rates, Scalar, States, Targets
+
+type Batch = tuple[Layer, Targets]
+"""Input and targets, ``(x, y)``."""
+
+
+type Strengths = tuple[Scalar, Float[Array, " edges"]]
+"""Nudging strength, with its sign, and the learning rate of each edge: ``(beta, eta)``."""
+
+
+class Products(NamedTuple):
+    """Multiplications that an edge takes during a continual phase."""
+
+    step: float
+    """In each step, for its drives and for what moves its weights."""
+    once: float
+    """For the whole phase, besides the drive of the static input."""
 
 
 def continual_step(
@@ -25,21 +52,123 @@ def continual_step(
     increment: Increment,
     network: Network,
     states: States,
-    clamps: tuple[Layer, Targets],
-    rates: tuple[Scalar, Float[Array, " edges"]],
+    batch: Batch,
+    strengths: Strengths,
 ) -> tuple[Network, States, Network]:
     """One nudged step: ``s_{t+1} = F(x, s_t, theta_t, beta)``, then ``theta_{t+1} = theta_t + eta
     dtheta(t)``.
 
-    ``clamps`` is ``(x, y)`` and ``rates`` is ``(beta, eta per edge)``. Returns the moved network,
-    the new states, and ``dtheta(t)``. Nothing of the free phase is read.
+    Returns the moved network, the new states, and ``dtheta(t)``. Nothing of the free phase is read.
     """
-    (x, y), (beta, eta) = clamps, rates
-    new = system.nudged_step(network, x, y, beta, states)
-    before, after = system.dynamics.rates(x, states), system.dynamics.rates(x, new)
-    moved = increment.between(network, before, after)
-    dtheta = jax.tree.map(lambda leaf: leaf / (beta * x.shape[0]).astype(leaf.dtype), moved)
-    return jax.tree.map(jnp.add, network, scale_edges(dtheta, eta)), new, dtheta
+    (beta, _), factors = strengths, _edge_factors(network, batch, strengths)
+    plain = [
+        Rewritten(e.pre, e.post, e, increment, rate)
+        for e, rate in zip(network.plastic, factors, strict=True)
+    ]
+    moved, new, ends = _advance(system, network, plain, states, batch, beta)
+    total = network.update([form.seen(*seen) for form, seen in zip(plain, ends, strict=True)])
+    count = beta * batch[0].shape[0]
+    dtheta = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), total)
+    return network.replace_edges([form.settle() for form in moved]), new, dtheta
+
+
+def continual_phase(
+    system: System,
+    increment: Increment,
+    network: Network,
+    states: States,
+    batch: Batch,
+    strengths: Strengths,
+) -> tuple[Network, States]:
+    """K times ``continual_step``, in the cheapest equivalent form: the moved network and the last
+    states.
+    """
+    beta, _ = strengths
+    r_start = system.dynamics.rates(batch[0], states)
+    start = moving_edges(increment, network, r_start, _edge_factors(network, batch, strengths))
+
+    def body(_: Array, carry: tuple[Sequence[Moving], States]) -> tuple[Sequence[Moving], States]:
+        moving, s = carry
+        return _advance(system, network, moving, s, batch, beta)[:2]
+
+    moving, last = lax.fori_loop(0, system.nudged_steps, body, (start, states))
+    return network.replace_edges([edge.settle() for edge in moving]), last
+
+
+def _edge_factors(network: Network, batch: Batch, strengths: Strengths) -> Float[Array, " edges"]:
+    """``eta / (beta B)`` for each edge: the factor on its increments."""
+    (beta, eta), (x, _) = strengths, batch
+    return eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)
+
+
+def _advance(
+    system: System,
+    network: Network,
+    moving: "Sequence[Moving]",
+    states: States,
+    batch: Batch,
+    beta: Scalar,
+) -> "tuple[list[Moving], States, list[Ends]]":
+    """A nudged step with the edges as they are, then each edge moves by what it sees of it."""
+    x, y = batch
+    new = system.nudged_step(network.replace_edges(moving), x, y, beta, states)
+    rates = system.dynamics.rates(x, states), system.dynamics.rates(x, new)
+    ends = edge_ends(network, *rates)
+    return [edge.advance(*seen) for edge, seen in zip(moving, ends, strict=True)], new, ends
+
+
+def moving_edges(
+    increment: Increment, network: Network, start: Rates, factors: Float[Array, " edges"]
+) -> "list[Moving]":
+    """The edges of a network as they move under a continual rule, each in the cheapest form that is
+    exact for it.
+
+    ``start`` are the rates at the beginning of the phase, ``factors`` those on the increments of
+    each edge. The forms other than ``Rewritten`` are exact for certain increments and
+    connections, and are chosen by their very types: a subclass may have changed what they rest on.
+    """
+    return [
+        _moving_edge(increment, edge, factor, (start[edge.pre], start[edge.post]))
+        for edge, factor in zip(network.plastic, factors, strict=True)
+    ]
+
+
+def _moving_edge(
+    increment: Increment, edge: Plastic, rate: Scalar, start: tuple[Layer, Layer]
+) -> "Moving":
+    if type(edge) is Tied and type(increment) in (Equilibrium, VectorField):
+        pre, post = start
+        if edge.from_input:
+            if (gram := _gram(edge.connection, pre)) is not None:
+                drive = edge.forward(pre)
+                return FromInput(edge.pre, edge.post, edge, pre, rate, gram, drive, post, post)
+        elif type(increment) is Equilibrium and _is_matrix(edge.connection):
+            n_pre, n_post, rows = pre[0].size, post[0].size, len(pre)
+            # What two terms of rank B cost in each direction, against writing the weights.
+            if n_pre * n_post > 4 * rows * (n_pre + n_post):
+                return LowRank(edge.pre, edge.post, edge, rate, start, start)
+            base = add_scaled(edge, -rate, edge.statistic(*start))
+            return Telescoped(edge.pre, edge.post, base, rate, start)
+    return Rewritten(edge.pre, edge.post, edge, increment, rate)
+
+
+def _is_matrix(connection: Connection) -> bool:
+    """Whether a drive is ``r_pre W + b``, exactly."""
+    return type(connection) is Dense and connection.product is jnp.matmul
+
+
+def _gram(connection: Connection, r_input: Layer) -> Float[Array, "B B"] | None:
+    """``x x^T + 1`` of what a matrix sees of the input (without the 1 where it has no bias), if the
+    connection is one.
+    """
+    seen = r_input
+    if type(connection) is Normalised:
+        seen, connection = connection.normalise(seen), connection.connection
+    if not _is_matrix(connection):
+        return None
+    rows = seen.reshape(len(seen), -1)
+    gram = rows @ rows.T
+    return gram if getattr(connection, "bias", None) is None else gram + 1
 
 
 class Moving(Edge):
@@ -50,24 +179,21 @@ class Moving(Edge):
         """The edge after one step, from its rates (before, after)."""
 
     @abc.abstractmethod
-    def settle(self) -> Edge:
+    def settle(self) -> Plastic:
         """The edge with its weights written out."""
 
-    @override
-    def statistic(self, r_pre: Layer, r_post: Layer) -> "Moving":
-        raise NotImplementedError("settle a moving edge first")
-
-    @override
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Moving":
-        raise NotImplementedError("settle a moving edge first")
+    @abc.abstractmethod
+    def products(self, drive: float, rows: int) -> Products:
+        """What the edge takes in a batch of so many rows; its drive takes ``drive``."""
 
 
+@final
 class Rewritten(Moving):
     """The plain form: the weights are rewritten at every step."""
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
-    edge: Edge
+    edge: Plastic
     increment: Increment
     rate: Scalar
     """``eta / (beta B)``, as in the forms below."""
@@ -80,28 +206,36 @@ class Rewritten(Moving):
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
         return self.edge.feedback(r_pre, r_post)
 
+    def seen(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Plastic:
+        """``beta B dtheta(t)``: the increment of a step."""
+        return self.increment.edge(self.edge, pre, post)
+
     @override
     def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "Rewritten":
-        if self.pre:
-            step = self.increment.edge(self.edge, pre, post)
-        else:
-            step = self.edge.statistic(pre[0], post[1] - post[0])
-        return eqx.tree_at(lambda m: m.edge, self, add_scaled(self.edge, self.rate, step))
+        moved = add_scaled(self.edge, self.rate, self.seen(pre, post))
+        return eqx.tree_at(lambda m: m.edge, self, moved)
 
     @override
-    def settle(self) -> Edge:
+    def settle(self) -> Plastic:
         return self.edge
 
+    @override
+    def products(self, drive: float, rows: int) -> Products:
+        # Forward, back, and rates times rates twice; from the input one product of each kind.
+        return Products(2 * drive if self.from_input else 4 * drive, 0)
 
+
+@final
 class FromInput(Moving):
-    """An edge from the input, whose increments telescope because the input stands still.
+    """A matrix of weights from the input, whose increments telescope because the input stands
+    still: under EP's and under VF's.
 
-    ``drive(t) = drive(0) + rate (x x^T + 1) (r_post(t) - r_post(0))``; any rule.
+    ``drive(t) = drive(0) + rate (x x^T + 1) (r_post(t) - r_post(0))``.
     """
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
-    edge: Edge
+    edge: Tied
     r_input: Layer
     rate: Scalar
     gram: Float[Array, "B B"]
@@ -115,20 +249,28 @@ class FromInput(Moving):
 
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
-        raise NotImplementedError("the input receives no feedback")
+        return self.edge.feedback(r_pre, r_post)
 
     @override
     def advance(self, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> "FromInput":
         return eqx.tree_at(lambda m: m.now, self, post[1])
 
     @override
-    def settle(self) -> Edge:
+    def settle(self) -> Plastic:
         step = self.edge.statistic(self.r_input, self.now - self.start)
         return add_scaled(self.edge, self.rate, step)
 
+    @override
+    def products(self, drive: float, rows: int) -> Products:
+        # x x^T and the statistic once; x x^T times changes at every step.
+        n_pre, n_post = self.r_input[0].size, self.now[0].size
+        return Products(rows**2 * n_post, rows**2 * n_pre + drive)
 
+
+@final
 class Telescoped(Moving):
-    """A tied edge under C-EP: ``theta(t) = theta(0) + rate (P(t) - P(0))``, ``P = r_pre^T r_post``.
+    """A tied matrix of weights under C-EP: ``theta(t) = theta(0) + rate (P(t) - P(0))`` with
+    ``P = r_pre^T r_post``.
 
     Written out afresh at every step from the present rates: one product where ``Rewritten`` takes
     two, and no sum that is carried on. ``base`` is ``theta(0) - rate P(0)``.
@@ -136,7 +278,7 @@ class Telescoped(Moving):
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
-    base: Edge
+    base: Plastic
     rate: Scalar
     now: tuple[Layer, Layer]
 
@@ -153,16 +295,21 @@ class Telescoped(Moving):
         return eqx.tree_at(lambda m: m.now, self, (pre[1], post[1]))
 
     @override
-    def settle(self) -> Edge:
+    def settle(self) -> Plastic:
         return add_scaled(self.base, self.rate, self.base.statistic(*self.now))
 
+    @override
+    def products(self, drive: float, rows: int) -> Products:
+        return Products(3 * drive, 2 * drive)
 
+
+@final
 class LowRank(Moving):
     """The same for large matrices: two terms of rank B act on the rates without being written."""
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
-    edge: Edge
+    edge: Tied
     rate: Scalar
     start: tuple[Layer, Layer]
     now: tuple[Layer, Layer]
@@ -173,10 +320,11 @@ class LowRank(Moving):
     @override
     def forward(self, r_pre: Layer) -> Layer:
         drive = self.edge.forward(r_pre)
+        bias = getattr(self.edge.connection, "bias", None) is not None
+        rows = r_pre.reshape(len(r_pre), -1)
         for pre, post, rate in self._terms():
-            kernel = self.edge.kernel(r_pre, pre)
-            assert kernel is not None  # or this form would not have been chosen
-            drive += rate * (kernel @ post)
+            overlap = rows @ pre.reshape(len(pre), -1).T
+            drive += rate * ((overlap + 1 if bias else overlap) @ post)
         return drive
 
     @override
@@ -191,62 +339,17 @@ class LowRank(Moving):
         return eqx.tree_at(lambda m: m.now, self, (pre[1], post[1]))
 
     @override
-    def settle(self) -> Edge:
+    def settle(self) -> Plastic:
         (pre_0, post_0), (pre, post) = self.start, self.now
         step = Equilibrium().edge(self.edge, (pre_0, pre), (post_0, post))
         return add_scaled(self.edge, self.rate, step)
+
+    @override
+    def products(self, drive: float, rows: int) -> Products:
+        n_pre, n_post = self.now[0][0].size, self.now[1][0].size
+        return Products(2 * drive + 4 * rows**2 * (n_pre + n_post), 2 * drive)
 
 
 def add_scaled[T](tree: T, rate: Scalar, step: T) -> T:
     """``tree + rate * step``."""
     return jax.tree.map(lambda leaf, d: leaf + rate.astype(leaf.dtype) * d, tree, step)
-
-
-def continual_phase(
-    system: System,
-    increment: Increment,
-    network: Network,
-    states: States,
-    clamps: tuple[Layer, Targets],
-    rates: tuple[Scalar, Float[Array, " edges"]],
-) -> tuple[Network, States]:
-    """K times ``continual_step``, in the cheapest equivalent form: the moved network and the last
-    states.
-    """
-    (x, y), (beta, eta) = clamps, rates
-    start = system.dynamics.rates(x, states)
-    scaled = eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)
-
-    def set_moving(edge: Edge, rate: Scalar) -> Moving:
-        pre, post = start[edge.pre], start[edge.post]
-        kernel = edge.kernel(pre, pre)
-        if kernel is None:
-            return Rewritten(edge.pre, edge.post, edge, increment, rate)
-        if not edge.pre:
-            drive = edge.forward(pre)
-            return FromInput(0, edge.post, edge, pre, rate, kernel, drive, post, post)
-        n_pre, n_post = pre[0].size, post[0].size
-        if not increment.telescopes:
-            return Rewritten(edge.pre, edge.post, edge, increment, rate)
-        # What two terms of rank B cost in each direction, against writing n_pre x n_post weights.
-        if n_pre * n_post > 4 * x.shape[0] * (n_pre + n_post):
-            return LowRank(edge.pre, edge.post, edge, rate, (pre, post), (pre, post))
-        base = add_scaled(edge, -rate, edge.statistic(pre, post))
-        return Telescoped(edge.pre, edge.post, base, rate, (pre, post))
-
-    moving = network.replace_edges(
-        [set_moving(e, rate) for e, rate in zip(network.edges, scaled, strict=True)]
-    )
-
-    def body(_: Array, carry: tuple[Network, States]) -> tuple[Network, States]:
-        moving, s = carry
-        new = system.nudged_step(moving, x, y, beta, s)
-        a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
-        edges = [
-            cast(Moving, e).advance((a[e.pre], b[e.pre]), (a[e.post], b[e.post]))
-            for e in moving.edges
-        ]
-        return moving.replace_edges(edges), new
-
-    moving, last = lax.fori_loop(0, system.nudged_steps, body, (moving, states))
-    return network.replace_edges([cast(Moving, e).settle() for e in moving.edges]), last

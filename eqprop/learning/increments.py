@@ -1,7 +1,17 @@
-"""Increments: what the synapses of a network see between two consecutive states."""
+"""Increments: what the synapses of a network see between two consecutive states.
+
+|               | after the phase | at every step (continual) |
+|---------------|-----------------|---------------------------|
+| `Equilibrium` | EP              | C-EP                      |
+| `VectorField` | VF              | C-VF                      |
+
+An increment between two consecutive states, divided by ``beta B``, is ``dtheta(t)`` of the papers:
+training applies it, and the curves of Theorem 1 plot it.
+"""
 
 import abc
-from typing import Any, ClassVar, override
+from collections.abc import Sequence
+from typing import final, override
 
 import equinox as eqx
 import jax
@@ -10,50 +20,87 @@ from jax import lax
 
 from eqprop.dynamics.nudges import Stencil
 from eqprop.dynamics.system import System
-from eqprop.networks.edges import Edge
+from eqprop.errors import EqpropError
+from eqprop.networks.edges import Plastic
 from eqprop.networks.network import Network
-from eqprop.types import Array, Float, Layer, Rates, Scalar, States, Targets
+from eqprop.types import Array, Layer, Rates, Scalar, States, Targets
+
+type Ends = tuple[tuple[Layer, Layer], tuple[Layer, Layer]]
+"""What an edge sees of a step: the rates of its presynaptic layer, before and after it, and those
+of its postsynaptic layer.
+"""
 
 
 class Increment(eqx.Module):
-    """Abstract: what the synapses of a network see between two consecutive states."""
+    """Abstract: what the synapses of a network see between two consecutive states.
 
-    telescopes: ClassVar[bool]
-    """Whether the sum over a phase depends on its first and last states alone."""
-
-    @abc.abstractmethod
-    def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
-        """The increment of one edge, summed over the batch, from its rates (before, after)."""
+    Subclasses write ``edge`` alone: the sum over a phase, continual rules and the curves of
+    Theorem 1 follow from it.
+    """
 
     @abc.abstractmethod
-    def total(
-        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
-    ) -> Network:
-        """The increments of a whole nudged phase, summed over steps and batch, combined by the
-        stencil.
+    def edge(self, edge: Plastic, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Plastic:
+        """The increment of one edge, summed over the batch, from its rates (before, after).
+
+        The rates of the input are the same before and after.
         """
 
     def between(self, network: Network, before: Rates, after: Rates) -> Network:
         """The increments of all edges, summed over the batch: ``beta B dtheta(t)``."""
-        edges = [
-            self.edge(e, (before[e.pre], after[e.pre]), (before[e.post], after[e.post]))
-            if e.pre
-            # The input does not move: both rules are then linear in the postsynaptic change.
-            else e.statistic(before[0], after[e.post] - before[e.post])
-            for e in network.edges
-        ]
-        return network.change(edges)
+        ends = edge_ends(network, before, after)
+        steps = [self.edge(e, *seen) for e, seen in zip(network.plastic, ends, strict=True)]
+        return network.update(steps)
+
+    def total(
+        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Network:
+        """The increments of a whole nudged phase from the states ``free``, summed over steps and
+        batch, combined by the stencil.
+
+        The plain form, one ``edge`` for each step: what the shortcuts below are held to.
+        """
+        dtype = stencil.dtype(network.dtype)
+        # With complex betas, increments of complex copies: their real part is taken at the end.
+        copies, start = jax.tree.map(lambda leaf: leaf.astype(dtype), (network, free))
+        clamped = system.clamp(copies, x)
+
+        def phase(beta: Scalar) -> Network:
+            def body(_: Array, carry: tuple[States, Network]) -> tuple[States, Network]:
+                s, sums = carry
+                new = system.nudged_step(clamped, x, y, beta, s)
+                rates = (system.dynamics.rates(x, states) for states in (s, new))
+                return new, jax.tree.map(jnp.add, sums, self.between(copies, *rates))
+
+            zeros = jax.tree.map(jnp.zeros_like, copies)
+            return lax.fori_loop(0, system.nudged_steps, body, (start, zeros))[1]
+
+        def combine(leaf: Array) -> Array:
+            return jnp.tensordot(stencil.weights.astype(dtype), leaf, axes=1).real
+
+        return jax.tree.map(combine, jax.vmap(phase)(stencil.betas.astype(dtype)))
 
 
+def edge_ends(network: Network, before: Rates, after: Rates) -> list[Ends]:
+    """What each edge of a network sees of a step."""
+    return [((before[e.pre], after[e.pre]), (before[e.post], after[e.post])) for e in network.edges]
+
+
+@final
 class Equilibrium(Increment):
     """EP: ``dPhi/dtheta(s_{t+1}) - dPhi/dtheta(s_t)``. It telescopes, so a phase needs its ends
     only.
+
+    Raises ``EqpropError`` for untied weights, for which ``Phi`` does not exist.
     """
 
-    telescopes: ClassVar[bool] = True
+    def __init_subclass__(cls) -> None:
+        raise _no_subclass(cls)
 
     @override
-    def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
+    def edge(self, edge: Plastic, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Plastic:
+        if edge.from_input:
+            return edge.statistic(pre[0], post[1] - post[0])
+        _check_reciprocal(edge)
         # The statistic sums over the batch and is linear in r_post: a difference is one call.
         batch = len(post[0])
         return edge.statistic(_beside(batch, pre[1], pre[0]), _beside(batch, post[1], -post[0]))
@@ -64,7 +111,7 @@ class Equilibrium(Increment):
     ) -> Network:
         # All points of the stencil are rows of one batch, those of an example side by side: then a
         # device that holds some of the examples holds all their rows, and sums them by itself.
-        points, batch, dtype = len(stencil.betas), x.shape[0], stencil.dtype(x.dtype)
+        points, batch, dtype = len(stencil.betas), x.shape[0], stencil.dtype(network.dtype)
 
         def repeat(rows: Array, times: int = points) -> Array:
             return jnp.repeat(rows, times, axis=0)
@@ -72,7 +119,7 @@ class Equilibrium(Increment):
         def start_all(rows: Array) -> Array:
             return repeat(rows).astype(dtype)
 
-        clamped = system.clamp(network, x).change_drives(start_all)
+        clamped = system.clamp(network, x).map_drives(start_all)
         betas = jnp.tile(stencil.betas, batch).astype(dtype)
         start = tuple(start_all(s) for s in free)
         ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
@@ -84,44 +131,43 @@ class Equilibrium(Increment):
         rates = system.dynamics.rates(repeat(x, len(weights)), ends)
         weights = jnp.tile(weights, batch)
 
-        def total_edge(edge: Edge) -> Edge:
+        def total_edge(edge: Plastic) -> Plastic:
             post = jax.vmap(jnp.multiply)(rates[edge.post], weights)
-            if edge.pre:
-                # Of complex rates it is the real part, since the parameters are real.
-                return edge.statistic(rates[edge.pre], post)
-            total = post.reshape(batch, -1, *post.shape[1:]).sum(axis=1)
-            return edge.statistic(r_input, total.real)
+            if edge.from_input:
+                total = post.reshape(batch, -1, *post.shape[1:]).sum(axis=1)
+                return edge.statistic(r_input, total.real)
+            _check_reciprocal(edge)
+            # Of complex rates it is the real part, since the parameters are real.
+            return edge.statistic(rates[edge.pre], post)
 
-        return network.change([total_edge(e) for e in network.edges])
-
-
-def _beside(batch: int, *parts: Array) -> Array:
-    """One batch of the rows of several, those of the same example side by side."""
-    split = [part.reshape(batch, -1, *part.shape[1:]) for part in parts]
-    joined = jnp.concatenate(split, axis=1)
-    return joined.reshape(-1, *joined.shape[2:])
+        return network.update([total_edge(e) for e in network.plastic])
 
 
+@final
 class VectorField(Increment):
     """VF: each synapse multiplies its presynaptic rate now by its postsynaptic change."""
 
-    telescopes: ClassVar[bool] = False
+    def __init_subclass__(cls) -> None:
+        raise _no_subclass(cls)
 
     @override
-    def edge(self, edge: Edge, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Edge:
+    def edge(self, edge: Plastic, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Plastic:
+        if edge.from_input:
+            return edge.statistic(pre[0], post[1] - post[0])
         return edge.vector_field(pre[0], pre[1] - pre[0], post[0], post[1] - post[0])
 
     @override
     def total(
         self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
     ) -> Network:
-        dtype = stencil.dtype(x.dtype)
+        # As in the plain form, but what edges from the input add up telescopes.
+        dtype = stencil.dtype(network.dtype)
         clamped = system.clamp(network, x)
-        hidden = [e for e in network.edges if e.pre]
+        hidden = [e for e in network.plastic if not e.from_input]
         start = tuple(s.astype(dtype) for s in free)
 
-        def phase(beta: Scalar, weight: Scalar) -> tuple[list[Edge], Rates]:
-            def body(_: Array, carry: tuple[States, list[Edge]]) -> tuple[States, list[Edge]]:
+        def phase(beta: Scalar, weight: Scalar) -> tuple[Sequence[Plastic], Rates]:
+            def body(_: Array, carry: tuple[States, list[Plastic]]) -> tuple[States, list[Plastic]]:
                 s, sums = carry
                 new = tuple(n.astype(dtype) for n in system.nudged_step(clamped, x, y, beta, s))
                 a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
@@ -143,18 +189,32 @@ class VectorField(Increment):
             return jnp.tensordot(weights, ends[layer] - first[layer], axes=1).real
 
         totals = iter(jax.tree.map(lambda leaf: leaf.sum(axis=0), sums))
-        edges = [
-            next(totals) if e.pre else e.statistic(first[0], moved(e.post)) for e in network.edges
-        ]
-        return network.change(edges)
+        return network.update(
+            [
+                e.statistic(first[0], moved(e.post)) if e.from_input else next(totals)
+                for e in network.plastic
+            ]
+        )
 
 
-def scale_edges(network: Network, factors: Float[Array, " factors"]) -> Network:
-    """The parameters of each part, the edges and then a readout, times its own factor."""
+def _check_reciprocal(edge: Plastic) -> None:
+    if not edge.reciprocal:
+        raise EqpropError(
+            f"the edge {edge.pre}->{edge.post} is untied, so dPhi/dtheta does not exist: "
+            "use a vector-field rule (vf, c-vf), or tied weights"
+        )
 
-    def scale(part: eqx.Module, factor: Float[Array, ""]) -> Any:
-        return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
 
-    scaled = [scale(part, f) for part, f in zip(network.parts, factors, strict=True)]
-    edges = len(network.edges)
-    return network.change(scaled[:edges], *scaled[edges:])
+def _no_subclass(cls: type) -> EqpropError:
+    """Why an increment with shortcuts is final: they would stay, whatever a subclass changes."""
+    return EqpropError(
+        f"{cls.__name__} inherits from an increment whose shortcuts are exact for itself alone: "
+        "inherit from Increment, and call the other one in edge"
+    )
+
+
+def _beside(batch: int, *parts: Array) -> Array:
+    """One batch of the rows of several, those of the same example side by side."""
+    split = [part.reshape(batch, -1, *part.shape[1:]) for part in parts]
+    joined = jnp.concatenate(split, axis=1)
+    return joined.reshape(-1, *joined.shape[2:])

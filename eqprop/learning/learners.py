@@ -5,7 +5,7 @@ inside it.
 import abc
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast, override
+from typing import Any, cast, final, override
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from eqprop.dynamics.nudges import Nudge
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.continual import continual_phase
-from eqprop.learning.increments import Increment, scale_edges
+from eqprop.learning.increments import Increment
 from eqprop.learning.rules import Free, Rule
 from eqprop.networks.network import Network
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets
@@ -72,22 +72,23 @@ class Learner(eqx.Module):
         """
 
 
+@final
 class WithOptimizer(Learner):
-    """A rule's update handed to an Optax optimizer after the phase; the rates of edges scale its
-    output.
+    """A rule's update handed to an Optax optimizer after the phase; the learning
+    rates of edges scale its output.
     """
 
     rule: Rule
-    rates: tuple[float, ...] = eqx.field(static=True)
+    learning_rates: tuple[float, ...] = eqx.field(static=True)
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True, default=constant)
 
     def __check_init__(self) -> None:
-        _check_rates(self.rates)
+        _check_rates(self.learning_rates)
 
     @override
     def init(self, network: Network) -> Memory:
-        _check_rates(self.rates, network)
+        _check_rates(self.learning_rates, network)
         return cast(Any, self.optimizer).init(network), jnp.zeros((), jnp.int32)
 
     @override
@@ -105,21 +106,22 @@ class WithOptimizer(Learner):
         descent = jax.tree.map(jnp.negative, update)
         # Optax takes any pytree, but its types know only containers of arrays.
         scaled, state = cast(Any, self.optimizer).update(descent, state, network)
-        factors = jnp.asarray(self.rates) * self.schedule(step)
-        moved = jax.tree.map(jnp.subtract, network, scale_edges(scaled, factors))
+        factors = jnp.asarray(self.learning_rates) * self.schedule(step)
+        moved = jax.tree.map(jnp.subtract, network, cast(Network, scaled).scale(factors))
         return moved, (state, step + 1), free
 
 
+@final
 class Continual(Learner):
     """C-EP or C-VF: plain steps of size ``eta`` per edge, inside the nudged phase."""
 
     increment: Increment
     nudge: Nudge
-    rates: tuple[float, ...] = eqx.field(static=True)
+    learning_rates: tuple[float, ...] = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True, default=constant)
 
     def __check_init__(self) -> None:
-        _check_rates(self.rates)
+        _check_rates(self.learning_rates)
         if not self.nudge.one_sided:
             raise EqpropError(
                 "a continual rule moves the weights along one nudged phase, but "
@@ -134,7 +136,7 @@ class Continual(Learner):
                 "ends, but a readout has no second end in it: use squared-error, or the rule that "
                 "is not continual"
             )
-        _check_rates(self.rates, network)
+        _check_rates(self.learning_rates, network)
         return jnp.zeros((), jnp.int32)
 
     @override
@@ -149,6 +151,6 @@ class Continual(Learner):
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
         beta = self.nudge.stencil(key).betas[0].astype(network.dtype)
-        eta = jnp.asarray(self.rates) * self.schedule(jnp.asarray(memory))
+        eta = jnp.asarray(self.learning_rates) * self.schedule(jnp.asarray(memory))
         moved, _ = continual_phase(system, self.increment, network, free.states, batch, (beta, eta))
         return moved, jnp.asarray(memory) + 1, free

@@ -1,16 +1,7 @@
-"""Learning rules: two local increments, applied after the nudged phase or at every step of it.
-
-|               | after the phase | at every step (continual) |
-|---------------|-----------------|---------------------------|
-| `Equilibrium` | EP              | C-EP                      |
-| `VectorField` | VF              | C-VF                      |
-
-An increment between two consecutive states, divided by ``beta B``, is ``dtheta(t)`` of the papers:
-training applies it, and the curves of Theorem 1 plot it.
-"""
+"""Rules: how an update of the parameters is found from a batch, for an optimizer to apply."""
 
 import abc
-from typing import NamedTuple, override
+from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -42,6 +33,7 @@ class Rule(eqx.Module):
         """
 
 
+@final
 class AfterPhase(Rule):
     """EP or VF: the increments of the nudged phase, summed."""
 
@@ -58,4 +50,4 @@ class AfterPhase(Rule):
         free = Free(*system.free(system.clamp(network, x), x))
         total = self.increment.total(system, network, x, y, free.states, stencil)
         mean = jax.tree.map(lambda leaf: leaf / x.shape[0], total)
-        return mean.change(mean.edges, system.readout_update(network, free.states[-1], y)), free
+        return mean.update(mean.plastic, system.readout_update(network, free.states[-1], y)), free

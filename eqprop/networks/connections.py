@@ -4,14 +4,14 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import override
+from typing import final, override
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
-from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
+from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, Shape
 
 type Product = Callable[[Array, Array], Array]
 """How two matrices are multiplied."""
@@ -48,14 +48,13 @@ class Connection(eqx.Module):
         _, vjp = jax.vjp(lambda connection: connection.feedback(r_pre, r_post), self)
         return vjp(d_pre)[0]
 
-    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
-        """The matrix ``k`` with ``drive(theta + statistic(other, d)) = drive(theta) + k d`` at
-        ``r_pre``.
+    def multiplications(self, pre: Shape) -> int:
+        """How many multiplications of rates with weights the drive of one example takes, for
+        presynaptic units of shape ``pre``.
 
-        It lets a rank-B change of theta act without being written out. None, unless the drive is
-        linear in theta with one such factor for all postsynaptic units.
+        Each weight counts once; a connection whose weights serve several times says so itself.
         """
-        return None
+        return sum(leaf.size for leaf in jax.tree.leaves(self) if leaf.ndim > 1)
 
     def guided(self, by: "Connection") -> "Connection":
         """The same connection, but what it chooses by the size of drives, as a max-pool does, is
@@ -70,6 +69,7 @@ class Connection(eqx.Module):
         return self
 
 
+@final
 class Dense(Connection):
     """All-to-all connection ``r_pre W + b``; a layer with several axes is flattened.
 
@@ -86,11 +86,6 @@ class Dense(Connection):
         return drive if self.bias is None else drive + self.bias
 
     @override
-    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"]:
-        a, b = r_pre.reshape(r_pre.shape[0], -1), other.reshape(other.shape[0], -1)
-        return a @ b.T if self.bias is None else a @ b.T + 1
-
-    @override
     def with_product(self, product: Product) -> "Dense":
         return dataclasses.replace(self, product=product)
 
@@ -105,6 +100,7 @@ class Dense(Connection):
         return cls(weight, b)
 
 
+@final
 class Lateral(Connection):
     """Connections within a layer: symmetric, none from a unit to itself, each pair of units once.
 
@@ -122,7 +118,7 @@ class Lateral(Connection):
     product: Product = eqx.field(static=True, default=jnp.matmul)
 
     @property
-    def upper(self) -> Float[Array, "n n"]:
+    def upper(self) -> Inexact[Array, "n n"]:
         """``U``, zero on the diagonal and below."""
         return jnp.triu(self.weight, 1)
 

@@ -3,7 +3,8 @@
 import abc
 import dataclasses
 import functools
-from typing import ClassVar, override
+import math
+from typing import ClassVar, final, override
 
 import equinox as eqx
 import jax
@@ -50,6 +51,7 @@ class Pool(eqx.Module):
         return self(maps)
 
 
+@final
 class NoPool(Pool):
     """No pooling."""
 
@@ -60,6 +62,7 @@ class NoPool(Pool):
         return maps
 
 
+@final
 class AveragePool(Pool):
     """The mean of each window."""
 
@@ -74,6 +77,7 @@ class AveragePool(Pool):
         return functools.reduce(jnp.add, units) / len(units)
 
 
+@final
 class MaxPool(Pool):
     """The largest unit of each window.
 
@@ -114,6 +118,7 @@ def _windows(maps: Maps, size: int) -> list[Maps]:
     return [unit for row in unstack(whole, 2) for unit in unstack(row, 3)]
 
 
+@final
 class Conv(Connection):
     """``pool(conv(r_pre, weight)) + bias``, which equals ``pool(conv(r_pre, weight) + bias)``.
 
@@ -173,6 +178,11 @@ class Conv(Connection):
         return drive if self.bias is None else drive + self.bias
 
     @override
+    def multiplications(self, pre: Shape) -> int:
+        padded = tuple(n + 2 * p for n, p in zip(pre[:2], self.padding, strict=True))
+        return self.weight.size * math.prod(positions(padded, self.weight.shape[:2], self.stride))
+
+    @override
     def guided(self, by: Connection) -> Connection:
         if self.pool.analytic or not isinstance(by, Conv):
             return self
@@ -189,6 +199,7 @@ class Conv(Connection):
         return dataclasses.replace(self, product=product)
 
 
+@final
 class _Guided(Connection):
     """A convolution with the winners of its max-pool chosen by the maps of another one."""
 

@@ -1,9 +1,13 @@
-"""Edges: connections between two layers of a network, tied or untied."""
+"""Edges: what sends drives between two layers of a network.
+
+Edges whose weights learn are ``Plastic``: ``Tied`` or ``Untied``. ``Clamped`` stands in for one
+from the static input while a network relaxes.
+"""
 
 import abc
 import dataclasses
 import math
-from typing import override
+from typing import final, override
 
 import equinox as eqx
 import jax
@@ -13,40 +17,61 @@ from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.types import Array, Float, Layer, PRNGKeyArray
 
+INPUT = 0
+"""The layer that is the input: static, and without feedback."""
+
 
 class Edge(eqx.Module):
-    """Abstract: a connection between the layers ``pre`` and ``post`` of a network."""
+    """Abstract: drives between the layers ``pre`` and ``post`` of a network."""
 
     pre: eqx.AbstractVar[int]
     post: eqx.AbstractVar[int]
 
+    @property
+    def from_input(self) -> bool:
+        """Whether the presynaptic layer is the input, which does not move and hears nothing."""
+        return self.pre == INPUT
+
     @abc.abstractmethod
     def forward(self, r_pre: Layer) -> Layer:
-        """Drive on layer ``post``."""
+        """The drive on layer ``post``, ``(B, *post)``, for presynaptic rates ``(B, *pre)``."""
 
     @abc.abstractmethod
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
-        """Drive on layer ``pre``."""
+        """The drive on layer ``pre``, ``(B, *pre)``."""
+
+
+class Plastic(Edge):
+    """Abstract: an edge with parameters that learn from what its two ends do."""
+
+    @property
+    @abc.abstractmethod
+    def reciprocal(self) -> bool:
+        """Whether feedback is the transpose of ``forward``, so that ``Phi`` exists."""
 
     @abc.abstractmethod
-    def statistic(self, r_pre: Layer, r_post: Layer) -> "Edge":
-        """``dPhi/dtheta``, summed over the batch and linear in ``r_post``."""
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "Plastic":
+        """The gradient in theta of ``r_post . forward(r_pre)``, summed over the batch and linear in
+        ``r_post``: ``dPhi/dtheta``, where the edge is reciprocal.
+        """
 
     @abc.abstractmethod
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Edge":
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Plastic":
         """Presynaptic rate times postsynaptic change, for each parameter; summed over the batch."""
 
-    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
-        """``Connection.kernel``, where one connection serves both directions; else None."""
-        return None
 
-
-class Tied(Edge):
+@final
+class Tied(Plastic):
     """One set of weights used in both directions: ``dPhi/dtheta`` exists."""
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
     connection: Connection
+
+    @property
+    @override
+    def reciprocal(self) -> bool:
+        return True
 
     @override
     def forward(self, r_pre: Layer) -> Layer:
@@ -66,12 +91,9 @@ class Tied(Edge):
         back = self.connection.feedback_statistic(r_pre, d_pre, r_post)
         return Tied(self.pre, self.post, jax.tree.map(jnp.add, ahead, back))
 
-    @override
-    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
-        return self.connection.kernel(r_pre, other)
 
-
-class Untied(Edge):
+@final
+class Untied(Plastic):
     """Forward weights ``ahead`` and separate feedback weights ``back`` (of the same shape, no
     bias).
 
@@ -84,6 +106,11 @@ class Untied(Edge):
     ahead: Connection
     back: Connection
 
+    @property
+    @override
+    def reciprocal(self) -> bool:
+        return False
+
     @override
     def forward(self, r_pre: Layer) -> Layer:
         return self.ahead(r_pre)
@@ -94,10 +121,8 @@ class Untied(Edge):
 
     @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Untied":
-        raise EqpropError(
-            f"the edge {self.pre}->{self.post} is untied, so dPhi/dtheta does not exist: "
-            "use a vector-field rule (vf, c-vf), or tied weights"
-        )
+        none = jax.tree.map(jnp.zeros_like, self.back)
+        return Untied(self.pre, self.post, self.ahead.statistic(r_pre, r_post), none)
 
     @override
     def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Untied":
@@ -108,6 +133,7 @@ class Untied(Edge):
         return Untied(self.pre, self.post, self.ahead.statistic(r_pre, d_post), *vjp(d_pre))
 
 
+@final
 class Clamped(Edge):
     """An edge from the static input: its drive, computed once, stands in for its weights."""
 
@@ -121,22 +147,16 @@ class Clamped(Edge):
 
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
-        raise NotImplementedError("the input receives no feedback")
-
-    @override
-    def statistic(self, r_pre: Layer, r_post: Layer) -> "Clamped":
-        raise NotImplementedError("a clamped drive has no parameters")
-
-    @override
-    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Clamped":
-        raise NotImplementedError("a clamped drive has no parameters")
+        # The drive is a constant, so its derivative in the presynaptic rates is 0.
+        return jnp.zeros_like(r_pre)
 
 
 def untied(pre: int, post: int, ahead: Connection, angle: float, key: PRNGKeyArray) -> Untied:
-    """Feedback weights equal to the forward ones but for sign flips of probability ``(1 - cos
-    angle)/2``.
+    """An edge whose feedback weights equal the forward ones but for sign flips of probability
+    ``(1 - cos angle)/2``.
 
     ``angle`` in degrees; the angle realised differs from it by chance. The feedback has no bias.
+    Raises ``EqpropError`` for an angle outside 0 ... 180.
     """
     if not 0 <= angle <= 180:
         raise EqpropError(

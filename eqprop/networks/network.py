@@ -7,7 +7,7 @@ A network *is* its parameters (a pytree), so gradients and updates are networks 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
-from eqprop.networks.edges import Clamped, Edge
+from eqprop.networks.edges import INPUT, Clamped, Edge, Plastic
 from eqprop.types import Array, Float, Layer, Rates, Shape, States
 
 
+@final
 class Network(eqx.Module):
     """Layers 0 ... N of the given shapes and the edges between them; layer 0 is the input, N the
     output.
@@ -45,6 +46,20 @@ class Network(eqx.Module):
                 f"scores have shape {self.scores}: give a readout that makes a row of them for "
                 "each example, such as a dense one"
             )
+
+    @property
+    def plastic(self) -> tuple[Plastic, ...]:
+        """The edges, all of which have parameters that learn.
+
+        Raises ``EqpropError`` where one has none, as in a clamped network.
+        """
+        plastic = tuple(edge for edge in self.edges if isinstance(edge, Plastic))
+        if len(plastic) < len(self.edges):
+            raise EqpropError(
+                "this network is clamped, and a clamped drive has no parameters: learn from the "
+                "network that it was made of"
+            )
+        return plastic
 
     @property
     def parts(self) -> tuple[Edge | Connection, ...]:
@@ -79,24 +94,38 @@ class Network(eqx.Module):
         """The same layers with other edges."""
         return eqx.tree_at(lambda n: n.edges, self, tuple(edges))
 
-    def change(self, edges: Sequence[Edge], readout: Connection | None = None) -> "Network":
-        """A change of this network's parameters: those edges; ``readout``, or none of it."""
+    def update(self, edges: Sequence[Plastic], readout: Connection | None = None) -> "Network":
+        """An update of this network's parameters: that of each edge, and that of its readout (None:
+        the readout stays as it is).
+        """
         same = jax.tree.map(jnp.zeros_like, self.readout) if readout is None else readout
         network = self.replace_edges(edges)
         # None where there is no readout: no leaf to replace.
         return network if self.readout is None else eqx.tree_at(lambda n: n.readout, network, same)
+
+    def scale(self, factors: Float[Array, " parts"]) -> "Network":
+        """The parameters of each part, the edges and then a readout, times its own factor."""
+
+        def times(part: eqx.Module, factor: Float[Array, ""]) -> Any:
+            return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
+
+        scaled = [times(part, f) for part, f in zip(self.parts, factors, strict=True)]
+        edges = len(self.edges)
+        return self.update(scaled[:edges], *scaled[edges:])
 
     def clamp(self, r_input: Layer) -> "Network":
         """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
         once.
         """
         return self.replace_edges(
-            [e if e.pre else Clamped(0, e.post, e.forward(r_input)) for e in self.edges]
+            [Clamped(INPUT, e.post, e.forward(r_input)) if e.from_input else e for e in self.edges]
         )
 
-    def change_drives(self, change: Callable[[Layer], Layer]) -> "Network":
+    def map_drives(self, change: Callable[[Layer], Layer]) -> "Network":
         """The same clamped network with other drives of its input: repeated for more rows, say."""
-        return self.replace_edges([e if e.pre else jax.tree.map(change, e) for e in self.edges])
+        return self.replace_edges(
+            [jax.tree.map(change, e) if e.from_input else e for e in self.edges]
+        )
 
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
         """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that
@@ -158,7 +187,7 @@ class Network(eqx.Module):
                 return
             colour[layer] = value
             for edge in self.edges:
-                if edge.pre and layer in (edge.pre, edge.post):
+                if not edge.from_input and layer in (edge.pre, edge.post):
                     visit(edge.post if edge.pre == layer else edge.pre, 1 - value)
 
         for layer in range(1, len(self.shapes)):
@@ -206,5 +235,5 @@ def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:
 
     r_pre = jax.ShapeDtypeStruct((1, *shapes[edge.pre]), jnp.float32)
     r_post = check(type(edge).forward, edge.pre, edge.post, r_pre)
-    if edge.pre:
+    if not edge.from_input:
         check(type(edge).feedback, edge.post, edge.pre, r_pre, r_post)

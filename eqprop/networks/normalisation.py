@@ -5,7 +5,7 @@ on the device, and training, evaluation and verification see the same network.
 """
 
 import dataclasses
-from typing import override
+from typing import final, override
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection, Product
 from eqprop.networks.graphs import Build
-from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
+from eqprop.types import Layer, PRNGKeyArray, Shape
 
 
+@final
 class Normalised(Connection):
     """``connection((r_pre - mean) / std)``, channel by channel; mean and std do not learn.
 
@@ -39,7 +40,8 @@ class Normalised(Connection):
                 "std above 0"
             )
 
-    def _normal(self, r: Layer) -> Layer:
+    def normalise(self, r: Layer) -> Layer:
+        """``(r - mean) / std``, what the connection within sees."""
         if len(self.mean) not in (1, r.shape[-1]):
             raise EqpropError(
                 f"{len(self.mean)} means for the {r.shape[-1]} channels of the input: give one for "
@@ -49,11 +51,11 @@ class Normalised(Connection):
 
     @override
     def __call__(self, r_pre: Layer) -> Layer:
-        return self.connection(self._normal(r_pre))
+        return self.connection(self.normalise(r_pre))
 
     @override
-    def kernel(self, r_pre: Layer, other: Layer) -> Float[Array, "B other"] | None:
-        return self.connection.kernel(self._normal(r_pre), self._normal(other))
+    def multiplications(self, pre: Shape) -> int:
+        return self.connection.multiplications(pre)
 
     @override
     def with_product(self, product: Product) -> "Normalised":

@@ -113,8 +113,8 @@ class Updates(Source):
         system, _, batch = self.problem
 
         def one(network: Network, states: States, beta: Scalar) -> tuple[Network, States, Network]:
-            rates = (beta, self.eta)
-            return continual_step(system, self.increment, network, states, batch, rates)
+            strengths = (beta, self.eta)
+            return continual_step(system, self.increment, network, states, batch, strengths)
 
         def combine(weights: Array, leaf: Array) -> Array:
             return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1).real

@@ -24,6 +24,7 @@ from eqprop.networks.network import Network
 from eqprop.theorem.agreement import Comparison, Order, Picks, compare, fit_order, pick_synapses
 from eqprop.theorem.curves import Gradients, Problem, Source, Updates
 from eqprop.theorem.settling import Settling, examine
+from eqprop.types import Array
 
 type Progress = Callable[[str, int, int], None]
 """Told what begins now, how many stages are done, and of how many."""
@@ -124,12 +125,15 @@ class Verification:
 
 
 def to_double(problem: Problem) -> Problem:
-    """The problem in double precision; within ``jax.enable_x64`` only."""
-    return Problem(
-        problem.system,
-        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), problem.network),
-        (jnp.asarray(problem.batch[0], jnp.float64), jnp.asarray(problem.batch[1], jnp.float64)),
-    )
+    """The problem in double precision, network, inputs and targets alike; within
+    ``jax.enable_x64`` only.
+    """
+
+    def double(leaf: Any) -> Array:
+        return jnp.asarray(leaf, jnp.float64)
+
+    network, batch = jax.tree.map(double, (problem.network, problem.batch))
+    return Problem(problem.system, network, batch)
 
 
 @eqx.filter_jit
@@ -174,8 +178,9 @@ def _orders(trials: Sequence[Trial], sizes: Sequence[float]) -> dict[str, Order]
     }
 
 
-class _Bench:
-    """A problem with its free phase and BPTT at hand: makes one trial after the other."""
+@final
+class _Trials:
+    """The trials of a plan, one after the other, from one free phase and its BPTT gradient."""
 
     def __init__(self, problem: Problem, increment: Increment, plan: Plan, progress: Progress):
         self.problem, self.increment, self.plan, self.progress = problem, increment, plan, progress
@@ -194,70 +199,77 @@ class _Bench:
         self.progress(what, self.done, self.stages)
         self.done += 1
 
-    def updates(self, nudge: Nudge, factor: float) -> Updates:
+    def against_bptt(self, what: str, beta: float, nudge: Nudge, factor: float = 0.0) -> Trial:
+        """The rule with that nudge against BPTT."""
+        self.begin(what)
+        drift = float(self.settling.residuals[-1].max())
+        gradients = Gradients(self.problem, self.window)
+        return self._trial((beta, factor), self._updates(nudge, factor), gradients, drift)
+
+    def against_itself(self, beta: float, factor: float) -> Trial:
+        """A continual rule against itself at eta = 0: both see the same drift."""
+        self.begin(f"eta x {factor:g} against eta = 0")
+        moving, still = (self._updates(self.plan.nudge(beta), f) for f in (factor, 0.0))
+        return self._trial((beta, factor), moving, still, 0.0)
+
+    def _updates(self, nudge: Nudge, factor: float) -> Updates:
         stencil = nudge.stencil(jax.random.key(self.plan.seed))
-        eta = self.plan.eta or (0.0,) * len(self.problem.network.parts)
+        eta = self.plan.eta or (0.0,) * len(self.problem.network.edges)
         rates = factor * jnp.asarray(eta, float)
         return Updates(self.problem, self.increment, self.window.last, stencil, rates)
 
-    def trial(self, beta: float, factor: float) -> Trial:
-        """The rule against BPTT."""
-        self.begin(
-            f"beta {beta:g}" if self.plan.eta is None else f"beta {beta:g}, eta x {factor:g}"
-        )
-        return self.against_bptt((beta, factor), self.plan.nudge(beta))
-
-    def on_circle(self, beta: float, points: int) -> Trial:
-        """The rule with so many points on a circle against BPTT."""
-        self.begin(f"beta {beta:g}, {points} point(s)")
-        nudge = OneSided(beta) if points == 1 else Holomorphic(beta, points)
-        return self.against_bptt((beta, 0.0), nudge)
-
-    def against_bptt(self, at: tuple[float, float], nudge: Nudge) -> Trial:
-        update, reference = self.updates(nudge, at[1]), Gradients(self.problem, self.window)
-        return self.judge(at, update, reference, float(self.settling.residuals[-1].max()))
-
-    def departure(self, beta: float, factor: float) -> Trial:
-        """A continual rule against itself at eta = 0: both see the same drift."""
-        self.begin(f"eta x {factor:g} against eta = 0")
-        moving, still = (self.updates(self.plan.nudge(beta), f) for f in (factor, 0.0))
-        return self.judge((beta, factor), moving, still, 0.0)
-
-    def judge(
-        self, at: tuple[float, float], update: Updates, reference: Source, residual: float
+    def _trial(
+        self, at: tuple[float, float], updates: Updates, reference: Source, drift: float
     ) -> Trial:
-        found = compare(update, reference, self.steps, self.picks)
+        found = compare(updates, reference, self.steps, self.picks)
         dt = self.problem.system.dynamics.dt
-        return Trial(*at, found, _floors(found, update.stencil, residual, dt))
+        return Trial(*at, found, _floors(found, updates.stencil, drift, dt))
 
 
 def verify(
     problem: Problem, increment: Increment, plan: Plan, progress: Progress = _silent
 ) -> Verification:
-    """Compare a rule with BPTT as ``plan`` says, in double precision whatever the problem comes in.
+    """Whether the updates of a rule are the gradients of BPTT, in double precision whatever the
+    problem comes in.
 
-    T and K are those of the problem's system. Raises ``EqpropError`` when K > T, when a beta is 0,
-    when ``eta`` does not match the connections, and when the free phase or a curve diverges or
-    oscillates.
+    ``problem`` has the system (its T and K are taken), the network, and a batch of inputs
+    ``(B, *shapes[0])`` and targets ``(B, classes)``; ``increment`` is the rule; ``plan`` says at
+    which betas, and for a continual rule at which learning rates. ``progress`` is told what begins,
+    how many stages are done, and of how many.
+
+    Raises ``EqpropError`` when K > T, when ``eta`` does not match the connections, and when the
+    free phase or a curve diverges or oscillates.
     """
-    if plan.eta is not None and len(plan.eta) != len(problem.network.parts):
+    edges = len(problem.network.edges)
+    if plan.eta is not None and len(plan.eta) != edges:
         raise EqpropError(
-            f"{len(plan.eta)} learning rate(s) for {len(problem.network.parts)} connections: "
-            "give one for each"
+            f"{len(plan.eta)} learning rate(s) for {edges} connections: give one for each"
         )
+    first, at_rest = plan.betas[0], "" if plan.eta is None else ", eta x 0"
     with jax.enable_x64(True):
-        bench = _Bench(to_double(problem), increment, plan, progress)
-        betas = tuple(bench.trial(beta, 0.0) for beta in plan.betas)
+        trials = _Trials(to_double(problem), increment, plan, progress)
+        betas = tuple(
+            trials.against_bptt(f"beta {beta:g}{at_rest}", beta, plan.nudge(beta))
+            for beta in plan.betas
+        )
         asked, etas = betas[0], ()
         if plan.eta is not None:
-            asked = bench.trial(plan.betas[0], 1.0)
-            etas = tuple(bench.departure(plan.betas[0], factor) for factor in plan.factors)
+            asked = trials.against_bptt(f"beta {first:g}, eta x 1", first, plan.nudge(first), 1.0)
+            etas = tuple(trials.against_itself(first, factor) for factor in plan.factors)
+        circles = {
+            n: trials.against_bptt(
+                f"beta {first:g}, {n} point(s)",
+                first,
+                OneSided(first) if n == 1 else Holomorphic(first, n),
+            )
+            for n in plan.points
+        }
         return Verification(
-            bench.settling,
+            trials.settling,
             asked,
             betas,
             etas,
             _orders(betas, plan.betas),
             _orders(etas, plan.factors) if etas else {},
-            {n: bench.on_circle(plan.betas[0], n) for n in plan.points},
+            circles,
         )

@@ -18,7 +18,7 @@ from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import BPTT, RecurrentBackprop
-from eqprop.learning.increments import Equilibrium, VectorField, scale_edges
+from eqprop.learning.increments import Equilibrium, VectorField
 from eqprop.learning.learners import Continual, WithOptimizer
 from eqprop.learning.rules import AfterPhase, Rule
 from eqprop.networks.connections import Dense
@@ -140,7 +140,7 @@ def test_rates_and_names() -> None:
     network, _, _ = dense()
     assert parameter_names(network) == ["W1", "b1", "W2", "b2", "Wout", "bout"]
     assert len(parameter_names(network)) == len(jax.tree.leaves(network))
-    scaled = scale_edges(network, jnp.asarray([2.0, 3.0, 5.0]))
+    scaled = network.scale(jnp.asarray([2.0, 3.0, 5.0]))
     for now, before, factor in zip(
         jax.tree.leaves(scaled), jax.tree.leaves(network), (2, 2, 3, 3, 5, 5), strict=True
     ):
@@ -187,8 +187,8 @@ def test_it_learns_digits(changes: dict) -> None:
     score = evaluate(job, state.network, job.test)
     assert score is not None
     # Logistic regression on the pixels, which this contains, errs on 4 to 5 %; chance on 90 %.
-    assert score.error < 15
-    assert score.loss < 0.5 * np.log(10)
+    assert score["error"] < 15
+    assert score["loss"] < 0.5 * np.log(10)
 
 
 def test_the_recipe_reads_out_the_last_hidden_layer() -> None:

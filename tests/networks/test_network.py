@@ -84,14 +84,6 @@ def test_the_vector_field_of_untied_weights() -> None:
     assert_close(edge.feedback(a, b), b @ back.weight.T)
 
 
-def test_the_kernel_is_the_effect_of_a_statistic_on_the_drive() -> None:
-    for bias in (True, False):
-        dense = Dense.init((5,), (4,), jax.random.key(0), bias=bias)
-        (a, b), (other, _) = rates()[1:3], rates(seed=2)[1:3]
-        moved = jax.tree.map(jnp.add, dense, dense.statistic(other, b))
-        assert_close(moved(a), dense(a) + dense.kernel(a, other) @ b)
-
-
 def test_initial_weights_and_biases_are_uniform_within_the_bound() -> None:
     dense = Dense.init((400,), (300,), jax.random.key(0))
     for values in (dense.weight, dense.bias):

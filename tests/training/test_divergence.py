@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from eqprop.dynamics.step import Prototypical
-from eqprop.learning.increments import scale_edges
 from eqprop.learning.learners import Learner
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
@@ -41,7 +40,7 @@ class Faulty(Learner):
     def learn(self, system, network, memory, batch, key):
         inner, count, plan = memory
         network, inner, free = self.inner.learn(system, network, inner, batch, key)
-        faulty = scale_edges(network, jnp.asarray(FACTORS)[plan[count]])
+        faulty = network.scale(jnp.asarray(FACTORS)[plan[count]])
         return faulty, (inner, count + 1, plan), free
 
 
@@ -112,7 +111,7 @@ def by_minibatch(trainer: Trainer, state: TrainState, examples: Examples, order)
     system, learn = trainer.system, jax.jit(trainer.learner.learn)
     network, memory = state.network, state.memory
     for n, rows in enumerate(order):
-        here = dataclasses.replace(state, network=network, batch=jnp.asarray(n, jnp.int32))
+        here = dataclasses.replace(state, network=network, minibatch=jnp.asarray(n, jnp.int32))
         x, y = trainer.fetch(here, examples, rows)
         clamped = system.clamp(network, x)
         states = clamped.zeros(len(x))
@@ -190,6 +189,6 @@ def test_what_else_may_be_lost() -> None:
         "the weights from layer 0 to layer 1, from layer 1 to layer 2",  # 0 * inf
         "the numbers that the optimizer keeps",
     }
-    lost = eqx.tree_at(lambda s: s.totals.residual, state, jnp.asarray(math.nan))
+    lost = eqx.tree_at(lambda s: s.totals["residual"], state, jnp.asarray(math.nan))
     assert not whole(lost)
     assert "the residual" in find(trainer, examples, order, lost, 1).where
