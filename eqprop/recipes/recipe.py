@@ -103,6 +103,10 @@ class Recipe:
     """Sweep even and odd layers in turn in the free phase, instead of synchronous steps."""
     nudged_sweeps: bool = False
     """Sweep in the nudged phase, too, instead of K synchronous steps."""
+    test_tolerance: float = 1e-4
+    """Stop iterating a test when no unit moves faster than this, per unit of time; 0 takes all T
+    steps.
+    """
     lr: tuple[float, ...] = (0.08, 0.04)
     """Learning rates of the connections, from the input side to the output; then those of skips,
     then of lateral connections, then that of a readout.
@@ -173,6 +177,23 @@ class Recipe:
         require(
             math.isfinite(self.tolerance) and self.tolerance >= 0,
             f"the tolerance is {self.tolerance}: give a number above 0, or 0 for all T steps",
+        )
+        require(
+            self.test_tolerance >= 0,
+            f"test_tolerance is {self.test_tolerance}: give a number above 0, or 0 for all T steps",
+        )
+        there = {(n, n + 1) for n in range(len(self.channels) + len(self.hidden) + 1)}
+        for pre, post in self.skips:
+            pair = min(pre, post), max(pre, post)
+            require(
+                pair not in there,
+                f"skips have {pre} {post}, but these two layers are connected already: name each "
+                "pair once, and layers that do not follow each other",
+            )
+            there.add(pair)
+        require(
+            len(set(self.lateral)) == len(self.lateral),
+            f"lateral is {self.lateral}: name each layer once",
         )
         require(
             self.relaxation == "steps" or self.tolerance > 0,
