@@ -1,15 +1,17 @@
 """Pages of the site that are written elsewhere, as a hook of mkdocs.
 
 README, change log, contributing and benchmarks from the root of the repository; the tutorial from
-its notebook; a list of files for each record; the recipes; and the API reference, a page for each
-row of the table of modules in architecture.md.
+its notebook; a list of files for each record; the recipes; and the API reference: the public names,
+and a page for each folder of the package.
 """
 
+import ast
 import base64
 import json
 import posixpath
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     listed = str(config.nav)
     pages = sorted(path.name for path in DOCS.glob("*.md") if path.name not in listed)
     config.nav += [{name.removesuffix(".md").capitalize(): name} for name in pages]
-    config.nav.append({"API": [{", ".join(names): api_uri(names)} for names, _ in module_groups()]})
+    pages = [{"Public names": "api/index.md"}, *({f: f"api/{f}.md"} for f in folders())]
+    config.nav.append({"API": pages})
     return config
 
 
@@ -51,8 +54,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for source, uri in COPIES.items():
         add(uri, (ROOT / source).read_text(encoding="utf-8"))
-    for names, about in module_groups():
-        add(api_uri(names), api_page(names, about))
+    add("api/index.md", public_page())
+    for folder, modules in folders().items():
+        add(f"api/{folder}.md", api_page(folder, modules))
     for records in sorted(DOCS.glob("records*")):
         for folder in [records, *sorted(path for path in records.rglob("*") if path.is_dir())]:
             add(f"{folder.relative_to(DOCS).as_posix()}/index.md", record_page(folder))
@@ -85,11 +89,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def refer(markdown: str) -> str:
-    """Links each `module.name` to its place in the reference; a name that has none is a warning."""
-    modules = "|".join(module for names, _ in module_groups() for module in names)
-    name = re.compile(rf"(?<![\[`])`((?:{modules})\.(?!(?:py|png|json|npz)`)[A-Za-z_][\w.]*)`")
+    """Links each `ep.Name` and `folder.module.name` to its place in the reference; a name that has
+    none is a warning.
+    """
+    modules = "|".join(f"{folder}\\.{m}" for folder, names in folders().items() for m in names)
+    known = re.compile(rf"(?<![\[`])`((ep|{modules})\.([A-Za-z_][\w.]*))`")
+    homes = public_names()
+
+    def link(match: re.Match[str]) -> str:
+        shown, place, name = match.groups()
+        if place != "ep":
+            return f"[`{shown}`][eqprop.{shown}]"
+        first = name.partition(".")[0]
+        if first not in homes:
+            raise PluginError(f"`{shown}` is no public name")
+        return f"[`{shown}`][eqprop.{homes[first]}.{name}]"
+
     blocks = re.split(r"(^```.*?^```)", markdown, flags=re.DOTALL | re.MULTILINE)
-    blocks[::2] = [name.sub(r"[`\1`][eqprop.\1]", text) for text in blocks[::2]]
+    blocks[::2] = [known.sub(link, text) for text in blocks[::2]]
     return "".join(blocks)
 
 
@@ -106,37 +123,52 @@ def site_uri(path: Path) -> str | None:
     return (inside.with_suffix(".md") if path.suffix == ".ipynb" else inside).as_posix()
 
 
-def module_groups() -> Iterator[tuple[list[str], str]]:
-    """Modules and what they hold, a row of architecture.md at a time."""
-    known: set[str] = set()
-    for line in (DOCS / "architecture.md").read_text(encoding="utf-8").splitlines():
-        if not re.match(r"\| `\w+\*?\.py`", line):
-            continue
-        files, about = line.strip("| ").split(" | ", 1)
-        names = [
-            path.stem
-            for pattern in re.findall(r"`([\w*]+\.py)`", files)
-            for path in sorted((ROOT / "eqprop").glob(pattern))
-            if path.stem not in known
-        ]
-        known.update(names)
-        if names:
-            yield names, about
-    modules = {path.stem for path in (ROOT / "eqprop").glob("*.py")} - {"__init__"}
-    if missing := sorted(modules - known):
-        raise PluginError(f"no row of docs/architecture.md has {', '.join(missing)}")
+def folders() -> dict[str, list[str]]:
+    """The folders of the package, in the order in which imports go up, with their modules.
+
+    Raises ``PluginError`` where docs/architecture.md does not have a module in the section of its
+    folder.
+    """
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    layers = contracts["importlinter"]["contracts"][0]["layers"]
+    names = [name for layer in reversed(layers) for name in layer.split(" | ")]
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for folder in (name for name in names if (ROOT / "eqprop" / name).is_dir()):
+        section = re.search(rf"^### `{folder}/`\n(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE)
+        told = set(re.findall(r"`(\w+)\.py`", section[1] if section else ""))
+        there = {path.stem for path in (ROOT / "eqprop" / folder).glob("[!_]*.py")}
+        if told != there:
+            raise PluginError(
+                f"docs/architecture.md, {folder}/: has {sorted(told - there)} that are not there, "
+                f"and lacks {sorted(there - told)}"
+            )
+        found[folder] = sorted(there)
+    return found
 
 
-def api_uri(names: list[str]) -> str:
-    """Where the reference of some modules is."""
-    return f"api/{names[0]}.md"
+def public_names() -> dict[str, str]:
+    """The public names, with the module that each lives in, from the one list of them."""
+    stub = (ROOT / "eqprop/__init__.pyi").read_text(encoding="utf-8")
+    imports = re.findall(r"from \.([\w.]+) import (\([^)]*\)|[^\n]*)", stub)
+    return {name: module for module, names in imports for name in re.findall(r"as (\w+)", names)}
 
 
-def api_page(names: list[str], about: str) -> str:
-    """The reference of some modules."""
-    heading = ", ".join(names)
-    modules = "\n\n".join(f"::: eqprop.{name}" for name in names)
-    return f"# {heading}\n\n{about[0].upper()}{about[1:]}.\n\n{modules}\n"
+def public_page() -> str:
+    """The public names, each with a link."""
+    names = [f"- [`ep.{name}`][eqprop.{home}.{name}]" for name, home in public_names().items()]
+    about = (
+        "`import eqprop as ep` offers these names, in the order in which the theory introduces "
+        "them. The folders they live in are no API: their modules may change with any version."
+    )
+    return "\n".join(["# Public names", "", about, "", *names])
+
+
+def api_page(folder: str, modules: list[str]) -> str:
+    """The reference of a folder."""
+    about = ast.get_docstring(ast.parse((ROOT / f"eqprop/{folder}/__init__.py").read_text()))
+    entries = "\n\n".join(f"::: eqprop.{folder}.{name}" for name in modules)
+    return f"# {folder}\n\n{about}\n\n{entries}\n"
 
 
 def record_page(folder: Path) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
-    pages = "".join(page.read_text(encoding="utf-8") for page in (site / "api").iterdir())
-    documented = set(re.findall(r'id="eqprop\.\w+\.(\w+)"', pages))
+    pages = "".join(page.read_text(encoding="utf-8") for page in (site / "api").glob("*.html"))
+    documented = set(re.findall(r'id="eqprop(?:\.\w+){2}\.(\w+)"', pages))
     assert set(eqprop.__all__) <= documented
 
 
@@ -44,6 +45,13 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
         for tag in loads.findall(page.read_text(encoding="utf-8"))
     }
     assert not found
+
+
+def test_the_contract_on_imports_is_the_one_that_is_checked() -> None:
+    told = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("```")[1].split("\n")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = project["tool"]["importlinter"]["contracts"]
+    assert [line for line in told if line] == contract["layers"]
 
 
 def test_the_table_of_speeds_is_the_record() -> None:
