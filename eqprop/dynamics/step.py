@@ -44,8 +44,13 @@ class Dynamics(eqx.Module):
         """What layers 0 ... N send, given the input ``(B, *input)`` and the states."""
 
     @abc.abstractmethod
-    def react(self, states: States, drives: States, force: Layer | None) -> States:
-        """New states of some layers from their drives; ``force`` nudges the last of them."""
+    def react(
+        self, states: States, drives: States, force: Layer | None, *, with_output: bool
+    ) -> States:
+        """New states of some layers from their drives.
+
+        ``with_output`` says whether the last of them is the output layer, which ``force`` nudges.
+        """
 
     def step(
         self,
@@ -63,8 +68,9 @@ class Dynamics(eqx.Module):
         _check_precision(network, x, states, force)
         layers = range(1, len(network.shapes)) if layers is None else layers
         drives = network.drives(self.rates(x, states), layers)
-        on_output = force if layers[-1] == len(states) else None
-        moved = self.react(tuple(states[n - 1] for n in layers), drives, on_output)
+        own, with_output = tuple(states[n - 1] for n in layers), layers[-1] == len(states)
+        on_output = force if with_output else None
+        moved = self.react(own, drives, on_output, with_output=with_output)
         new = dict(zip(layers, moved, strict=True))
         return tuple(new.get(n, s) for n, s in enumerate(states, 1))
 
@@ -106,7 +112,9 @@ class Prototypical(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None) -> States:
+    def react(
+        self, states: States, drives: States, force: Layer | None, *, with_output: bool
+    ) -> States:
         if force is None:
             return tuple(self.activation(v) for v in drives)
         *hidden, output = drives
@@ -121,12 +129,17 @@ class EnergyBased(Dynamics):
     A gradient step on ``E = 1/2 sum |s|^2 - Phi(rho(s))``; neurons send ``rho(s)``, the input
     included; with ``raw_input`` the input sends ``x`` as it is. ``clip`` keeps states in [0, 1], as
     trainings do and theorem checks do not.
+
+    Without ``output_slope`` the output moves by its drive as it is, ``s_N <- s_N + dt (-s_N +
+    drive_N + force)``, as in the published programs, while rules go on reading ``rho(s_N)``: then
+    no energy has these dynamics, and Theorem 1 is approximate.
     """
 
     activation: Activation = eqx.field(static=True)
     time_step: float = eqx.field(static=True)
     clip: bool = eqx.field(static=True, default=False)
     raw_input: bool = eqx.field(static=True, default=False)
+    output_slope: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
         if not (0 < self.time_step <= 1 and math.isfinite(self.time_step)):
@@ -154,15 +167,22 @@ class EnergyBased(Dynamics):
             )
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None) -> States:
-        def move(s: Layer, drive: Layer, force: Layer | None = None) -> Layer:
-            slope = jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
-            pull = slope * drive - s if force is None else slope * drive - s + force
+    def react(
+        self, states: States, drives: States, force: Layer | None, *, with_output: bool
+    ) -> States:
+        def slope(s: Layer) -> Layer:
+            return jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
+
+        def move(s: Layer, pull: Layer) -> Layer:
             moved = s + self.time_step * pull
             return hardsigm(moved) if self.clip else moved
 
-        hidden = [move(s, v) for s, v in zip(states[:-1], drives[:-1], strict=True)]
-        return (*hidden, move(states[-1], drives[-1], force))
+        pulls = [slope(s) * v - s for s, v in zip(states, drives, strict=True)]
+        if with_output and not self.output_slope:
+            pulls[-1] = drives[-1] - states[-1]
+        if force is not None:
+            pulls[-1] = pulls[-1] + force
+        return tuple(move(s, pull) for s, pull in zip(states, pulls, strict=True))
 
 
 @final
@@ -186,6 +206,8 @@ class RoundedStates(Dynamics):
         return self.exact.rates(x, states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None) -> States:
-        new = self.exact.react(states, drives, force)
+    def react(
+        self, states: States, drives: States, force: Layer | None, *, with_output: bool
+    ) -> States:
+        new = self.exact.react(states, drives, force, with_output=with_output)
         return tuple(lax.reduce_precision(s, exponent_bits=8, mantissa_bits=7) for s in new)

@@ -158,7 +158,7 @@ def _is_matrix(connection: Connection) -> bool:
 
 
 def _gram(connection: Connection, r_input: Layer) -> Float[Array, "B B"] | None:
-    """``x x^T + 1`` of what a matrix sees of the input (without the 1 where it has no bias), if the
+    """``x x^T + 1`` of what a matrix sees of the input (without the 1 where no bias learns), if the
     connection is one.
     """
     seen = r_input
@@ -168,7 +168,11 @@ def _gram(connection: Connection, r_input: Layer) -> Float[Array, "B B"] | None:
         return None
     rows = seen.reshape(len(seen), -1)
     gram = rows @ rows.T
-    return gram if getattr(connection, "bias", None) is None else gram + 1
+    return gram + 1 if _learns_bias(connection) else gram
+
+
+def _learns_bias(connection: Connection) -> bool:
+    return type(connection) is Dense and connection.bias is not None and connection.learns_bias
 
 
 class Moving(Edge):
@@ -320,7 +324,7 @@ class LowRank(Moving):
     @override
     def forward(self, r_pre: Layer) -> Layer:
         drive = self.edge.forward(r_pre)
-        bias = getattr(self.edge.connection, "bias", None) is not None
+        bias = _learns_bias(self.edge.connection)
         rows = r_pre.reshape(len(r_pre), -1)
         for pre, post, rate in self._terms():
             overlap = rows @ pre.reshape(len(pre), -1).T

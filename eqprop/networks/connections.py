@@ -62,6 +62,10 @@ class Connection(eqx.Module):
         """
         return self
 
+    def fix_bias(self) -> "Connection":
+        """The same connection with a bias that never learns; itself where it has none."""
+        return self
+
     def with_product(self, product: Product) -> "Connection":
         """The same connection with another way to multiply rates with weights; itself where it has
         no product to replace.
@@ -73,17 +77,25 @@ class Connection(eqx.Module):
 class Dense(Connection):
     """All-to-all connection ``r_pre W + b``; a layer with several axes is flattened.
 
-    ``weight`` has shape ``(n_pre, n_post)``, ``bias`` ``(n_post,)`` or None.
+    ``weight`` has shape ``(n_pre, n_post)``, ``bias`` ``(n_post,)`` or None. A bias that does not
+    learn has an update of 0 in every rule.
     """
 
     weight: Float[Array, "n_pre n_post"]
     bias: Float[Array, " n_post"] | None = None
     product: Product = eqx.field(static=True, default=jnp.matmul)
+    learns_bias: bool = eqx.field(static=True, default=True)
 
     @override
     def __call__(self, r_pre: Layer) -> Layer:
         drive = self.product(r_pre.reshape(r_pre.shape[0], -1), self.weight)
-        return drive if self.bias is None else drive + self.bias
+        if self.bias is None:
+            return drive
+        return drive + (self.bias if self.learns_bias else jax.lax.stop_gradient(self.bias))
+
+    @override
+    def fix_bias(self) -> "Dense":
+        return dataclasses.replace(self, learns_bias=False)
 
     @override
     def with_product(self, product: Product) -> "Dense":

@@ -136,6 +136,7 @@ class Conv(Connection):
     pool: Pool = NO_POOL
     product: Product | None = eqx.field(static=True, default=None)
     """None leaves the choice of the products to ``convolve``."""
+    learns_bias: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
         if self.weight.ndim != 4:
@@ -175,7 +176,13 @@ class Conv(Connection):
     def pooled(self, maps: Maps, guide: Maps) -> Layer:
         """The drive that becomes of ``maps``, where ``guide`` decides who wins in a max-pool."""
         drive = self.pool.choose(maps, guide)
-        return drive if self.bias is None else drive + self.bias
+        if self.bias is None:
+            return drive
+        return drive + (self.bias if self.learns_bias else jax.lax.stop_gradient(self.bias))
+
+    @override
+    def fix_bias(self) -> "Conv":
+        return dataclasses.replace(self, learns_bias=False)
 
     @override
     def multiplications(self, pre: Shape) -> int:

@@ -67,3 +67,12 @@ def chain(
 def in_a_row(builds: Sequence[Build]) -> list[Link]:
     """The links of a chain, from the input side to the output."""
     return [(post - 1, post, build) for post, build in enumerate(builds, 1)]
+
+
+def with_fixed_bias(build: Build) -> Build:
+    """Makes what ``build`` does, with a bias that never learns."""
+
+    def made(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
+        return build(pre, post, key).fix_bias()
+
+    return made

@@ -58,6 +58,10 @@ class Normalised(Connection):
         return self.connection.multiplications(pre)
 
     @override
+    def fix_bias(self) -> "Normalised":
+        return dataclasses.replace(self, connection=self.connection.fix_bias())
+
+    @override
     def with_product(self, product: Product) -> "Normalised":
         return dataclasses.replace(self, connection=self.connection.with_product(product))
 

@@ -32,7 +32,7 @@ from eqprop.networks.convolution import (
     conv_shape,
     shortcut,
 )
-from eqprop.networks.graphs import Build, Link, graph, in_a_row
+from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import normalised
 from eqprop.networks.precision import multiply_in_half
@@ -116,6 +116,8 @@ def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], li
     ]
     if recipe.states == "bfloat16":
         links = [(i, j, multiply_in_half(build)) for i, j, build in links]
+    if not recipe.train_input_bias:
+        links = [(i, j, build if i else with_fixed_bias(build)) for i, j, build in links]
     if recipe.mean or recipe.std:
         mean, std = recipe.mean, recipe.std
         links = [(i, j, build if i else normalised(build, mean, std)) for i, j, build in links]
@@ -148,7 +150,7 @@ def _pool(recipe: Recipe, window: int) -> Pool:
 def _dynamics(recipe: Recipe) -> Dynamics:
     rho = activation(recipe.activation)
     exact = (
-        EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input)
+        EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input, recipe.output_slope)
         if recipe.setting == "energy"
         else Prototypical(rho, recipe.inside)
     )

@@ -69,6 +69,13 @@ class Recipe:
     """Keep states in [0, 1] in the energy-based setting."""
     raw_input: bool = False
     """The input sends its pixels as they are, not rho of them, in the energy-based setting."""
+    output_slope: bool = True
+    """Multiply the drive of the output by rho', as the energy has it and the published programs do
+    not, in the energy-based setting.
+    """
+    train_input_bias: bool = True
+    """Train the bias into the first layer, which the published C-VF programs leave as it is drawn.
+    """
     rule: Literal["ep", "c-ep", "vf", "c-vf", "bptt", "rbp"] = "ep"
     """Learning rule: ep, vf; or continually, c-ep, c-vf. As baselines backpropagation through the
     last K free steps, bptt, and recurrent backpropagation, rbp: they nudge nothing.

@@ -107,8 +107,17 @@ DYNAMICS: dict[str, Dynamics] = {
     "outside": Prototypical(sigm),
     "inside": Prototypical(tanh, inside=True),
     "energy": EnergyBased(tanh, 0.4),
+    "energy, output without slope": EnergyBased(tanh, 0.4, output_slope=False),
 }
-ONE_AXIS = ("dense", "dense without bias", "square", "square dense", "folded", "normalised")
+ONE_AXIS = (
+    "dense",
+    "dense without bias",
+    "dense with a fixed bias",
+    "square",
+    "square dense",
+    "folded",
+    "normalised",
+)
 
 
 def connection(kind: str, pre: Shape, post: Shape, rng: np.random.Generator) -> Connection:
@@ -123,6 +132,7 @@ def connection(kind: str, pre: Shape, post: Shape, rng: np.random.Generator) -> 
     made = {
         "dense": Dense(weight, draw(m)),
         "dense without bias": Dense(weight),
+        "dense with a fixed bias": Dense(weight, draw(m), learns_bias=False),
         "square": Square(weight),
         "square dense": SquareDense(weight, draw(m)),
         "folded": Folded(weight),
@@ -325,3 +335,24 @@ def test_an_increment_with_shortcuts_is_final() -> None:
 
         class Twice(Equilibrium):  # pyright: ignore[reportGeneralTypeIssues]
             pass
+
+
+@pytest.mark.parametrize("name", sorted(INCREMENTS))
+def test_a_fixed_bias_does_not_move_while_weights_do(name: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes: tuple[Shape, ...] = ((12,), (9,), (4,))
+    kinds = ("dense with a fixed bias", "dense")
+    case = chain(
+        shapes,
+        [
+            connection(k, (n,), (m,), rng)
+            for k, (n,), (m,) in zip(kinds, shapes, shapes[1:], strict=False)
+        ],
+        3,
+        4,
+    )
+    found, _ = both(case, INCREMENTS[name])
+    before, after = (n.edges[0].connection for n in (case.network, found[0]))
+    if name != "decaying":  # which moves whatever has a weight
+        np.testing.assert_array_equal(before.bias, after.bias)
+    assert not np.allclose(before.weight, after.weight)
