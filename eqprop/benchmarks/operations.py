@@ -6,15 +6,17 @@ and sums are left out, so a share of the machine's peak says how much of the tim
 must be multiplied.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from eqprop.networks.edges import Edge, Untied
-from eqprop.networks.fast_convolution import positions
+import jax
+
+from eqprop.learning.continual import Products, moving_edges
+from eqprop.networks.connections import Connection
+from eqprop.networks.edges import Edge
 from eqprop.networks.network import Network
-from eqprop.networks.normalisation import Normalised
+from eqprop.recipes.build import increment
 from eqprop.recipes.recipe import Recipe
-from eqprop.types import Shape
+from eqprop.types import Array, Float, Rates
 
 
 class Flops(NamedTuple):
@@ -41,8 +43,7 @@ def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops |
     ``free_steps`` are the steps, or sweeps, that the free phase takes, T unless there is a
     tolerance. A sweep over the two colours of the graph is as many operations as a step.
     """
-    rule, batch = recipe.rule, recipe.batch
-    if rule in {"bptt", "rbp"}:
+    if recipe.rule in {"bptt", "rbp"}:
         return None
     steps, ends = recipe.K, 2  # of a phase
     if recipe.nudge == "centered":
@@ -50,45 +51,50 @@ def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops |
     elif recipe.nudge == "holomorphic":
         ends = 4 * (recipe.points // 2 + 1)  # a complex product takes four real ones
         steps *= ends
-    drive = free = nudged = update = 0.0
-    for edge in network.edges:
-        pre, post = network.shapes[edge.pre], network.shapes[edge.post]
-        n_pre, n_post = math.prod(pre), math.prod(post)
-        # Rates times weights, in either direction; or rates times rates, for a change of weights.
-        product = 2.0 * batch * _multiplications(edge, pre)
-        shortcuts = len(post) == 1  # a dense connection has some, under continual rules
-        if not edge.pre:
-            drive += product  # the input stands still, so one product serves all steps
-            if not rule.startswith("c-"):
-                update += product
-            elif shortcuts:
-                update += product + 2 * batch**2 * n_pre  # x x^T ...
-                nudged += steps * 2 * batch**2 * n_post  # ... times changes
-            else:
-                nudged += steps * 2 * product
-            continue
-        free += free_steps * 2 * product
-        nudged += steps * 2 * product
-        if rule == "ep":
-            update += ends * product
-        elif rule == "c-ep" and shortcuts:
-            low_rank = n_pre * n_post > 4 * batch * (n_pre + n_post)  # as continual.py decides
-            # Two terms of rank B in each direction, or the weights written from present rates.
-            nudged += steps * (8 * batch**2 * (n_pre + n_post) if low_rank else product)
-            update += 2 * product
-        else:
-            nudged += steps * 2 * product
-    return Flops(drive, free, nudged, update)
+    drives = [float(recipe.batch) * _multiplications(edge, network) for edge in network.edges]
+    if recipe.rule.startswith("c-"):
+        nudged = _continual(recipe, network, drives)
+    else:
+        nudged = [
+            _after_phase(edge, recipe.rule, ends, drive)
+            for edge, drive in zip(network.edges, drives, strict=True)
+        ]
+    from_input = [edge.from_input for edge in network.edges]
+    still = sum(drive for drive, first in zip(drives, from_input, strict=True) if first)
+    # Rates times weights in either direction; the input's stand still, and serve all steps.
+    return Flops(
+        drive=2.0 * still,
+        free=2.0 * free_steps * 2 * (sum(drives) - still),
+        nudged=2.0 * steps * sum(products.step for products in nudged),
+        update=2.0 * sum(products.once for products in nudged),
+    )
 
 
-def _multiplications(edge: Edge, pre: Shape) -> int:
-    """Of rates and weights, for the drive of one example; before pooling."""
-    source: Any = edge
-    connection: Any = source.ahead if isinstance(edge, Untied) else source.connection
-    if isinstance(connection, Normalised):
-        connection = connection.connection
-    weight = connection.weight
-    if weight.ndim == 2:
-        return weight.size
-    padded = tuple(n + 2 * p for n, p in zip(pre, connection.padding, strict=False))
-    return weight.size * math.prod(positions(padded, weight.shape[:2], connection.stride))
+def _multiplications(edge: Edge, network: Network) -> int:
+    """Of rates and weights, for the drive of one example."""
+    # Of untied weights those ahead; those back are as many.
+    ahead, *_ = jax.tree.leaves(edge, is_leaf=lambda node: isinstance(node, Connection))
+    return ahead.multiplications(network.shapes[edge.pre])
+
+
+def _after_phase(edge: Edge, rule: str, ends: int, drive: float) -> Products:
+    """What an edge takes where the weights stand still: EP's products are those of the ends of a
+    phase, VF's those of each step; from the input there is one of the whole phase.
+    """
+    if edge.from_input:
+        return Products(0, drive)
+    return Products(2 * drive, ends * drive) if rule == "ep" else Products(4 * drive, 0)
+
+
+def _continual(recipe: Recipe, network: Network, drives: list[float]) -> list[Products]:
+    """What each edge takes in the form in which it moves, which may depend on the batch."""
+    rows, found = recipe.batch, []
+
+    def count(network: Network, start: Rates, factors: Float[Array, " edges"]) -> None:
+        moving = moving_edges(increment(recipe), network, start, factors)
+        found.extend(e.products(drive, rows) for e, drive in zip(moving, drives, strict=True))
+
+    start = tuple(jax.ShapeDtypeStruct((rows, *s), network.dtype) for s in network.shapes)
+    factors = jax.ShapeDtypeStruct((len(network.edges),), network.dtype)
+    jax.eval_shape(count, network, start, factors)
+    return found
