@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import io
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
 
 
 _INTERRUPTED = 128 + signal.SIGINT
+_LEAST_COLUMNS = 40
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,11 +101,24 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
+    if not _has_device():
+        wanted = os.environ.get("JAX_PLATFORMS")
+        return f"JAX_PLATFORMS is {wanted!r}, and JAX finds no such device: correct or unset it"
     lines = str(error).splitlines()
     return (
         f"internal error, {type(error).__name__}: {lines[0] if lines else 'no message'} "
         "(--debug shows where; please report it)"
     )
+
+
+def _has_device() -> bool:
+    """Whether JAX, where it has been loaded, finds the devices that it was told to use."""
+    if "jax" not in sys.modules or not os.environ.get("JAX_PLATFORMS"):
+        return True
+    try:
+        return bool(sys.modules["jax"].devices())
+    except Exception:  # of several kinds: JAX asserts, too
+        return False
 
 
 def _code(error: BaseException) -> int:
@@ -116,11 +131,19 @@ def _prepare_process() -> None:
     """What must not be done where Python is somebody else's: in a notebook, or a test."""
     import pooch
 
+    # Closed (`>&-`), they are None, which not all that prints can bear.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal has a plus-minus sign
     if os.environ.get("NO_COLOR"):  # https://no-color.org; tyro has a variable of its own
         os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
+    # Help needs some columns; in one it takes tyro for ever.
+    if shutil.get_terminal_size().columns < _LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
+    # Figures go to files; what this names, right or wrong, is for windows.
+    os.environ["MPLBACKEND"] = "agg"
     # JAX keeps what it compiles, so that the next start is quick; the user's own setting wins. By
     # variables, for JAX is not loaded yet, and may not be needed at all.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pooch.os_cache("eqprop") / "xla"))

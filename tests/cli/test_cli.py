@@ -316,6 +316,29 @@ def test_help_is_coloured_in_a_terminal_unless_told_otherwise(variables, coloure
     assert (b"\x1b[" in shown) == coloured
 
 
+def test_help_in_a_terminal_of_one_column_and_where_nothing_is_shown():
+    command = [sys.executable, "-m", "eqprop", "train", "ep-1h", "--help"]
+    narrow = os.environ | {"COLUMNS": "1"}
+    done = subprocess.run(command, capture_output=True, env=narrow, timeout=60, check=True)
+    assert b"--beta" in done.stdout
+    shell = 'exec "$0" -m eqprop evaluate --help >&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    words = ["train", "ep-1h", "--dataset", "digits", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"JAX_PLATFORMS": "abacus"}
+    command = [sys.executable, "-m", "eqprop", *words]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 1
+    line = one_line(done.stderr.decode())
+    assert line == (
+        "eqprop: JAX_PLATFORMS is 'abacus', and JAX finds no such device: correct or unset it"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_as_a_process(tmp_path):
     """List and help load no JAX; the code is that of the process; a closed pipe is no error."""
     program = (
