@@ -51,7 +51,7 @@ def two_epochs(layout: Layout, changes: dict) -> list[np.ndarray]:
         order = trainer.order(state, examples)
         for stop in (2, 3):
             state = trainer.advance(state, examples, order, stop)
-    assert state.place == (1, 3)
+    assert state.position == (1, 3)
     score = trainer.evaluate(state.network, examples, rows=5)
     return [np.asarray(leaf) for leaf in jax.tree.leaves((layout.parts(state), score))]
 

@@ -18,7 +18,7 @@ from eqprop.data import named as data
 from eqprop.data.named import Dataset
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import experiment, launch, session
-from eqprop.training.experiment import Job, load
+from eqprop.training.experiment import Experiment, load
 from eqprop.training.replicas import Layout
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trainer import Trainer
@@ -29,11 +29,11 @@ digits = functools.cache(functools.partial(data.load, "digits"))
 
 
 @functools.cache
-def _compiled(recipe: Recipe) -> Job:
+def _compiled(recipe: Recipe) -> Experiment:
     return experiment.prepare(recipe, digits())
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Job:
+def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     """As in eqprop, but with the programs that an earlier test has compiled."""
     if dataset.name != "digits":
         return experiment.prepare(recipe, dataset)
@@ -42,7 +42,7 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
     return replace(_compiled(replace(recipe, name="", about="", epochs=epochs)), recipe=recipe)
 
 
-def lay_out(job: Job, layout: Layout) -> Job:
+def lay_out(job: Experiment, layout: Layout) -> Experiment:
     """As in eqprop, but compiled once."""
     if layout == job.trainer.layout:
         return job
@@ -52,8 +52,8 @@ def lay_out(job: Job, layout: Layout) -> Job:
     return replace(_laid_out[key], recipe=job.recipe)
 
 
-_lay_out = Job.lay_out
-_laid_out: dict[tuple[Trainer, Layout], Job] = {}
+_lay_out = Experiment.lay_out
+_laid_out: dict[tuple[Trainer, Layout], Experiment] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +61,7 @@ def _compile_once() -> Iterator[None]:
     """Imported by each module of tests that trains a lot."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(launch, "prepare", prepare)
-        monkeypatch.setattr(Job, "lay_out", lay_out)
+        monkeypatch.setattr(Experiment, "lay_out", lay_out)
         # It takes longer than these trainings, and has a test of its own.
         monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
         yield
@@ -79,7 +79,7 @@ def train(out: Path, *options: str, recipe: str = "ep-1h") -> int:
     return main(["train", recipe, *SMALL, "--out", str(out), *options])
 
 
-def job_of(run: Path) -> Job:
+def job_of(run: Path) -> Experiment:
     return prepare(read_record(run).recipe, digits())
 
 

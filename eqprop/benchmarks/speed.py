@@ -22,7 +22,7 @@ from eqprop.errors import DataUnavailable
 from eqprop.networks.edges import Edge
 from eqprop.networks.network import Network
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.experiment import Job, evaluate, prepare
+from eqprop.training.experiment import Experiment, evaluate, prepare
 from eqprop.training.trainer import Examples, TrainState, fetch
 from eqprop.types import Array, Int
 
@@ -87,7 +87,7 @@ class TimedTraining:
     """A training that runs for the sake of its time."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
-        self.job: Job = prepare(recipe, dataset)
+        self.job: Experiment = prepare(recipe, dataset)
         self.restart()
 
     def restart(self) -> None:
@@ -99,10 +99,10 @@ class TimedTraining:
     def advance(self, minibatches: int) -> TrainState:
         """Learns so many within one epoch, the next one if this one has not as many left."""
         trainer = self.job.trainer
-        if int(self.state.batch) + minibatches > self.job.batches:
+        if int(self.state.minibatch) + minibatches > self.job.batches:
             self.state = trainer.next_epoch(self.state)
             self.order = trainer.order(self.state, self.job.train)
-        stop = int(self.state.batch) + minibatches
+        stop = int(self.state.minibatch) + minibatches
         self.state = trainer.advance(self.state, self.job.train, self.order, stop)
         return self.state
 
@@ -128,7 +128,7 @@ def measure(training: TimedTraining, minibatches: int | None, tell: Tell) -> Spe
     tell("training")
     n = min(minibatches or training.length(_STRETCH), job.batches)
     stretches = training.stretches(n)
-    free_steps = int(training.state.totals.steps) / int(training.state.batch)
+    free_steps = int(training.state.totals["steps"]) / int(training.state.minibatch)
 
     tell("evaluating")
     network = training.state.network

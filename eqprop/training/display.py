@@ -1,10 +1,9 @@
 """Progress on the screen: a live display on a terminal, a line per epoch everywhere else."""
 
 import contextlib
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, final
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,12 +11,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from eqprop.training import metrics
 
+
+@final
 class Now(NamedTuple):
     """Where a training is."""
 
-    rows: Sequence[Mapping[str, Any]]
-    """The metrics so far of the current epoch, of each seed that is trained."""
+    rows: Sequence[metrics.Row]
+    """The metrics so far of the current epoch, and of the last test, of each seed in training."""
     done: int
     """Parts of the epoch, minibatches or test examples, that are done ..."""
     total: int
@@ -46,7 +48,6 @@ class Display:
         )
         self._live: Live | None = None
         self._epochs = 0
-        self._test_error: str | None = None
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -64,7 +65,7 @@ class Display:
     @contextlib.contextmanager
     def training(self, epochs: int) -> Iterator["Display"]:
         """Shows a training of so many epochs; ``now`` and ``epoch`` feed it."""
-        self._epochs, self._test_error = epochs, None
+        self._epochs = epochs
         if not self.console.is_terminal:
             yield self
             return
@@ -95,33 +96,12 @@ class Display:
             "" if now.per_epoch is None else f"{now.per_epoch:.3g} s/epoch",
             "" if now.left is None else f"{clock(now.left)} left",
         )
-        test = "" if self._test_error is None else f"  test {self._test_error} %"
-        figures = (
-            f"loss {spread(rows, 'train_loss', 4)}  train {spread(rows, 'train_error')} %{test}"
-            f"  steps {spread(rows, 'free_steps', 1)}+{rows[0]['nudged_steps']}"
-        )
-        self._live.update(Group(top, Text(figures)), refresh=True)
+        self._live.update(Group(top, Text(metrics.show(rows))), refresh=True)
 
-    def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def epoch(self, rows: Sequence[metrics.Row]) -> None:
         """Tells of an epoch that is finished, by its row of metrics, or those of several seeds."""
-        first = rows[0]
-        self._test_error = spread(rows, "test_error")
-        by_edge = [row["angles"] for row in rows]
-        angles = "".join(f"  angle {edge} {spread(by_edge, edge, 1)}" for edge in first["angles"])
-        self.say(
-            f"epoch {first['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
-            f"  loss {spread(rows, 'train_loss', 4)}  train {spread(rows, 'train_error')} %"
-            f"  test {self._test_error} %"
-            f"  steps {spread(rows, 'free_steps', 1)}+{first['nudged_steps']}{angles}"
-            f"  {sum(first['seconds'].values()):.1f} s"
-        )
-
-
-def spread(rows: Sequence[Mapping[str, Any]], key: str, digits: int = 2) -> str:
-    """A figure of several seeds as mean ± std; what all of them share, as it is."""
-    values = [row[key] for row in rows]
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else mean
+        number = f"{rows[0]['epoch']:>{len(str(self._epochs))}}"
+        self.say(f"epoch {number}/{self._epochs}  {metrics.show(rows)}")
 
 
 @final

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -18,10 +18,11 @@ LIMIT = 1e8
 """Numbers beyond this have exploded, finite or not."""
 
 
+@final
 class Divergence(NamedTuple):
     """The first minibatch, from 0 on, that ends in numbers beyond the limit, and where they are."""
 
-    batch: int
+    minibatch: int
     where: str
     replica: int = 0
     """The first one that they are in."""
@@ -47,7 +48,7 @@ def find(
     stop: int,
 ) -> Divergence:
     """Where a training goes wrong that is whole in state ``good`` but not at minibatch ``stop``."""
-    _, start = good.place
+    _, start = good.position
     while stop - start > 1:
         middle = (start + stop) // 2
         trial = trainer.advance(copy(good), examples, order, middle)
@@ -114,6 +115,6 @@ def _largest(leaves: Sequence[Array]) -> Float[Array, ""]:
 @jax.jit
 def _whole(state: TrainState) -> Bool[Array, ""]:
     totals = state.totals
-    loss = totals.loss / jnp.maximum(state.batch, 1)
-    leaves = jax.tree.leaves((state.network, state.memory, loss, totals.residual))
+    loss = totals["loss"] / jnp.maximum(state.minibatch, 1)
+    leaves = jax.tree.leaves((state.network, state.memory, loss, totals["residual"]))
     return _largest(leaves) <= LIMIT

@@ -6,9 +6,11 @@ unheard, and the training after it wait for ever; so its file format is used her
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
+
+from eqprop.training.metrics import flat
 
 
 @final
@@ -38,7 +40,7 @@ class Events:
         """All numbers of a row of metrics, at its epoch."""
         from tensorboardX.summary import scalar
 
-        for name, value in _scalars(row):
+        for name, value in flat(row).items():
             where = {"wall_time": time.time(), "step": row["epoch"]}
             self._file.write_event(self._proto.Event(**where, summary=scalar(name, value)))
         self._file.flush()
@@ -46,11 +48,3 @@ class Events:
     def close(self) -> None:
         """Nothing is left to be written, for every row was."""
         self._file.close()
-
-
-def _scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _scalars(value, f"{name}/")
-        elif name != "epoch":
-            yield prefix + name, value

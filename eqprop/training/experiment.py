@@ -15,7 +15,7 @@ from eqprop.errors import EqpropError
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
-from eqprop.training import checkpoint, hosts
+from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.replicas import Layout
 from eqprop.training.runs import Run
 from eqprop.training.trainer import Examples, Trainer, TrainState
@@ -26,7 +26,7 @@ _EVALUATE = 2000  # examples between two looks at whether to stop
 
 @final
 @dataclass(frozen=True)
-class Job:
+class Experiment:
     """What is to be trained, and on what; ready to start."""
 
     recipe: Recipe
@@ -41,23 +41,16 @@ class Job:
         """The state of one network before the first minibatch."""
         return self.trainer.start(self.init, seed)
 
-    def lay_out(self, layout: Layout) -> "Job":
+    def lay_out(self, layout: Layout) -> "Experiment":
         """The same for networks side by side, or over several devices."""
-        old = self.trainer
-        if layout == old.layout:
+        if layout == self.trainer.layout:
             return self
-        parts = (old.system, old.learner, old.batch, old.augmentations)
-        trainer, put = Trainer(*parts, layout), layout.put_everywhere
+        put = layout.put_everywhere
+        trainer = self.trainer.lay_out(layout)
         return replace(self, trainer=trainer, train=put(self.train), test=put(self.test))
 
 
-class Score(NamedTuple):
-    """Mean loss, and error in %."""
-
-    loss: float
-    error: float
-
-
+@final
 class Start(NamedTuple):
     """A state to train from, of one network or of replicas, and the seconds that its unfinished
     epoch has taken.
@@ -67,7 +60,7 @@ class Start(NamedTuple):
     seconds: float
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Job:
+def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     """Builds what a recipe says for a data set, and puts that on the device.
 
     Raises:
@@ -75,13 +68,19 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Job:
     """
     batches = max(1, len(dataset.train_y) // recipe.batch)
     built = build(recipe, dataset.train_x.shape[1:], dataset.classes, batches)
-    trainer = Trainer(built.system, built.learner, recipe.batch, built.augmentations)
+    trainer = Trainer(
+        built.system,
+        built.learner,
+        recipe.batch,
+        built.augmentations,
+        test_tolerance=recipe.test_tolerance,
+    )
     network = jax.eval_shape(built.init, jax.random.key(0))
     check_fits(dataset, network.shapes[0], network.scores[0])
     _check_size(recipe, network, batches)
     train = Examples.put(dataset.train_x, dataset.train_y, network)
     test = Examples.put(dataset.test_x, dataset.test_y, network)
-    return Job(recipe, trainer, built.init, train, test, trainer.batches(train))
+    return Experiment(recipe, trainer, built.init, train, test, trainer.batches(train))
 
 
 def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
@@ -104,41 +103,47 @@ def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
 
 
 def evaluate(
-    job: Job, network: Network, examples: Examples, go_on: Callable[[int], bool] = lambda _: True
-) -> Score | None:
-    """Loss and error over examples; None where ``go_on``, told how many are done, says to stop."""
-    scores = evaluate_each(job, network, examples, go_on)
+    experiment: Experiment,
+    network: Network,
+    examples: Examples,
+    go_on: Callable[[int], bool] = lambda _: True,
+) -> dict[str, float] | None:
+    """The metrics of examples, by name: loss, error in % and so on; None where ``go_on``, told how
+    many are done, says to stop.
+    """
+    scores = evaluate_each(experiment, network, examples, go_on)
     return scores[0] if scores else None
 
 
 def evaluate_each(
-    job: Job, networks: Network, examples: Examples, go_on: Callable[[int], bool]
-) -> list[Score] | None:
+    experiment: Experiment, networks: Network, examples: Examples, go_on: Callable[[int], bool]
+) -> list[dict[str, float]] | None:
     """The same for each replica."""
     n = len(examples.labels)
-    loss, errors = np.zeros(()), np.zeros((), int)
+    totals: dict[str, np.ndarray] = {}
     for start in range(0, n, _EVALUATE):
         if not go_on(start):
             return None
         block = Examples(*(part[start : start + _EVALUATE] for part in examples))
-        block_loss, block_errors = job.trainer.evaluate(networks, block)
-        loss = loss + block_loss.astype(float) * len(block.labels)
-        errors = errors + block_errors
-    return [
-        Score(float(a) / n, 100 * int(b) / n)
-        for a, b in zip(np.ravel(loss), np.ravel(errors), strict=True)
-    ]
+        for name, sums in experiment.trainer.test(networks, block).items():
+            totals[name] = totals.get(name, 0) + np.ravel(sums).astype(float)
+    replicas = experiment.trainer.layout.replicas or 1
+    each = ({name: sums[n] for name, sums in totals.items()} for n in range(replicas))
+    return [metrics.scores(sums, n) for sums in each]
 
 
 def load(
-    job: Job, checkpoints: Path, seed: int, among: Container[checkpoint.Place] | None = None
+    experiment: Experiment,
+    checkpoints: Path,
+    seed: int,
+    among: Container[checkpoint.Position] | None = None,
 ) -> checkpoint.Restored | None:
     """The newest checkpoint in a folder that is whole, if there has been any; of some places only.
 
     Raises:
         EqpropError: there is one, but of another network or seed, or none is whole.
     """
-    found = checkpoint.newest(checkpoints, jax.eval_shape(lambda: job.start(seed)), among)
+    found = checkpoint.newest(checkpoints, jax.eval_shape(lambda: experiment.start(seed)), among)
     if found and (its := int(found.state.seed)) != seed:
         raise EqpropError(
             f"{found.path} is a checkpoint of seed {its}, not of seed {seed}: put back the "
@@ -147,7 +152,9 @@ def load(
     return found
 
 
-def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start, list[str]]:
+def restore(
+    experiment: Experiment, runs: Sequence[Run], seeds: Sequence[int]
+) -> tuple[Start, list[str]]:
     """Where the run of a seed stands, or of each seed of replicas, with its metrics cut back to
     there; and the damage that was passed over.
 
@@ -160,21 +167,21 @@ def restore(job: Job, runs: Sequence[Run], seeds: Sequence[int]) -> tuple[Start,
         EqpropError: as ``load`` does; the metrics end before the checkpoint; or the replicas have
             no place in common any more.
     """
-    states = [job.start(seed) for seed in seeds]
-    found, damaged = hosts.on_lead(lambda: _find(job, runs, seeds)) or (None, [])
+    states = [experiment.start(seed) for seed in seeds]
+    found, damaged = hosts.on_lead(lambda: _find(experiment, runs, seeds)) or (None, [])
     if found is not None:
         states = [f.state for f in found]
     seconds = 0.0 if found is None else _seconds(found[0])
     states, seconds = hosts.agree((states, seconds))
-    return Start(job.trainer.layout.stack(states), float(seconds)), damaged
+    return Start(experiment.trainer.layout.stack(states), float(seconds)), damaged
 
 
 def _find(
-    job: Job, runs: Sequence[Run], seeds: Sequence[int]
+    experiment: Experiment, runs: Sequence[Run], seeds: Sequence[int]
 ) -> tuple[list[checkpoint.Restored] | None, list[str]]:
     """The checkpoints to go on from, with the metrics cut back to them."""
-    found, damaged = _load_common(job, runs, seeds)
-    epochs = found[0].state.place[0] if found else 0
+    found, damaged = _load_common(experiment, runs, seeds)
+    epochs = found[0].state.position[0] if found else 0
     for run in runs:
         if (rows := run.truncate(epochs)) < epochs:
             raise EqpropError(
@@ -192,26 +199,28 @@ def _seconds(found: checkpoint.Restored) -> float:
 
 
 def _load_common(
-    job: Job, runs: Sequence[Run], seeds: Sequence[int]
+    experiment: Experiment, runs: Sequence[Run], seeds: Sequence[int]
 ) -> tuple[list[checkpoint.Restored] | None, list[str]]:
     """The newest checkpoints of one place in the training; None where there are none."""
     damaged: list[str] = []
-    places = [checkpoint.places(run.checkpoints) for run in runs]
-    among = set.intersection(*places)
-    if all(places) and not among:
+    positions = [checkpoint.positions(run.checkpoints) for run in runs]
+    among = set.intersection(*positions)
+    if all(positions) and not among:
         # Not where a first save was cut short: then there are some without any.
         raise EqpropError(
             "the seeds of this run have gone on alone, and have no checkpoint of the same place "
             f"any more: go on with each alone, eqprop resume {runs[0].folder} and so on"
         )
     while among:
-        found = [load(job, run.checkpoints, s, among) for run, s in zip(runs, seeds, strict=True)]
+        found = [
+            load(experiment, run.checkpoints, s, among) for run, s in zip(runs, seeds, strict=True)
+        ]
         whole = [f for f in found if f is not None]
         damaged += [fault for f in whole for fault in f.damaged if fault not in damaged]
-        last = min(f.state.place for f in whole)
-        if all(f.state.place == last for f in whole):
+        last = min(f.state.position for f in whole)
+        if all(f.state.position == last for f in whole):
             return whole, damaged
-        among = {place for place in among if place <= last}
+        among = {position for position in among if position <= last}
     return None, damaged
 
 

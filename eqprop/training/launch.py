@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,26 +17,29 @@ from eqprop.networks.network import Network
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe, changes
 from eqprop.training import hosts
-from eqprop.training.display import Display, spread
-from eqprop.training.experiment import Job, Score, evaluate, load, prepare, restore
+from eqprop.training.display import Display
+from eqprop.training.experiment import Experiment, evaluate, load, prepare, restore
 from eqprop.training.figures import training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
+from eqprop.training.metrics import show_mean_and_std
 from eqprop.training.records import DataUsed, Made, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
-from eqprop.training.runs import Run, is_run, places, read_metrics, read_record
+from eqprop.training.runs import Run, is_run, read_metrics, read_record, seed_folders
 from eqprop.training.session import Session
 from eqprop.training.trainer import Examples
 
 
-def train(
+def train(  # noqa: PLR0913 (what the command line says, and how long it may take)
     recipe: Recipe,
     seeds: Sequence[int],
     out: Path,
     command: Sequence[str],
     replicas: Replicas = "auto",
     hardware: Hardware = DEFAULT,
+    *,
+    until: float = math.inf,
 ) -> None:
-    """Trains a recipe from the beginning, once for each seed.
+    """Trains a recipe from the beginning, once for each seed, as long as ``Session.train`` says.
 
     ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
     is no faster, and the first result comes later; other devices a small net leaves idle.
@@ -48,7 +52,7 @@ def train(
             dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
         _introduce(dataset, recipe, display)
         with typed():
-            job = prepare(recipe, dataset)
+            experiment = prepare(recipe, dataset)
             together = len(seeds) > 1 and (
                 replicas == "together" or (replicas == "auto" and _is_parallel())
             )
@@ -56,11 +60,16 @@ def train(
             record = Record(recipe, tuple(seeds), _used(dataset), made(command), together=together)
             run = hosts.on_lead(lambda: Run.create(out, record)) or Run.watch(out, record)
         with run:
-            _train_seeds(job.lay_out(layout), run, run.record.started, display)
+            _train_seeds(experiment.lay_out(layout), run, run.record.started, display, until)
 
 
 def resume(
-    folder: Path, epochs: int | None, command: Sequence[str], hardware: Hardware = DEFAULT
+    folder: Path,
+    epochs: int | None,
+    command: Sequence[str],
+    hardware: Hardware = DEFAULT,
+    *,
+    until: float = math.inf,
 ) -> None:
     """Goes on with a training, up to the epochs of its recipe or to others."""
     hosts.join(hardware)
@@ -73,7 +82,7 @@ def resume(
             _check_epochs(run, epochs)
         with precision(recipe):
             display.say(f"{recipe.name}: {recipe.about}")
-            job = prepare_again(run.record, recipe, display)
+            experiment = prepare_again(run.record, recipe, display)
             now = made(command)
             _compare(run.record, now, display)
             if epochs is not None:
@@ -84,7 +93,7 @@ def resume(
             replicas = len(run.record.seeds) if run.record.together else None
             with typed():
                 layout = arrange(replicas, recipe.batch, hardware.devices)
-            _train_seeds(job.lay_out(layout), run, now, display)
+            _train_seeds(experiment.lay_out(layout), run, now, display, until)
 
 
 def _is_parallel() -> bool:
@@ -93,7 +102,7 @@ def _is_parallel() -> bool:
 
 
 def _check_epochs(run: Run, epochs: int) -> None:
-    done = max(len(read_metrics(place)) for _, place in places(run.folder, run.record))
+    done = max(len(read_metrics(place)) for _, place in seed_folders(run.folder, run.record))
     if epochs < done:
         raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
 
@@ -103,47 +112,54 @@ def evaluate_run(folder: Path) -> None:
     display = Display()
     record = read_record(folder)
     with precision(record.recipe):
-        job = prepare_again(record, record.recipe, display)
-        for seed, place in places(folder, record):
-            found = load(job, place / "checkpoints", seed)
+        experiment = prepare_again(record, record.recipe, display)
+        for seed, place in seed_folders(folder, record):
+            found = load(experiment, place / "checkpoints", seed)
             if found is None:
                 raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
             _tell_damage(found.damaged, display)
             network = found.state.network
-            scores = [_evaluate(job, network, part, display) for part in (job.test, job.train)]
+            scores = [
+                _evaluate(experiment, network, part, display)
+                for part in (experiment.test, experiment.train)
+            ]
             done = f"{int(found.state.epoch)} epochs"
-            if within := int(found.state.batch):
+            if within := found.state.position[1]:
                 done += f" and {within} minibatches"
             test, training = map(_show, scores)
             display.say(f"{place}, seed {seed}, after {done}: test {test}; training {training}")
 
 
-def _evaluate(job: Job, network: Network, examples: Examples, display: Display) -> Score | None:
+def _evaluate(
+    experiment: Experiment, network: Network, examples: Examples, display: Display
+) -> dict[str, float] | None:
     with display.doing("evaluating") as tell:
 
         def go_on(done: int) -> bool:
             tell(f"{done}/{len(examples.labels)}")
             return True
 
-        return evaluate(job, network, examples, go_on)
+        return evaluate(experiment, network, examples, go_on)
 
 
-def _train_seeds(job: Job, run: Run, now: Made, display: Display) -> None:
+def _train_seeds(
+    experiment: Experiment, run: Run, now: Made, display: Display, until: float
+) -> None:
     """Trains all seeds from where they stand, and reports."""
-    if job.trainer.layout.mesh is not None:
-        display.say(_describe(job))
-    seeds = places(run.folder, run.record)
+    if experiment.trainer.layout.mesh is not None:
+        display.say(_describe(experiment))
+    seeds = seed_folders(run.folder, run.record)
     if run.record.together:
-        _train_some(job, run, seeds, now, display)
+        _train_some(experiment, run, seeds, now, display, until)
     else:
         for seed in seeds:
-            _train_some(job, run, [seed], now, display)
+            _train_some(experiment, run, [seed], now, display, until)
     hosts.on_lead(lambda: _report(run, display))
 
 
-def _describe(job: Job) -> str:
+def _describe(experiment: Experiment) -> str:
     """The devices, and what each of them does."""
-    layout, batch = job.trainer.layout, job.recipe.batch
+    layout, batch = experiment.trainer.layout, experiment.recipe.batch
     across, along = layout.devices[REPLICA], layout.devices[DATA]
     shares = [f"{(layout.replicas or 1) // across} of {layout.replicas} seeds"] * (across > 1)
     shares += [f"{batch // along} of {batch} examples of each minibatch"] * (along > 1)
@@ -151,29 +167,34 @@ def _describe(job: Job) -> str:
 
 
 def _train_some(
-    job: Job, run: Run, those: Sequence[tuple[int, Path]], now: Made, display: Display
+    experiment: Experiment,
+    run: Run,
+    those: Sequence[tuple[int, Path]],
+    now: Made,
+    display: Display,
+    until: float,
 ) -> None:
     """Trains one seed, or several at the same time, in their run directories."""
-    epochs = job.recipe.epochs
+    epochs = experiment.recipe.epochs
     seeds, folders = zip(*those, strict=True)
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(_open(run, seed, folder, now)) for seed, folder in those]
-        start, damaged = restore(job, runs, seeds)
+        start, damaged = restore(experiment, runs, seeds)
         _tell_damage(damaged, display)
         where = f"{folders[0]}" if len(those) == 1 else f"{run.folder}"
-        done, batch = start.state.place
+        done, minibatch = start.state.position
         if done >= epochs:
             display.say(f"{where}: {done} epochs are done (eqprop resume --epochs E adds some)")
             return
         line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         if len(seeds) > 1:
             line += " together"
-        if done or batch:
-            line += f", from epoch {done + 1}, minibatch {batch + 1}"
-            again = dataclasses.replace(now, epoch=done, batch=batch)
-            hosts.on_lead(lambda: [_note(own, job.recipe, again) for own in runs])
+        if done or minibatch:
+            line += f", from epoch {done + 1}, minibatch {minibatch + 1}"
+            again = dataclasses.replace(now, epoch=done, minibatch=minibatch)
+            hosts.on_lead(lambda: [_note(own, experiment.recipe, again) for own in runs])
         display.say(line)
-        Session(job, runs, display, str(run.folder)).train(start, epochs)
+        Session(experiment, runs, display, str(run.folder)).train(start, epochs, until)
 
 
 def _note(run: Run, recipe: Recipe, resumed: Made) -> None:
@@ -202,8 +223,8 @@ def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return jax.enable_x64(recipe.dtype == "float64")
 
 
-def prepare_again(record: Record, recipe: Recipe, display: Display) -> Job:
-    """The job of a run, with the data that the run has used.
+def prepare_again(record: Record, recipe: Recipe, display: Display) -> Experiment:
+    """The experiment of a run, with the data that the run has used.
 
     Raises ``EqpropError`` where they are not at hand, or are others.
     """
@@ -248,16 +269,18 @@ def _tell_damage(damaged: Sequence[str], display: Display) -> None:
         display.say(f"note: {damage}; the one before it is used")
 
 
-def _show(score: Score | None) -> str:
-    return f"error {score.error:.2f} %, loss {score.loss:.4f}" if score else "-"
+def _show(scores: dict[str, float] | None) -> str:
+    return f"error {scores['error']:.2f} %, loss {scores['loss']:.4f}" if scores else "-"
 
 
 def _report(run: Run, display: Display) -> None:
     """The result, beside the published one, and the curves."""
     recipe, folder = run.record.recipe, run.folder
-    folders = [place for _, place in places(folder, run.record)]
-    last = [read_metrics(place)[-1] for place in folders]
-    test, training = spread(last, "test_error"), spread(last, "train_error")
+    folders = [place for _, place in seed_folders(folder, run.record)]
+    last = [read_metrics(place, ("test_error", "train_error"))[-1] for place in folders]
+    test, training = (
+        show_mean_and_std([row[name] for row in last]) for name in ("test_error", "train_error")
+    )
     seeds = f", mean ± std of {len(last)} seeds" if len(last) > 1 else ""
     display.say(
         f"test error {test} %, training error {training} % ({last[0]['epoch']} epochs{seeds})"

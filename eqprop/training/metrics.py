@@ -203,7 +203,7 @@ class MeanOfExamples(OfExamples):
 class ShareOfExamples(OfExamples):
     """The share of examples that the function is true of, in %."""
 
-    largest: float = 100
+    largest: float = 100.0
 
     @override
     def start(self, dtype: Any) -> Totals:
@@ -281,7 +281,7 @@ def _wrong(seen: Seen) -> Any:
     return predicted(seen.cost, seen.scores) != seen.y.argmax(axis=-1)
 
 
-def _angles(network: Any) -> dict[str, float]:
+def angles(network: Any) -> dict[str, float]:
     """Realised angle in degrees between forward and feedback weights, of each untied edge."""
     from eqprop.networks.edges import Untied, realised_angle
 
@@ -335,7 +335,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     OfEpoch(
         name="angles",
-        function=lambda epoch: _angles(epoch.network),
+        function=lambda epoch: angles(epoch.network),
         words="  angle {} ".format,
         digits=1,
         title="angle of forward to feedback weights (°)",
@@ -385,9 +385,9 @@ def show(rows: Sequence[Row]) -> str:
     return "".join(metric.show(rows) for metric in METRICS).lstrip()
 
 
-def flat(row: Row) -> dict[str, float]:
+def flat(row: Row) -> dict[str, Any]:
     """The numbers of a row by column, its epoch left out."""
-    numbers: dict[str, float] = {}
+    numbers: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
             numbers |= {f"{name}/{key}": number for key, number in value.items()}
@@ -427,7 +427,7 @@ def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _count(total: Any) -> float:
     """A count, or NaN where it is unknown."""
-    return int(total) if total >= 0 else math.nan
+    return float(total) if total >= 0 else math.nan
 
 
 def _zero(name: str, dtype: Any) -> Totals:
@@ -436,13 +436,13 @@ def _zero(name: str, dtype: Any) -> Totals:
     return {name: jnp.zeros((), dtype)}
 
 
-def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+def mean_and_std(values: Sequence[int | float]) -> tuple[float, float | None]:
     """The mean, and the sample standard deviation; None for a single value."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return statistics.mean(values), std
+    std = float(statistics.stdev(values)) if len(values) > 1 else None
+    return float(statistics.mean(values)), std
 
 
-def show_mean_and_std(values: Sequence[float], digits: int = 2) -> str:
+def show_mean_and_std(values: Sequence[int | float], digits: int = 2) -> str:
     """``2.01 ± 0.10``; a single value as it is."""
     mean, std = mean_and_std(values)
     shown = f"{mean:.{digits}f}"

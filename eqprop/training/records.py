@@ -6,9 +6,6 @@ import os
 import platform
 import reprlib
 import subprocess
-import sys
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +20,9 @@ FORMAT = 1
 type Replicas = Literal["auto", "together", "in-turn"]
 """Whether several seeds are trained together in one program, or one after the other."""
 
-_MISFIT = object()
-_PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "numpy")
+
+type Facts = Mapping[str, str | int | float | bool | None]
 
 
 @final
@@ -48,14 +46,14 @@ class Made:
 
     time: str
     command: tuple[str, ...]
-    versions: dict[str, Any]
-    device: dict[str, Any]
-    machine: dict[str, Any]
-    git: dict[str, Any] | None
+    versions: Facts
+    device: Facts
+    machine: Facts
+    git: Facts | None
     """Commit of the repository in the working directory, if there is one."""
     epoch: int = 0
     """Epochs that had been finished."""
-    batch: int = 0
+    minibatch: int = 0
     """Minibatches of the next epoch that had been learnt."""
 
 
@@ -91,7 +89,16 @@ def from_json(value: Any) -> Record:
     """The record in what JSON has held. Raises ``ValueError`` that says what is wrong with it."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ValueError(f"it is not of format {FORMAT}")
-    return _fit(Record, value, "")
+    import msgspec  # not needed to write one
+
+    value = _renewed(value)
+    try:
+        record = msgspec.convert(value, Record)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    if unknown := _unknown(value, to_json(record)):
+        raise ValueError(f"{unknown} is unknown to this version of eqprop")
+    return record
 
 
 def made(command: Sequence[str]) -> Made:
@@ -120,7 +127,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit(folder: Path) -> dict[str, Any] | None:
+def _commit(folder: Path) -> Facts | None:
     def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -138,45 +145,33 @@ def _commit(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-_ONCE_NUMBERS = frozenset({"recipe.padding", "recipe.window"})
-"""One number in older records, where there can now be one for each layer."""
+def _renewed(value: dict[str, Any]) -> dict[str, Any]:
+    """What older versions wrote, as this one writes it."""
+    value = dict(value)
+    if isinstance(recipe := value.get("recipe"), dict):
+        # One number then, where there can now be one for each layer.
+        once = {k: [v] for k in ("padding", "window") if type(v := recipe.get(k)) is int}
+        value["recipe"] = recipe | once
+    if "started" in value:
+        value["started"] = _renamed(value["started"])
+    if isinstance(resumed := value.get("resumed"), list):
+        value["resumed"] = [_renamed(made) for made in resumed]
+    return value
 
 
-def _fit(kind: Any, value: Any, name: str) -> Any:
-    """The value as that type: lists as tuples, objects as dataclasses; nothing is guessed."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    result = _MISFIT
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        result = _fit_fields(kind, value, name)
-    elif origin is types.UnionType and type(None) in arguments:
-        (other,) = (argument for argument in arguments if argument is not type(None))
-        result = None if value is None else _fit(other, value, name)
-    elif origin is tuple and name in _ONCE_NUMBERS and type(value) is int:
-        result = (value,)
-    elif origin is tuple and isinstance(value, list):
-        if arguments[-1] is Ellipsis:
-            result = tuple(_fit(arguments[0], item, name) for item in value)
-        elif len(arguments) == len(value):
-            result = tuple(_fit(k, item, name) for k, item in zip(arguments, value, strict=True))
-    elif kind is float and type(value) is int and abs(value) <= sys.float_info.max:
-        result = float(value)
-    elif origin is dict and isinstance(value, dict):
-        # What is kept in these is flat.
-        flat = all(type(item) in (str, int, float, bool, type(None)) for item in value.values())
-        result = value if flat else _MISFIT
-    elif (origin is Literal and value in arguments) or type(value) is kind:
-        result = value
-    if result is _MISFIT:
-        raise ValueError(f"{name} is {reprlib.repr(value)}")
-    return result
+def _renamed(made: Any) -> Any:
+    if not isinstance(made, dict) or "batch" not in made:
+        return made
+    return {"minibatch" if name == "batch" else name: value for name, value in made.items()}
 
 
-def _fit_fields(kind: Any, value: Mapping[str, Any], name: str) -> Any:
-    kinds = typing.get_type_hints(kind)
-    prefix = f"{name}." if name else ""
-    for unknown in value.keys() - kinds.keys():
-        raise ValueError(f"{prefix}{unknown} is unknown to this version of eqprop")
-    for field in dataclasses.fields(kind):
-        if field.name not in value and field.default is dataclasses.MISSING:
-            raise ValueError(f"{prefix}{field.name} is missing")
-    return kind(**{key: _fit(kinds[key], item, prefix + key) for key, item in value.items()})
+def _unknown(value: Any, known: Any, name: str = "") -> str | None:
+    """The name of something in a record that what was read of it does not hold, if there is any."""
+    if isinstance(value, list):
+        value, known = dict(enumerate(value)), dict(enumerate(known))
+    if not isinstance(value, dict):
+        return None
+    within = f"{name}." if name else ""
+    new = (f"{within}{key}" for key in value if key not in known)
+    deeper = (_unknown(item, known[key], f"{within}{key}") for key, item in value.items())
+    return next(new, None) or next(filter(None, deeper), None)

@@ -15,20 +15,18 @@ import fcntl
 import io
 import json
 import os
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from eqprop.errors import EqpropError
-from eqprop.training import records
+from eqprop.training import metrics, records
 from eqprop.training.events import Events
+from eqprop.training.files import partial, write_whole
 from eqprop.training.records import Record
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
 _SUMMARY = "summary.json"
-_SUMMED = ("train_loss", "train_error", "test_loss", "test_error", "free_steps")
-_PARTIAL = f".{_RECORD}.partial"
 
 
 @final
@@ -136,12 +134,8 @@ class Run:
         row per epoch that all of them have finished.
         """
         rows = [
-            {
-                "epoch": each[0]["epoch"],
-                "seeds": len(each),
-                **{key: _spread([row[key] for row in each]) for key in _SUMMED},
-            }
-            for each in zip(*seeds, strict=False)
+            {"epoch": number, "seeds": len(each)} | _spread([metrics.flat(row) for row in each])
+            for number, each in enumerate(zip(*seeds, strict=False), 1)
         ]
         path = self.folder / _SUMMARY
         with _writing(path):
@@ -161,7 +155,9 @@ def check_new(folder: Path) -> None:
     """Raises ``EqpropError`` unless the folder is empty or not there."""
     if os.path.isdir(folder):
         # The two are what a crash leaves of a run that had not begun.
-        if any(path.name not in (_LOCK, _PARTIAL) for path in folder.iterdir()):
+        if any(
+            path.name not in (_LOCK, partial(folder / _RECORD).name) for path in folder.iterdir()
+        ):
             go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
             raise EqpropError(
                 f"the run directory {folder} exists, and is not empty: give another with "
@@ -210,11 +206,12 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of each epoch; a last line that a crash cut short is left out.
+def read_metrics(folder: Path, need: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The rows of the epochs, as metrics.py has them; a last line that a crash cut short is left
+    out.
 
     Raises:
-        EqpropError: another line is damaged.
+        EqpropError: another line is damaged, or lacks one of the columns that are needed.
     """
     path = folder / _METRICS
     # A pipe would wait for ever.
@@ -227,40 +224,34 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict) or not _is_row(row, number):
+        if not isinstance(row, dict) or not metrics.is_row(row, number):
             raise EqpropError(
                 f"{path}, line {number}, is not the metrics of epoch {number}: restore that line"
+            )
+        if missing := sorted(set(need) - metrics.flat(row).keys()):
+            raise EqpropError(
+                f"{path}, line {number}, has no number {missing[0]}: restore that line, or leave "
+                "this run out"
             )
         rows.append(row)
     return rows
 
 
-def places(folder: Path, record: Record) -> list[tuple[int, Path]]:
+def seed_folders(folder: Path, record: Record) -> list[tuple[int, Path]]:
     """The run directory of each seed of the run in a folder."""
     if len(record.seeds) == 1:
         return [(record.seeds[0], folder)]
     return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
-
-
-def _is_row(row: Mapping[str, Any], epoch: int) -> bool:
-    """Whether these are the metrics of that epoch: finite numbers, and groups of them, by name."""
-    groups = [value.values() if isinstance(value, dict) else [value] for value in row.values()]
-    return (
-        all(_is_number(number) for group in groups for number in group)
-        and row.get("epoch") == epoch
-        and isinstance(row.get("angles"), dict)
-        and all(_is_number(row.get(name)) for name in _SUMMED)
-        and all(0 <= row[name] <= 100 for name in ("train_error", "test_error"))
-    )
-
-
-def _is_number(value: Any) -> bool:
-    """A finite one, of a size that can be squared."""
-    return type(value) in (int, float) and abs(value) <= 1e100
+def _spread(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation of each column that all rows have."""
+    columns = {name: [row[name] for row in rows if name in row] for name in rows[0]}
+    return {
+        name: dict(zip(("mean", "std"), metrics.mean_and_std(values), strict=True))
+        for name, values in columns.items()
+        if len(values) == len(rows)
+    }
 
 
 def _text(record: Record) -> str:
@@ -288,16 +279,6 @@ def _hold(folder: Path) -> io.TextIOWrapper:
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @contextlib.contextmanager

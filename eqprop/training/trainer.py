@@ -6,8 +6,9 @@ the run, so a training cut anywhere and continued is the training that was not c
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -20,22 +21,13 @@ from eqprop.data.augmentation import Augmentation, Images, augment
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.learners import Learner
-from eqprop.networks.edges import Untied, realised_angle
 from eqprop.networks.network import Network
+from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets, UInt8
 
 
-class Totals(NamedTuple):
-    """Sums over the minibatches of the epoch so far."""
-
-    loss: Float[Array, ""]
-    errors: Int[Array, ""]
-    steps: Int[Array, ""]
-    residual: Float[Array, ""]
-    """Largest residual of a free phase."""
-
-
+@final
 class TrainState(eqx.Module):
     """All that changes while a network is trained: what a checkpoint holds.
 
@@ -48,14 +40,15 @@ class TrainState(eqx.Module):
     seed: Int[Array, ""]
     epoch: Int[Array, ""]
     """Epochs finished."""
-    batch: Int[Array, ""]
+    minibatch: Int[Array, ""]
     """Minibatches of the current epoch learnt."""
-    totals: Totals
+    totals: metrics.Totals
+    """What the metrics keep of these."""
 
     @property
-    def place(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int]:
         """Epochs finished, and minibatches of the current one learnt."""
-        return _first(self.epoch), _first(self.batch)
+        return _first(self.epoch), _first(self.minibatch)
 
 
 def _first(counts: Int[Array, "*replicas"]) -> int:
@@ -64,12 +57,7 @@ def _first(counts: Int[Array, "*replicas"]) -> int:
     return int(np.ravel(here)[0])
 
 
-def _no_totals(dtype: jnp.dtype) -> Totals:
-    # A buffer each: what is donated must not be shared.
-    dtypes = (dtype, jnp.int32, jnp.int32, dtype)
-    return Totals(*(jnp.zeros((), d) for d in dtypes))
-
-
+@final
 class Examples(NamedTuple):
     """Images as bytes, and labels, on the device."""
 
@@ -78,18 +66,38 @@ class Examples(NamedTuple):
 
     @staticmethod
     def put(images: np.ndarray, labels: np.ndarray, network: Network) -> "Examples":
-        """Examples on the device.
+        """Examples on the device: images ``(n, *image)`` of unsigned bytes, which stand for 0 to 1,
+        and labels ``(n,)``.
 
-        Raises ``EqpropError`` where images or labels do not fit the network.
+        An image has the shape of the network's input, but for a last axis of one channel, or any
+        shape where that input is a row of pixels.
+
+        Raises ``EqpropError`` where images or labels are something else, or do not fit the network.
         """
         shape, (classes,) = network.shapes[0], network.scores
-        if images[0].size != np.prod(shape):
+        image, n = images.shape[1:], len(images)
+        if images.dtype != np.uint8:
             raise EqpropError(
-                f"images of shape {images.shape[1:]} do not fit a network with an input of shape "
-                f"{shape}"
+                f"images are {images.dtype}: give unsigned bytes, 0 to 255, as uint8: "
+                "(255 * images).round().astype('uint8') where they are from 0 to 1"
             )
-        if labels.max() >= classes:
-            raise EqpropError(f"label {labels.max()} does not fit a network with {classes} outputs")
+        flat = len(shape) == 1 and math.prod(image) == shape[0]
+        if not n or not (flat or shape in (image, (*image, 1))):
+            raise EqpropError(
+                f"{n} images of shape {image} do not fit a network with an input of shape {shape}: "
+                "give some of that shape, or another network"
+            )
+        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+            raise EqpropError(
+                f"labels are {labels.dtype} of shape {labels.shape} for {n} images: give "
+                f"an integer for each, 0 to {classes - 1}"
+            )
+        for label in (labels.min(), labels.max()):
+            if not 0 <= label < classes:
+                raise EqpropError(
+                    f"label {label} does not fit a network with {classes} outputs: give 0 to "
+                    f"{classes - 1}"
+                )
         return Examples(jnp.asarray(images), jnp.asarray(labels.astype(np.int32)))
 
 
@@ -107,15 +115,14 @@ def fetch(
     return x, jax.nn.one_hot(examples.labels[rows], network.scores[0], dtype=network.dtype)
 
 
-_SETTLED = 1e-4
-"""An evaluation goes on until no unit moves by this much in a step, or for T steps."""
-
-
+@final
 class Trainer:
     """The compiled functions of one training; holds no state of it.
 
     ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from.
-    ``layout`` says whether a state is that of one network or of replicas, and where it lies.
+    ``layout`` says whether a state is that of one network or of replicas, and where it lies. An
+    evaluation stops iterating when no unit moves faster than ``test_tolerance`` per unit of time;
+    where that is 0, it relaxes as in training.
     """
 
     def __init__(
@@ -125,16 +132,25 @@ class Trainer:
         batch: int,
         augmentations: tuple[Augmentation, ...] = (),
         layout: Layout | None = None,
+        *,
+        test_tolerance: float = 1e-4,
     ) -> None:
         self.system, self.learner, self.batch = system, learner, batch
-        self.augmentations = augmentations
+        self.augmentations, self.test_tolerance = augmentations, test_tolerance
         self.layout = layout or Layout()
-        settle = system.relaxation.until(_SETTLED)
-        self._evaluated = dataclasses.replace(system, relaxation=settle)
+        self._tested = system
+        if test_tolerance:
+            settle = system.relaxation.until(test_tolerance * system.dynamics.dt)
+            self._tested = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
         self._advance = jax.jit(self._advance_plain, donate_argnums=0)
-        self._evaluate = jax.jit(self._evaluate_plain, static_argnums=2)
+        self._test = jax.jit(self._test_plain, static_argnums=2)
         self._order = jax.jit(self._order_plain, static_argnums=2)
+
+    def lay_out(self, layout: Layout) -> "Trainer":
+        """The same for networks side by side, or over several devices."""
+        same = (self.system, self.learner, self.batch, self.augmentations)
+        return Trainer(*same, layout, test_tolerance=self.test_tolerance)
 
     def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
         """The state of one network before the first minibatch.
@@ -143,9 +159,11 @@ class Trainer:
         """
         network = init(jax.random.key(seed))
         self.system.check_sweeps(network)
-        n, epoch, batch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
+        # A buffer each: what is donated must not be shared.
+        n, epoch, minibatch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
-        return TrainState(network, memory, n, epoch, batch, _no_totals(network.dtype))
+        totals = metrics.start(network.dtype)
+        return TrainState(network, memory, n, epoch, minibatch, totals)
 
     def batches(self, examples: Examples) -> int:
         """Minibatches in an epoch; examples left over sit out the epoch.
@@ -169,7 +187,7 @@ class Trainer:
         self, state: TrainState, examples: Examples, rows: Int[Array, " B"]
     ) -> tuple[Layer, Targets]:
         """The state's next minibatch: those rows, altered by the augmentations."""
-        key = jax.random.fold_in(minibatch_key(state.seed, state.epoch, state.batch), 1)
+        key = jax.random.fold_in(minibatch_key(state.seed, state.epoch, state.minibatch), 1)
         fetched = fetch(
             examples, rows, state.network, lambda images: augment(self.augmentations, images, key)
         )
@@ -182,7 +200,7 @@ class Trainer:
         order: Int[Array, "*replicas batches B"],
         stop: int,
     ) -> TrainState:
-        """Learn the minibatches ``state.batch`` up to ``stop`` of the current epoch. Consumes
+        """Learn the minibatches ``state.minibatch`` up to ``stop`` of the current epoch. Consumes
         ``state``.
         """
         return self._advance(state, examples, order, np.int32(stop))
@@ -190,19 +208,26 @@ class Trainer:
     def next_epoch(self, state: TrainState) -> TrainState:
         """The same state at the beginning of the next epoch."""
         # A buffer each: what is donated must not be shared.
-        zeros = jax.tree.map(jnp.zeros_like, (state.batch, state.totals))
+        zeros = jax.tree.map(jnp.zeros_like, (state.minibatch, state.totals))
         start = self.layout.over_replicas((state.epoch + 1, *zeros))
-        return eqx.tree_at(lambda s: (s.epoch, s.batch, s.totals), state, start)
+        return eqx.tree_at(lambda s: (s.epoch, s.minibatch, s.totals), state, start)
 
     def evaluate(
         self, network: Network, examples: Examples, rows: int = 200
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica.
+        """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica."""
+        sums = self.test(network, examples, rows)
+        return np.asarray(sums["loss"] / len(examples.labels)), sums["error"]
+
+    def test(
+        self, network: Network, examples: Examples, rows: int = 200
+    ) -> dict[str, Float[np.ndarray, "*replicas"] | Int[np.ndarray, "*replicas"]]:
+        """The sums over all examples, ``rows`` at a time, that ``metrics.scores`` takes; of each
+        replica.
 
         Rows that have settled after fewer than T steps are not iterated on.
         """
-        loss, errors = self._evaluate(network, examples, min(rows, len(examples.labels)))
-        return np.asarray(loss), np.asarray(errors)
+        return jax.device_get(self._test(network, examples, min(rows, len(examples.labels))))
 
     def _advance_plain(
         self,
@@ -215,26 +240,21 @@ class Trainer:
 
         # A traced bound: one program serves a stretch of any length. The loop is around the
         # replicas, not within: with bounds of their own each step would copy all that they hold.
-        def body(batch: Int[Array, ""], state: TrainState) -> TrainState:
-            here = eqx.tree_at(lambda s: s.batch, state, jnp.full_like(state.batch, batch))
-            return self.layout.over_replicas(learn(here, examples, order[..., batch, :]))
+        def body(n: Int[Array, ""], state: TrainState) -> TrainState:
+            here = eqx.tree_at(lambda s: s.minibatch, state, jnp.full_like(state.minibatch, n))
+            return self.layout.over_replicas(learn(here, examples, order[..., n, :]))
 
-        return lax.fori_loop(state.batch.ravel()[0], stop, body, state)
+        return lax.fori_loop(state.minibatch.ravel()[0], stop, body, state)
 
     def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
         batch = self.fetch(state, examples, rows)
-        key = minibatch_key(state.seed, state.epoch, state.batch)
+        key = minibatch_key(state.seed, state.epoch, state.minibatch)
         network, memory, (free, settled) = self.learner.learn(
             self.system, state.network, state.memory, batch, key
         )
-        loss, wrong = _score(self.system, state.network.read(free[-1]), batch[1])
-        totals = Totals(
-            state.totals.loss + jnp.sum(loss),
-            state.totals.errors + jnp.sum(wrong, dtype=jnp.int32),
-            state.totals.steps + settled.steps.astype(jnp.int32),
-            jnp.maximum(state.totals.residual, settled.residual),
-        )
-        return TrainState(network, memory, state.seed, state.epoch, state.batch + 1, totals)
+        seen = metrics.Seen(self.system.cost, state.network.read(free[-1]), free, batch[1])
+        totals = metrics.add(state.totals, seen, settled)
+        return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
 
     def _order_plain(
         self, seed: Int[Array, "*replicas"], epoch: Int[Array, "*replicas"], n: int
@@ -242,30 +262,24 @@ class Trainer:
         rows = self.layout.lift(functools.partial(_order, n=n), (0, 0))(seed, epoch)
         return self.layout.over_replicas(rows)
 
-    def _evaluate_plain(
-        self, network: Network, examples: Examples, rows: int
-    ) -> tuple[Float[Array, "*replicas"], Int[Array, "*replicas"]]:
-        score = self.layout.lift(functools.partial(self._score_all, rows=rows), (0, None))
-        return self.layout.everywhere(score(network, examples))
+    def _test_plain(self, network: Network, examples: Examples, rows: int) -> metrics.Totals:
+        test = self.layout.lift(functools.partial(self._test_one, rows=rows), (0, None))
+        return self.layout.everywhere(test(network, examples))
 
-    def _score_all(
-        self, network: Network, examples: Examples, *, rows: int
-    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    def _test_one(self, network: Network, examples: Examples, *, rows: int) -> metrics.Totals:
         n, along = len(examples.labels), self.layout.devices[DATA]
         rows = -(-rows // along) * along
         blocks = -(-n // rows)
         # The last block is filled up with rows that do not count.
         index = jnp.arange(blocks * rows).reshape(blocks, rows)
 
-        def block(index: Int[Array, " rows"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        def block(index: Int[Array, " rows"]) -> metrics.Totals:
             x, y = self.layout.over_rows(fetch(examples, jnp.minimum(index, n - 1), network))
-            states, _ = self._evaluated.free(self._evaluated.clamp(network, x), x)
-            loss, wrong = _score(self.system, network.read(states[-1]), y)
-            counts = index < n
-            return jnp.sum(jnp.where(counts, loss, 0)), jnp.sum(wrong & counts)
+            states, _ = self._tested.free(self._tested.clamp(network, x), x)
+            seen = metrics.Seen(self.system.cost, network.read(states[-1]), states, y)
+            return metrics.sums(seen, index < n)
 
-        loss, errors = lax.map(block, index)
-        return jnp.sum(loss) / n, jnp.sum(errors)
+        return jax.tree.map(functools.partial(jnp.sum, axis=0), lax.map(block, index))
 
 
 def _order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int) -> Int[Array, " n"]:
@@ -274,25 +288,10 @@ def _order(seed: Int[Array, ""], epoch: Int[Array, ""], n: int) -> Int[Array, " 
 
 
 def minibatch_key(
-    seed: Int[Array, ""], epoch: Int[Array, ""], batch: Int[Array, ""]
+    seed: Int[Array, ""], epoch: Int[Array, ""], minibatch: Int[Array, ""]
 ) -> PRNGKeyArray:
     """What a minibatch draws its random numbers from: a random-sign nudge from the key itself,
     augmentations from a key folded from it.
     """
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    return jax.random.fold_in(jax.random.fold_in(key, epoch), batch)
-
-
-def _score(system: System, scores: Layer, y: Targets) -> tuple[Float[Array, " B"], Array]:
-    """Loss of each example, and whether its largest score is not its class."""
-    wrong = jnp.argmax(system.cost.predict(scores), axis=-1) != jnp.argmax(y, axis=-1)
-    return system.cost.loss(scores, y), wrong
-
-
-def angles(network: Network) -> dict[str, float]:
-    """Realised angle in degrees between forward and feedback weights, of each untied edge."""
-    return {
-        f"{e.pre}-{e.post}": float(realised_angle(e))
-        for e in network.edges
-        if isinstance(e, Untied)
-    }
+    return jax.random.fold_in(jax.random.fold_in(key, epoch), minibatch)

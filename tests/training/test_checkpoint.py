@@ -1,5 +1,6 @@
 """Oracle: what was saved, and a training that was not interrupted."""
 
+import hashlib
 import json
 import random
 import resource
@@ -12,6 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
 from trainings import (
     SMALL,
     _compile_once,  # noqa: F401
@@ -80,40 +83,48 @@ def test_optimizer_memory_is_kept(tmp_path, monkeypatch):
     options = ("--optimizer", "adam", "--lr", "0.002", "0.001", "--schedule", "cosine")
     assert train(tmp_path / "oracle", "--epochs", "2", *options) == 0
     signal_in(monkeypatch, 2)
-    assert train(tmp_path / "run", "--epochs", "2", *options) == 1
+    assert train(tmp_path / "run", "--epochs", "2", *options) == 130
     monkeypatch.undo()
     assert main(["resume", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "run", tmp_path / "oracle")
 
 
-def test_the_newest_few_are_kept_and_readable_by_sha256sum(saved):
+def test_the_newest_few_are_kept_and_readable_by_others(saved):
     paths = checkpoints(saved)
     assert len(paths) == checkpoint.KEEP
-    assert paths[-1].name == "0002-00000"
-    if shutil.which("sha256sum"):
-        check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
-        subprocess.run(check, cwd=paths[-1], check=True)
+    assert paths[-1].name == "0002-00000.safetensors"
+    arrays = load_file(paths[-1])
+    state = state_of(saved)
+    for n, part in ((0, "weight"), (0, "bias"), (1, "weight"), (1, "bias")):
+        ours, theirs = (
+            f".network.edges[{n}].connection.{part}",
+            f"network.edges.{n}.connection.{part}",
+        )
+        np.testing.assert_array_equal(arrays[theirs], state[ours], strict=True)
+    with safe_open(paths[-1], "np") as file:
+        assert json.loads(file.metadata()["notes"]) == {"seconds": 0.0}
 
 
-def test_every_damaged_file_is_noticed(job, saved, tmp_path):
+def test_every_damaged_byte_is_noticed(job, saved, tmp_path):
     like = jax.eval_shape(lambda: job.start(0))
-    before = checkpoints(saved)[-2]
-    names = [p.relative_to(saved) for p in checkpoints(saved)[-1].rglob("*") if p.is_file()]
-    assert len(names) > 10
-    chance = random.Random(0)
     run = copy(saved, tmp_path)
-    for name in names:
-        whole = (run / name).read_bytes()
-        at = chance.randrange(len(whole))
-        flipped = whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :]
-        for damage in (flipped, whole[:at], whole + b"\0", None):
-            (run / name).unlink() if damage is None else (run / name).write_bytes(damage)
-            found = checkpoint.newest(run / "checkpoints", like)
-            assert found is not None
-            assert found.path.name == before.name
-            (message,) = found.damaged
-            assert str(run / "checkpoints" / "0002-00000") in message
-            (run / name).write_bytes(whole)
+    *_, before, last = checkpoints(run)
+    whole = last.read_bytes()
+    chance = random.Random(0)
+    # In the header, in the metadata, and all over the arrays.
+    places = [*range(0, 400, 7), *(chance.randrange(len(whole)) for _ in range(40))]
+    damages = [
+        whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :]
+        for at in places
+    ]
+    for damage in (*damages, b"", whole[:100], whole[:-1], whole + b"\0"):
+        last.write_bytes(damage)
+        found = checkpoint.newest(run / "checkpoints", like)
+        assert found is not None
+        assert found.path == before
+        (message,) = found.damaged
+        assert message.startswith(f"{last} is damaged (")
+    last.write_bytes(whole)
     found = checkpoint.newest(run / "checkpoints", like)
     assert found is not None
     assert not found.damaged
@@ -122,14 +133,14 @@ def test_every_damaged_file_is_noticed(job, saved, tmp_path):
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
 def test_resume_from_the_checkpoint_before_a_damaged_one(damage, saved, oracle, tmp_path, capsys):
     run = copy(saved, tmp_path)
-    (weight,) = checkpoints(run)[-1].glob("arrays/*edges.0.*weight/0.0")
-    content = weight.read_bytes()
+    last = checkpoints(run)[-1]
+    content = last.read_bytes()
     half = len(content) // 2
     end = b"" if damage == "truncate" else bytes([content[half] ^ 4]) + content[half + 1 :]
-    weight.write_bytes(content[:half] + end)
+    last.write_bytes(content[:half] + end)
     assert main(["resume", str(run), "--epochs", "3"]) == 0
     output = capsys.readouterr().out
-    assert "0002-00000 is damaged" in output
+    assert "0002-00000.safetensors is damaged" in output
     assert "the one before it is used" in output
     assert_same(run, oracle)
 
@@ -137,7 +148,7 @@ def test_resume_from_the_checkpoint_before_a_damaged_one(damage, saved, oracle, 
 def test_no_whole_checkpoint(saved, tmp_path, capsys):
     run = copy(saved, tmp_path)
     for path in checkpoints(run):
-        (path / "notes.json").unlink()
+        path.write_bytes(path.read_bytes()[:-1])
     before = sorted(run.rglob("*"))
     assert main(["resume", str(run), "--epochs", "3"]) == 1
     assert "no checkpoint is whole" in one_line(capsys.readouterr().err)
@@ -166,41 +177,127 @@ def test_a_checkpoint_with_other_layers(job, tmp_path):
         checkpoint.newest(tmp_path, jax.eval_shape(lambda: deeper.start(0)))
 
 
-def test_a_failed_save_leaves_the_earlier_ones(job, tmp_path, monkeypatch):
-    state = job.start(0)
-    first = checkpoint.save(tmp_path, state, {})
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "_seal", full)
-    with pytest.raises(EqpropError, match=r"0001-00000 could not be written .*No space left"):
-        checkpoint.save(tmp_path, job.trainer.next_epoch(state), {})
-    assert list(tmp_path.iterdir()) == [first]
-    found = checkpoint.newest(tmp_path, jax.eval_shape(lambda: job.start(0)))
-    assert found is not None
-    assert found.path == first
-
-
-# Orbax leaves the exceptions of its other threads where nobody asks for them.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_disk_that_is_full(job, tmp_path, capfd):
-    first = checkpoint.save(tmp_path, job.start(0), {})
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_disk_that_is_full(earlier, job, tmp_path, capfd):
+    """What there was before is still there, and the error says whether that is a checkpoint."""
+    root = tmp_path / "checkpoints"
+    kept = [checkpoint.save(root, job.start(0), {})] if earlier else []
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
     try:
-        with pytest.raises(EqpropError, match=r"0001-00000 could not be written \(File too large"):
-            checkpoint.save(tmp_path, job.trainer.next_epoch(job.start(0)), {})
+        with pytest.raises(EqpropError, match=r"could not be written \(File too large") as caught:
+            checkpoint.save(root, job.trainer.next_epoch(job.start(0)), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ("earlier checkpoints are intact" in str(caught.value)) == earlier
+    assert ("there is no earlier one" in str(caught.value)) != earlier
     assert capfd.readouterr() == ("", "")
+    assert list(root.iterdir()) == kept
     like = jax.eval_shape(lambda: job.start(0))
-    found = checkpoint.newest(tmp_path, like)
-    assert found is not None
-    assert found.path == first
-    # Threads of Orbax may have left something behind; the next save sweeps it away.
-    second = checkpoint.save(tmp_path, job.trainer.next_epoch(job.start(0)), {})
-    assert sorted(tmp_path.iterdir()) == [first, second]
+    found = checkpoint.newest(root, like)
+    assert [found.path] == kept if found else not kept
+    second = checkpoint.save(root, job.trainer.next_epoch(job.start(0)), {})
+    assert sorted(root.iterdir()) == [*kept, second]
+
+
+def as_orbax_wrote(path: Path) -> None:
+    """Turns a checkpoint into one of the versions before safetensors."""
+    folder = path.with_suffix("")
+    arrays = {("batch" if name == "minibatch" else name): a for name, a in load_file(path).items()}
+    for name, array in arrays.items():
+        place = folder / "arrays" / name
+        place.mkdir(parents=True)
+        about = {
+            "chunks": array.shape,
+            "compressor": None,
+            "dimension_separator": ".",
+            "order": "C",
+        }
+        about |= {"dtype": array.dtype.str, "fill_value": None, "filters": None, "zarr_format": 2}
+        (place / ".zarray").write_text(json.dumps(about | {"shape": array.shape}))
+        (place / (".".join("0" * array.ndim) or "0")).write_bytes(array.tobytes())
+    (folder / "arrays" / "_METADATA").write_text("{}")
+    with safe_open(path, "np") as file:
+        (folder / "notes.json").write_text(file.metadata()["notes"])
+    seal(folder)
+    path.unlink()
+
+
+def seal(folder: Path) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    lines = (
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n"
+        for p in files
+    )
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.fixture
+def of_old(saved: Path, tmp_path: Path) -> Path:
+    """The run of two epochs as an older version has left it."""
+    run = copy(saved, tmp_path)
+    for path in checkpoints(run):
+        as_orbax_wrote(path)
+    return run
+
+
+def test_a_run_of_an_older_version_is_gone_on_with(of_old, oracle):
+    *_, last = before = checkpoints(of_old)
+    assert last.name == "0002-00000"
+    assert main(["resume", str(of_old), "--epochs", "3"]) == 0
+    assert_same(of_old, oracle)
+    # They make room as any others do.
+    assert [p.name for p in checkpoints(of_old)] == [
+        *(p.name for p in before[1:]),
+        "0003-00000.safetensors",
+    ]
+
+
+def test_every_damaged_file_of_an_older_version_is_noticed(job, of_old):
+    like = jax.eval_shape(lambda: job.start(0))
+    *_, before, last = checkpoints(of_old)
+    names = [p for p in last.rglob("*") if p.is_file()]
+    assert len(names) > 10
+    chance = random.Random(0)
+    for path in names:
+        whole = path.read_bytes()
+        at = chance.randrange(len(whole))
+        flipped = whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :]
+        for damage in (flipped, whole[:at], whole + b"\0", b"\xff\xfe", None):
+            path.unlink() if damage is None else path.write_bytes(damage)
+            found = checkpoint.newest(of_old / "checkpoints", like)
+            assert found is not None
+            assert found.path == before
+            assert f"{last} is damaged" in found.damaged[0]
+            path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "content"),
+    [
+        ({"chunks": [2**40, 2**40]}, None),
+        ({"chunks": [32, 16]}, None),
+        ({"compressor": {"id": "zstd", "level": 1}}, b"\x28\xb5\x2f\xfd\xa4\xff\xff\xff\x7f\x03\0"),
+        ({"shape": [2**30, 2**30], "chunks": [2**30, 2**30]}, None),
+        ({"filters": [{"id": "delta"}]}, None),
+        ({"order": "F"}, None),
+        ({"dtype": "|O"}, None),
+        ({}, b""),
+    ],
+)
+def test_a_checkpoint_of_old_takes_no_more_memory_than_it_has_bytes(change, content, job, of_old):
+    last = checkpoints(of_old)[-1]
+    weight = last / "arrays" / "network.edges.0.connection.weight"
+    record = json.loads((weight / ".zarray").read_text()) | change
+    (weight / ".zarray").write_text(json.dumps(record))
+    if content is not None:
+        (weight / "0.0").write_bytes(content)
+    seal(last)
+    like = jax.eval_shape(lambda: job.start(0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EqpropError, match=r"cannot be read|another network"):
+        checkpoint.newest(of_old / "checkpoints", like)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
 
 def test_nothing_in_a_checkpoint_is_unpickled(saved, job, monkeypatch):
@@ -272,11 +369,3 @@ def test_killed_and_resumed(long_oracle, tmp_path):
 @pytest.mark.slow
 def test_killed_fifty_times_and_resumed(long_oracle, tmp_path):
     _kill_until(50, long_oracle, tmp_path / "run", 1.5)
-
-
-def test_an_unreadable_sum_is_damage(saved, job, tmp_path):
-    run = copy(saved, tmp_path)
-    (checkpoints(run)[-1] / "SHA256SUMS").write_bytes(b"\xff\xfe")
-    found = checkpoint.newest(run / "checkpoints", jax.eval_shape(lambda: job.start(0)))
-    assert found is not None
-    assert len(found.damaged) == 1

@@ -55,7 +55,7 @@ def test_one_of_two_processes_is_killed_and_one_goes_on(tmp_path, capsys):
         # A first checkpoint comes with SIGTERM to one: it stops both.
         wait_for(lambda: metrics_of(run / "seed-1"))
         processes[1].send_signal(signal.SIGTERM)
-        assert [process.wait(120) for process in processes] == [1, 1]
+        assert [process.wait(120) for process in processes] in ([1, 143], [143, 1])
         said = (tmp_path / "0.txt").read_text()
         assert "4 of 4 devices, each with 1 of 2 seeds and 32 of 64 examples" in said
         assert f"to go on: eqprop resume {run}" in said

@@ -103,12 +103,14 @@ def test_nothing_grows_over_a_thousand_stretches() -> None:
         """As a session cuts an epoch: a copy, a few minibatches, a look, a test at the end."""
         order = trainer.order(state, examples)
         for n in range(number):
-            if state.place[1] == N // 4:
+            if state.position[1] == N // 4:
                 trainer.evaluate(state.network, examples)
                 state = trainer.next_epoch(state)
                 order = trainer.order(state, examples)
             good = copy(state)
-            state = trainer.advance(state, examples, order, min(N // 4, state.place[1] + 1 + n % 3))
+            state = trainer.advance(
+                state, examples, order, min(N // 4, state.position[1] + 1 + n % 3)
+            )
             assert whole(good)
         return state
 

@@ -28,9 +28,9 @@ from eqprop.cli.main import main
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.training import session
-from eqprop.training.display import spread
 from eqprop.training.divergence import copy, find, whole
-from eqprop.training.experiment import Job
+from eqprop.training.experiment import Experiment
+from eqprop.training.metrics import show_mean_and_std
 from eqprop.training.replicas import Layout
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trainer import Examples, Trainer, TrainState
@@ -115,7 +115,7 @@ def test_a_settled_replica_takes_no_further_steps() -> None:
     states[0] = eqx.tree_at(lambda s: s.network, states[0], still)
     start = together.layout.stack(states)
     end = together.advance(start, examples, together.order(start, examples), 1)
-    assert end.totals.steps[0] < end.totals.steps[1]
+    assert end.totals["steps"][0] < end.totals["steps"][1]
 
 
 def test_a_run_of_replicas(tmp_path, monkeypatch, capsys):
@@ -125,7 +125,7 @@ def test_a_run_of_replicas(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     save_often(monkeypatch)
     signal_in(monkeypatch, 3)
-    assert train(run, "--epochs", "2", *TOGETHER) == 1
+    assert train(run, "--epochs", "2", *TOGETHER) == 130
     assert f"eqprop resume {run}" in one_line(capsys.readouterr().err)
     monkeypatch.undo()
     assert main(["resume", str(run)]) == 0
@@ -145,7 +145,8 @@ def test_a_run_of_replicas(tmp_path, monkeypatch, capsys):
         rows.append(read_metrics(ours)[-1])
     errors = [row["test_error"] for row in rows]
     spread_ = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} %"
-    assert f"epoch 2/2  loss {spread(rows, 'train_loss', 4)}" in output
+    loss = show_mean_and_std([row["train_loss"] for row in rows], 4)
+    assert f"  loss {loss}  steps 30.0+10" in output
     assert output.count(f"test {spread_}") == 1
     assert f"test error {spread_}" in output
     summary = json.loads((run / "summary.json").read_text())
@@ -162,16 +163,16 @@ def test_resume_is_exact_from_wherever_a_kill_has_left_the_seeds(tmp_path, monke
     assert train(oracle, "--epochs", "3", *TOGETHER) == 0
     save_often(monkeypatch)
     signal_in(monkeypatch, 4)
-    assert train(run, "--epochs", "3", *TOGETHER) == 1
+    assert train(run, "--epochs", "3", *TOGETHER) == 130
     monkeypatch.undo()
     *_, before, last = checkpoints(run / "seed-0")
     # Killed when seed 0 was saved, and the others were not yet; and on a disk that loses bits.
-    shutil.rmtree(run / "seed-1" / "checkpoints" / last.name)
-    (run / "seed-2" / "checkpoints" / last.name / "notes.json").write_text("{}")
+    (run / "seed-1" / "checkpoints" / last.name).unlink()
+    (run / "seed-2" / "checkpoints" / last.name).write_text("{}")
     capsys.readouterr()
     assert main(["resume", str(run)]) == 0
     first = read_record(run / "seed-0").resumed[0]
-    assert f"{first.epoch:04}-{first.batch:05}" == before.name
+    assert f"{first.epoch:04}-{first.minibatch:05}" == before.stem
     for seed in range(3):
         ours, theirs = (state_of(r / f"seed-{seed}") for r in (run, oracle))
         for name, expected in theirs.items():
@@ -197,26 +198,24 @@ def test_seeds_that_have_gone_apart(tmp_path, capsys):
     assert len(read_metrics(run / "seed-1")) == 4
 
 
-class Spoilt(Trainer):
-    """Loses the weights of the second replica in the 24th minibatch."""
-
-    def advance(self, state, examples, order, stop):
-        lost = math.nan if state.place[1] <= 23 < stop else 1.0
-        state = super().advance(state, examples, order, stop)
-        return eqx.tree_at(
-            lambda s: s.network,
-            state,
-            jax.tree.map(lambda leaf: leaf.at[1].multiply(lost), state.network),
-        )
-
-
 def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeypatch, capsys):
-    def lay_out(job: Job, layout: Layout) -> Job:
-        old = job.trainer
-        spoilt = Spoilt(old.system, old.learner, old.batch, layout=layout)
-        return dataclasses.replace(job, trainer=spoilt)
+    def lay_out(job: Experiment, layout: Layout) -> Experiment:
+        trainer = job.trainer.lay_out(layout)
+        learn = trainer.advance
 
-    monkeypatch.setattr(Job, "lay_out", lay_out)
+        def advance(
+            state: TrainState, examples: Examples, order: jax.Array, stop: int
+        ) -> TrainState:
+            """Loses the weights of the second replica in the 24th minibatch."""
+            lost = math.nan if state.position[1] <= 23 < stop else 1.0
+            state = learn(state, examples, order, stop)
+            spoilt = jax.tree.map(lambda leaf: leaf.at[1].multiply(lost), state.network)
+            return eqx.tree_at(lambda s: s.network, state, spoilt)
+
+        monkeypatch.setattr(trainer, "advance", advance)
+        return dataclasses.replace(job, trainer=trainer)
+
+    monkeypatch.setattr(Experiment, "lay_out", lay_out)
     run = tmp_path / "run"
     assert train(run, "--epochs", "2", *TOGETHER) == 1
     monkeypatch.undo()
@@ -225,7 +224,7 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeyp
     assert f"alone: eqprop resume {run / 'seed-0'}" in line
     for seed in range(3):
         (path,) = checkpoints(run / f"seed-{seed}")
-        assert 0 < int(path.name[-5:]) <= 23
+        assert 0 < int(path.stem[-5:]) <= 23
         assert all(np.isfinite(a).all() for a in state_of(run / f"seed-{seed}").values())
     assert main(["resume", str(run / "seed-0")]) == 0
     assert len(read_metrics(run / "seed-0")) == 2
@@ -261,12 +260,12 @@ def test_sigterm_once_stops_all(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "_STRETCH", 0.0)
 
     def look(state: TrainState) -> bool:
-        if state.place == (0, 2):
+        if state.position == (0, 2):
             os.kill(os.getpid(), signal.SIGTERM)
         return whole_(state)
 
     monkeypatch.setattr(session, "whole", look)
-    assert train(tmp_path / "run", "--epochs", "1", *TOGETHER) == 1
+    assert train(tmp_path / "run", "--epochs", "1", *TOGETHER) == 143
     assert [checkpoints(tmp_path / "run" / f"seed-{n}")[0].name for n in range(3)] == [
-        "0000-00002"
+        "0000-00002.safetensors"
     ] * 3

@@ -53,7 +53,7 @@ def test_what_a_run_leaves_behind(oracle):
     assert {"time", "machine", "git"} <= started.keys()
     (events,) = (oracle / "events").iterdir()
     assert b"test_error" in events.read_bytes()
-    assert [path.name for path in checkpoints(oracle)] == ["0003-00000"]
+    assert [path.name for path in checkpoints(oracle)] == ["0003-00000.safetensors"]
 
 
 def test_the_curves_are_drawn(oracle, tmp_path, monkeypatch):
@@ -108,8 +108,8 @@ def test_blocks_have_no_effect_on_an_evaluation(oracle, monkeypatch):
     score = evaluate(job, network, job.train)
     assert score is not None
     assert whole_score is not None
-    assert score.error == whole_score.error
-    assert score.loss == pytest.approx(whole_score.loss, rel=1e-5)
+    assert score["error"] == whole_score["error"]
+    assert score["loss"] == pytest.approx(whole_score["loss"], rel=1e-5)
     assert evaluate(job, network, job.train, lambda done: done < 800) is None
 
 
@@ -121,26 +121,26 @@ def test_a_signal_stops_and_resume_goes_on(stretch, number, oracle, tmp_path, mo
     run = tmp_path / "run"
     before = signal.getsignal(number)
     signal_in(monkeypatch, stretch, number)
-    assert train(run, "--epochs", "3") == 1
+    assert train(run, "--epochs", "3") == 128 + number
     monkeypatch.undo()
     assert signal.getsignal(number) is before
     line = one_line(capsys.readouterr().err)
     assert number.name in line
     assert line.endswith(f"eqprop resume {run}")
     (path,) = checkpoints(run)
-    assert path.name != "0003-00000"
+    assert path.stem != "0003-00000"
     assert main(["resume", str(run)]) == 0
     assert "to the last" not in capsys.readouterr().err
     assert_same(run, oracle)
     resumed = read_record(run).resumed
     assert len(resumed) == 1
-    assert f"{resumed[0].epoch:04}-{resumed[0].batch:05}" == path.name
+    assert f"{resumed[0].epoch:04}-{resumed[0].minibatch:05}" == path.stem
 
 
 def test_a_signal_while_testing(oracle, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("eqprop.training.experiment._EVALUATE", 100)
     signal_in(monkeypatch, 4)  # the end of the first epoch
-    assert train(tmp_path / "run", "--epochs", "3") == 1
+    assert train(tmp_path / "run", "--epochs", "3") == 130
     assert "with 75 of 75 minibatches" in one_line(capsys.readouterr().err)
     assert read_metrics(tmp_path / "run") == []
     monkeypatch.undo()
@@ -199,7 +199,7 @@ def test_several_seeds(oracle, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     save_often(monkeypatch)
     signal_in(monkeypatch, 6)
-    assert train(run, "--epochs", "3", "--seeds", "2") == 1
+    assert train(run, "--epochs", "3", "--seeds", "2") == 130
     assert f"eqprop resume {run}" in one_line(capsys.readouterr().err)
     monkeypatch.undo()
     assert main(["resume", str(run)]) == 0
@@ -232,7 +232,7 @@ def test_two_processes_on_one_run(oracle, capsys):
 
 def test_the_lock_goes_with_its_process(oracle):
     program = (
-        "import sys, time; from pathlib import Path; from eqprop.runs import Run;"
+        "import sys, time; from pathlib import Path; from eqprop.training.runs import Run;"
         "run = Run.resume(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(oracle)]
@@ -266,12 +266,12 @@ def test_directories_that_exist(oracle, tmp_path):
     ("change", "message"),
     [
         (lambda r: r.update(format=99), "format"),
-        (lambda r: r.pop("seeds"), "seeds is missing"),
-        (lambda r: r.update(seeds=["0"]), "seeds is '0'"),
-        (lambda r: r["recipe"].update(beta="much"), "recipe.beta is 'much'"),
-        (lambda r: r["recipe"].update(rule="hebb"), "recipe.rule is 'hebb'"),
-        (lambda r: r["recipe"].update(hidden=16), "recipe.hidden is 16"),
-        (lambda r: r["recipe"].update(skips=[[1]]), r"recipe.skips is \[1\]"),
+        (lambda r: r.pop("seeds"), "missing required field `seeds`"),
+        (lambda r: r.update(seeds=["0"]), r"got `str` - at `\$\.seeds\[0\]`"),
+        (lambda r: r["recipe"].update(beta="much"), r"got `str` - at `\$\.recipe\.beta`"),
+        (lambda r: r["recipe"].update(rule="hebb"), r"value \'hebb\' - at `\$\.recipe\.rule`"),
+        (lambda r: r["recipe"].update(hidden=16), r"got `int` - at `\$\.recipe\.hidden`"),
+        (lambda r: r["recipe"].update(skips=[[1]]), r"got 1 - at `\$\.recipe\.skips\[0\]`"),
         (lambda r: r["recipe"].update(batch=0), "batch is 0"),
         (lambda r: r["recipe"].update(lambda_=1), "recipe.lambda_ is unknown"),
     ],

@@ -7,10 +7,21 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import oracle
 import pytest
 
+from eqprop.dynamics.activations import ACTIVATIONS
+from eqprop.dynamics.costs import SquaredError
+from eqprop.dynamics.nudges import OneSided
+from eqprop.dynamics.relaxation import FixedSteps
+from eqprop.dynamics.step import EnergyBased
+from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
+from eqprop.learning.increments import Equilibrium
+from eqprop.learning.learners import WithOptimizer
+from eqprop.learning.rules import AfterPhase
+from eqprop.networks.graphs import chain
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import Recipe
@@ -84,9 +95,9 @@ def test_totals_count_loss_and_errors_of_the_free_phase_before_each_update() -> 
         net = oracle.minibatch("ep", net, dynamics, x, y, 8, 4, 0.1, (0.08, 0.04))
 
     state = trainer.advance(state, examples, jnp.asarray(order), len(order))
-    assert float(state.totals.loss) == pytest.approx(loss, rel=1e-5)
-    assert int(state.totals.errors) == errors
-    assert int(state.totals.steps) == 8 * len(order)
+    assert float(state.totals["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert int(state.totals["errors"]) == errors
+    assert int(state.totals["steps"]) == 8 * len(order)
     for ours, theirs in zip(state.network.edges, net.params.W, strict=True):
         np.testing.assert_allclose(ours.connection.weight, theirs, atol=1e-5)
 
@@ -137,20 +148,74 @@ def test_every_ingredient_learns_a_small_task(changes: dict) -> None:
     examples = Examples.put(images, labels, state.network)
     order = trainer.order(state, examples)
     state = trainer.advance(state, examples, order, 100)
-    half = float(state.totals.loss)
+    half = float(state.totals["loss"])
     state = trainer.advance(state, examples, order, 200)
-    assert float(state.totals.loss) - half < 0.75 * half
+    assert float(state.totals["loss"]) - half < 0.75 * half
 
 
-def test_data_that_do_not_fit() -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x[:, :, :2], y), r"images of shape \(4, 2\) do not fit.*\(12,\)"),
+        (lambda x, y: (x / np.float32(255), y), "images are float32: give unsigned bytes"),
+        (lambda x, y: (x.astype(int), y), "images are int64: give unsigned bytes"),
+        (lambda x, y: (x[:0], y[:0]), "0 images of shape"),
+        (lambda x, y: (x[0, 0, 0], y), "images of shape"),
+        (lambda x, y: (x, y + np.uint8(5)), "label [5-9] does not fit a network with 5 outputs"),
+        (lambda x, y: (x, y.astype(int) - 5), "label -5 does not fit.*give 0 to 4"),
+        (lambda x, y: (x, np.eye(5)[y]), r"labels are float64 of shape \(46, 5\) for 46 images"),
+        (lambda x, y: (x, np.eye(5, dtype=int)[y]), r"labels are int64 of shape \(46, 5\)"),
+        (lambda x, y: (x, y / 1.0), "labels are float64.*give an integer for each"),
+        (lambda x, y: (x[:5], y[:4]), r"labels are uint8 of shape \(4,\) for 5 images"),
+    ],
+)
+def test_data_that_do_not_fit(change, message: str) -> None:
+    _, state, _ = setup()
+    images, labels = data()
+    labels[0] = 0
+    with pytest.raises(EqpropError, match=message):
+        Examples.put(*change(images, labels), state.network)
+
+
+def test_images_that_lie_on_their_side() -> None:
+    network = jax.eval_shape(
+        build(small(channels=(2,), kernel=2, hidden=(), lr=(0.1, 0.1)), (6, 4), CLASSES, 1).init,
+        jax.random.key(0),
+    )
+    images, labels = np.zeros((3, 6, 4), np.uint8), np.zeros(3, np.uint8)
+    assert Examples.put(images, labels, network).images.shape == (3, 6, 4)
+    assert Examples.put(images[..., None], labels, network).images.shape == (3, 6, 4, 1)
+    for wrong in (images.transpose(0, 2, 1), images.reshape(3, -1), images[..., None, None]):
+        with pytest.raises(EqpropError, match=r"images of shape .* do not fit"):
+            Examples.put(wrong, labels, network)
+
+
+def test_examples_that_do_not_fill_a_minibatch() -> None:
     trainer, state, _ = setup()
     images, labels = data()
-    with pytest.raises(EqpropError, match=r"images of shape \(4, 2\) do not fit.*\(12,\)"):
-        Examples.put(images[:, :, :2], labels, state.network)
-    with pytest.raises(EqpropError, match="label 5 does not fit a network with 5 outputs"):
-        Examples.put(images, np.full(N, 5, np.uint8), state.network)
     with pytest.raises(EqpropError, match="minibatch of 4 does not fit 3 training examples"):
         trainer.batches(Examples.put(images[:3], labels[:3], state.network))
+
+
+@pytest.mark.parametrize("dt", [0.2, 0.01, 0.001])
+def test_a_test_ends_when_units_have_settled_whatever_the_time_step(dt: float) -> None:
+    """Of real time: a unit moves by as much less in a step as the step is shorter."""
+    system = System(
+        EnergyBased(ACTIVATIONS["sigm"], dt, clip=True),
+        SquaredError(),
+        FixedSteps(round(30 / dt)),
+        1,
+    )
+    network = chain([(64,), (20,), (4,)], jax.random.key(0))
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(8, 64), dtype=np.uint8)
+    examples = Examples.put(images, np.arange(8, dtype=np.uint8) % 4, network)
+    learner = WithOptimizer(AfterPhase(Equilibrium(), OneSided(0.1)), (0.1, 0.1), optax.sgd(1.0))
+    ends = [
+        Trainer(system, learner, 4, test_tolerance=tolerance).evaluate(network, examples)
+        for tolerance in (1e-4, 0.0)
+    ]
+    assert ends[0][0] == pytest.approx(ends[1][0], abs=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Checkpoints as versions before 0.2 wrote them: folders of Zarr arrays, written by Orbax.
+
+``arrays/<name>/.zarray`` says what the files beside it hold, ``notes.json`` goes with them, and
+``SHA256SUMS`` is over all of that. Nothing is unpickled, unpacked or run.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from eqprop.errors import EqpropError
+
+_SUMS = "SHA256SUMS"
+_RENAMED = {"batch": "minibatch"}
+
+
+@final
+class Damaged(Exception):
+    """A checkpoint that is not as it was written."""
+
+
+@final
+class Stored(NamedTuple):
+    """An array on disk."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    load: Callable[[], np.ndarray]
+
+
+def stored(folder: Path) -> tuple[dict[str, Stored], str]:
+    """The arrays of a checkpoint by their names of today, and its notes.
+
+    Raises:
+        Damaged: its sums are not right.
+        EqpropError: they are, but it is no such checkpoint.
+    """
+    _check(folder)
+    try:
+        found = sorted((folder / "arrays").glob("*/.zarray"))
+        arrays = {file.parent.name: _array(file.parent) for file in found}
+        notes = (folder / "notes.json").read_text()
+    except Exception as error:  # files that are no checkpoint may raise anything
+        raise _strange(folder, error) from error
+    return {_RENAMED.get(name, name): array for name, array in arrays.items()}, notes
+
+
+def remove(path: Path) -> None:
+    """Deletes a checkpoint, of that kind or as they are today, or what is in the place of one."""
+    if path.is_dir() and not path.is_symlink():
+        # Out of sight first: one that is half-deleted is no checkpoint.
+        hidden = path.with_name(f".{path.name.removeprefix('.')}")
+        shutil.rmtree(path.rename(hidden))
+    else:
+        path.unlink()
+
+
+def _array(folder: Path) -> Stored:
+    zarray = json.loads((folder / ".zarray").read_text())
+    shape, dtype = tuple(zarray["shape"]), np.dtype(zarray["dtype"])
+
+    def load() -> np.ndarray:
+        file = folder / (".".join("0" * len(shape)) or "0")
+        plain = zarray["compressor"] is None and not zarray["filters"] and zarray["order"] == "C"
+        whole = tuple(zarray["chunks"]) == shape or not shape
+        if not (plain and whole and file.stat().st_size == math.prod(shape) * dtype.itemsize):
+            raise _strange(folder, "it is not one plain file")
+        return np.fromfile(file, dtype).reshape(shape)
+
+    return Stored(shape, dtype, load)
+
+
+def _strange(path: Path, reason: object) -> EqpropError:
+    return EqpropError(
+        f"{path} cannot be read ({str(reason)[:80]}), though it is whole: was it written by "
+        "another version of eqprop?"
+    )
+
+
+def _check(folder: Path) -> None:
+    """Raises ``Damaged`` unless all files are as their sums say."""
+    if not (folder / _SUMS).is_file():  # a pipe would wait for ever
+        raise Damaged(f"{_SUMS} is missing")
+    try:
+        lines = (folder / _SUMS).read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise Damaged(str(error)) from error
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    there = (p for p in folder.rglob("*") if p.is_file() and p.name != _SUMS)
+    actual = {p.relative_to(folder).as_posix(): _sha256(p) for p in there}
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            where = "is missing" if name not in actual else "is not as it was written"
+            raise Damaged(f"{name} {where}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
