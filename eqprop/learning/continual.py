@@ -28,7 +28,7 @@ from eqprop.networks.connections import Connection, Dense
 from eqprop.networks.edges import Edge, Plastic, Tied
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import Normalised
-from eqprop.types import Array, Float, Layer, Rates, Scalar, States, Targets
+from eqprop.types import Array, Float, Inexact, Layer, Rates, Scalar, States, Targets
 
 type Batch = tuple[Layer, Targets]
 """Input and targets, ``(x, y)``."""
@@ -95,7 +95,7 @@ def continual_phase(
     return network.replace_edges([edge.settle() for edge in moving]), last
 
 
-def _edge_factors(network: Network, batch: Batch, strengths: Strengths) -> Float[Array, " edges"]:
+def _edge_factors(network: Network, batch: Batch, strengths: Strengths) -> Inexact[Array, " edges"]:
     """``eta / (beta B)`` for each edge: the factor on its increments."""
     (beta, eta), (x, _) = strengths, batch
     return eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)
