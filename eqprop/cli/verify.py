@@ -4,30 +4,23 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal, final
 
 import tyro
 
-from eqprop.cli.arguments import parse
-from eqprop.errors import UsageError, suggest, typed
+from eqprop.cli.arguments import listing, split_name
+from eqprop.cli.recipe_options import parse_with_fields
+from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.theorem.questions import FIGURES, Options, question
+from eqprop.theorem.questions import FIGURES, FIXED, VerifyOptions, as_verified, question
 from eqprop.training.runs import check_new
 
 # Fields of a recipe that have no say in whether updates follow gradients.
 _IDLE = ("shift", "flip", "optimizer", "momentum", "weight_decay", "schedule", "epochs")
-# Fields that are the same in every verification, with what they are.
-_FIXED = {
-    "tolerance": "the free phase takes T steps",
-    "relaxation": "the free phase takes steps as they are",
-    "sweeps": "the free phase takes synchronous steps",
-    "nudged_sweeps": "the nudged phase takes synchronous steps",
-    "dtype": "it is float64",
-    "states": "they are float64",
-}
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class _Fields(Recipe):
     rule: Literal["ep", "c-ep", "vf", "c-vf"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -60,12 +53,6 @@ class _Fields(Recipe):
     published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
 
 
-@dataclass(frozen=True)
-class _Request:
-    options: Annotated[Options, tyro.conf.arg(name="")]
-    fields: Annotated[_Fields, tyro.conf.arg(name="")]
-
-
 _ABOUT = """Check Theorem 1 on a network as it is before training: do the updates of the learning
 rule, step by step, follow the gradients of backpropagation through time (BPTT)? Prints how far
 they differ in each tensor, and whether the difference vanishes with beta (and with the learning
@@ -74,15 +61,8 @@ rates of a continual rule). Writes a figure, the curves and the numbers to a dir
 
 def run(args: Sequence[str]) -> None:
     """Verifies what the arguments say."""
-    if not args or args[0] in {"-h", "--help"}:
-        _help()
-        return
-    name, *rest = args
     known = (*RECIPES, *FIGURES)
-    if name.startswith("-"):
-        raise UsageError(f"the recipe comes first: eqprop verify RECIPE {name} ...")
-    if name not in known:
-        raise UsageError(f"unknown recipe {suggest(name, known)} (see eqprop verify --help)")
+    name, rest = split_name(args, known, "eqprop verify", VerifyOptions, _about())
     recipe, options = _read(name, rest)
     out = options.out or Path("runs") / f"verify-{name}"
     with typed():
@@ -93,7 +73,7 @@ def run(args: Sequence[str]) -> None:
     verify(recipe, options, out, ["eqprop", "verify", *args])
 
 
-def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
+def _read(name: str, args: Sequence[str]) -> tuple[Recipe, VerifyOptions]:
     """The recipe to verify, of which every field says what will be done, and the options."""
     asked = question(name)
     if asked.recipe.rule in {"bptt", "rbp"}:
@@ -103,9 +83,8 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
     values = {name: getattr(asked.recipe, name) for name in names}
     fields = _Fields(**{**values, "clip": False})
     about = f"Verify {name}: {asked.recipe.about}. Every field of the recipe is an option."
-    default = _Request(asked.options, fields)
-    request = parse(_Request, args, f"eqprop verify {name}", about, default)
-    recipe, options = request.fields, request.options
+    defaults = asked.options, fields
+    options, recipe = parse_with_fields(*defaults, args, f"eqprop verify {name}", about)
     if recipe.K > recipe.T:
         raise UsageError(
             f"K is {recipe.K}, but T is {recipe.T}: the K nudged steps are compared with the last "
@@ -114,10 +93,7 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, Options]:
     if not 0 <= options.seed < 2**31:
         raise UsageError(f"seed is {options.seed}: give a number from 0 to {2**31 - 1}")
     _tell(recipe, fields, asked.recipe, options)
-    # In single precision the network is drawn, as for a training; the engine then goes to double.
-    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32", "states": "full"}
-    fixed |= {"sweeps": False, "nudged_sweeps": False}
-    return Recipe(**{**{name: getattr(recipe, name) for name in names}, **fixed}), options
+    return as_verified(recipe, clip=recipe.clip), options
 
 
 def _refuse_training(args: Sequence[str]) -> None:
@@ -125,12 +101,12 @@ def _refuse_training(args: Sequence[str]) -> None:
     for arg in args:
         option = arg.partition("=")[0].replace("_", "-")
         field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
-        if option.startswith("--") and field in (*_IDLE, *_FIXED):
-            why = _FIXED.get(field, "nothing is trained")
+        if option.startswith("--") and field in (*_IDLE, *FIXED):
+            _, why = FIXED.get(field, (None, "nothing is trained"))
             raise UsageError(f"{option} has no place in a verification, where {why}: leave it out")
 
 
-def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: Options) -> None:
+def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: VerifyOptions) -> None:
     """Says what is done otherwise than in a training, and which options had no effect."""
     if base.clip and not recipe.clip and recipe.setting == "energy":
         print("note: states are not kept in [0, 1], as they are in training (--clip keeps them)")
@@ -143,22 +119,16 @@ def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: Options) -> No
             print(f"note: {field} has no effect on what is verified")
 
 
-def _help() -> None:
-    width = max(map(len, (*RECIPES, *FIGURES)))
-    figures = [f"  {name:{width}}  {f.recipe.about}" for name, f in FIGURES.items()]
-    recipes = [
-        f"  {name:{width}}  {recipe.about}"
-        for name, recipe in RECIPES.items()
-        if recipe.rule not in {"bptt", "rbp"}
-    ]
-    about = "\n".join(
+def _about() -> str:
+    figures = {name: figure.recipe.about for name, figure in FIGURES.items()}
+    recipes = {n: it.about for n, it in RECIPES.items() if it.rule not in {"bptt", "rbp"}}
+    return "\n".join(
         [
-            *(_ABOUT, "", "Figures of the papers (one example, tanh):", *figures),
-            *("", "Recipes for training, with their own beta, T and K:", *recipes, ""),
+            *(_ABOUT, "", "Figures of the papers (one example, tanh):", *listing(figures)),
+            *("", "Recipes for training, with their own beta, T and K:", *listing(recipes), ""),
             "Start with: eqprop verify fig-toy",
             "",
             "Every field of a recipe is an option too, such as --activation, --setting, --inside, "
             "--nudge, --angle, --batch, --beta, --T and --K: eqprop verify fig-toy --help",
         ]
     )
-    parse(Options, ["--help"], "eqprop verify RECIPE", about, Options())

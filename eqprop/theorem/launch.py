@@ -22,14 +22,15 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
 from eqprop.theorem.curves import Problem
 from eqprop.theorem.figure import CURVES, NUMBERS, verification_figure
-from eqprop.theorem.questions import Options
+from eqprop.theorem.questions import VerifyOptions
 from eqprop.theorem.verdict import beta_table, convergence, points_table, tensor_table, verdict
 from eqprop.theorem.verification import Plan, Verification
 from eqprop.training.display import Display, Stopwatch
-from eqprop.training.experiment import Job, prepare
+from eqprop.training.experiment import Experiment, prepare
+from eqprop.training.metrics import angles
 from eqprop.training.records import made
 from eqprop.training.runs import make_folder
-from eqprop.training.trainer import angles, fetch
+from eqprop.training.trainer import fetch
 
 FORMAT = 1
 """Version of the layout of ``verification.json``."""
@@ -41,7 +42,7 @@ _DRIFT = 1e-6
 """What the free phase may still add to D(t) of a state; the output's is of order 1."""
 
 
-def verify(recipe: Recipe, options: Options, out: Path, command: Sequence[str]) -> None:
+def verify(recipe: Recipe, options: VerifyOptions, out: Path, command: Sequence[str]) -> None:
     """Verifies a recipe before training, tells the result and writes it to ``out``."""
     display, watch = Display(), Stopwatch()
     display.say(f"{recipe.name}: {recipe.about}")
@@ -100,7 +101,7 @@ def _random(recipe: Recipe, inputs: int, classes: int, seed: int) -> Dataset:
     return Dataset("random", x, y, x[:1], y[:1], classes, source)
 
 
-def plan_for(recipe: Recipe, options: Options) -> Plan:
+def plan_for(recipe: Recipe, options: VerifyOptions) -> Plan:
     """The question to the engine. Raises ``EqpropError`` for a beta that cannot be."""
     beta = recipe.beta
     # 0.035 and not 0.034999999999999996.
@@ -130,7 +131,7 @@ def _with_rates(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, lr=(1.0,) * recipe.connections)
 
 
-def _problem(job: Job, seed: int) -> tuple[Problem, list[int]]:
+def _problem(job: Experiment, seed: int) -> tuple[Problem, list[int]]:
     """The network and the minibatch with which a training begins, and the rows of the latter."""
     start = job.start(seed)
     rows = job.trainer.order(start, job.train)[0]

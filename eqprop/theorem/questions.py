@@ -13,10 +13,21 @@ from typing import Any, final
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
 
+FIXED: dict[str, tuple[Any, str]] = {
+    "tolerance": (0.0, "the free phase takes T steps"),
+    "relaxation": ("steps", "the free phase takes steps as they are"),
+    "sweeps": (False, "the free phase takes synchronous steps"),
+    "nudged_sweeps": (False, "the nudged phase takes synchronous steps"),
+    # In single precision the network is drawn, as for a training; the engine then goes to double.
+    "dtype": ("float32", "it is float64"),
+    "states": ("full", "they are float64"),
+}
+"""Fields of a recipe that are the same in every verification, and why in words."""
+
 
 @final
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """What to verify that is not a field of the recipe."""
 
     betas: tuple[float, ...] = ()
@@ -35,143 +46,106 @@ class Options:
 
 @final
 @dataclass(frozen=True)
-class Figure:
+class Question:
     """A recipe and how to verify it."""
 
     recipe: Recipe
-    options: Options = Options()
+    options: VerifyOptions = VerifyOptions()
+
+
+def as_verified(recipe: Recipe, *, clip: bool = False) -> Recipe:
+    """A recipe with what a verification has in place of a training's settings: those of ``FIXED``,
+    and states that are not clipped unless asked for.
+    """
+    fixed = {field: value for field, (value, _) in FIXED.items()}
+    return dataclasses.replace(recipe, clip=clip, **fixed)
+
+
+def in_steps(recipe: Recipe) -> Recipe:
+    """The recipe with synchronous steps in place of sweeps: as many as carry a signal as far."""
+    T, K = recipe.T * (1 + recipe.sweeps), recipe.K * (1 + recipe.nudged_sweeps)
+    return dataclasses.replace(recipe, T=T, K=K, sweeps=False, nudged_sweeps=False)
+
+
+def question(name: str) -> Question:
+    """What to verify under that name: a figure, or a training recipe with its own settings."""
+    return FIGURES[name] if name in FIGURES else Question(RECIPES[name])
 
 
 def _figure(
-    name: str, about: str, base: str, options: Options = Options(), **fields: Any
-) -> Figure:
+    name: str, about: str, base: str, options: VerifyOptions = VerifyOptions(), **fields: Any
+) -> Question:
     """Network and rule of a training recipe, for one example, with tanh and states not clipped."""
     common = {"activation": "tanh", "clip": False, "batch": 1, "published": None}
     recipe = dataclasses.replace(RECIPES[base], **{**common, **fields}, name=name, about=about)
-    return Figure(recipe, options)
+    return Question(recipe, options)
 
 
-_CONTINUAL: dict[str, Any] = {
-    "setting": "energy",
-    "dt": 0.08,
-    "nudge": "one-sided",
-    "beta": 0.005,
-    "T": 800,
-    "K": 80,
-    "lr": (2e-5, 2e-5),
-}
+def _real_time(name: str, about: str, base: str, **fields: Any) -> Question:
+    """A figure of the energy-based setting."""
+    return _figure(name, f"EP in real time, {about}", base, setting="energy", dt=0.08, **fields)
 
-FIGURES: dict[str, Figure] = {
+
+def _discrete(name: str, about: str, base: str, **fields: Any) -> Question:
+    """A figure of the prototypical setting."""
+    return _figure(name, f"EP in discrete time, {about}", base, **fields)
+
+
+def _continual(name: str, about: str, base: str, **fields: Any) -> Question:
+    """A figure of a continual rule, in the energy-based setting with one hidden layer."""
+    common = {"setting": "energy", "dt": 0.08, "nudge": "one-sided", "beta": 0.005}
+    common |= {"T": 800, "K": 80, "lr": (2e-5, 2e-5)}
+    return _figure(name, f"continual {about}", base, **common, **fields)
+
+
+_RANDOM = VerifyOptions(random=(10, 5))
+# The network of seed 0 has no free fixed point that it reaches: it flips for ever between two
+# states. Those of seeds 1 to 3 settle.
+_SETTLES = VerifyOptions(seed=1)
+
+FIGURES: dict[str, Question] = {
     figure.recipe.name: figure
     for figure in (
-        _figure(
+        _real_time(
             "fig-toy",
-            "EP in real time, net 10-50-5, random data",
+            "net 10-50-5, random data",
             "eb-1h",
-            Options(random=(10, 5)),
+            options=_RANDOM,
             hidden=(50,),
-            dt=0.08,
             beta=0.01,
             T=5000,
             K=80,
         ),
-        _figure(
-            "fig-eb-1h",
-            "EP in real time, one hidden layer",
-            "eb-1h",
-            dt=0.08,
-            beta=0.005,
-            T=800,
-            K=80,
-        ),
-        _figure(
-            "fig-eb-2h",
-            "EP in real time, two hidden layers",
-            "eb-2h",
-            dt=0.08,
-            beta=0.01,
-            T=5000,
-            K=150,
-        ),
-        _figure(
-            "fig-eb-3h",
-            "EP in real time, three hidden layers",
-            "ep-3h",
-            setting="energy",
-            dt=0.08,
-            beta=0.02,
-            T=30000,
-            K=200,
-        ),
-        _figure(
-            "fig-ep-1h",
-            "EP in discrete time, one hidden layer",
-            "ep-1h",
-            beta=0.01,
-            T=150,
-            K=10,
-        ),
-        _figure(
-            "fig-ep-2h",
-            "EP in discrete time, two hidden layers",
-            "ep-2h",
-            beta=0.01,
-            T=1500,
-            K=40,
-        ),
-        _figure(
+        _real_time("fig-eb-1h", "one hidden layer", "eb-1h", beta=0.005, T=800, K=80),
+        _real_time("fig-eb-2h", "two hidden layers", "eb-2h", beta=0.01, T=5000, K=150),
+        _real_time("fig-eb-3h", "three hidden layers", "ep-3h", beta=0.02, T=30000, K=200),
+        _discrete("fig-ep-1h", "one hidden layer", "ep-1h", beta=0.01, T=150, K=10),
+        _discrete("fig-ep-2h", "two hidden layers", "ep-2h", beta=0.01, T=1500, K=40),
+        _discrete(
             "fig-ep-3h",
-            "EP in discrete time, three hidden layers",
+            "three hidden layers",
             "ep-3h",
-            # The network of seed 0 has no free fixed point that it reaches: it flips for ever
-            # between two states. Those of seeds 1 to 3 settle.
-            Options(seed=1),
+            options=_SETTLES,
             beta=0.015,
             T=5000,
             K=40,
         ),
-        _figure(
+        _discrete(
             "fig-ep-conv",
-            "EP in discrete time, two convolutional layers",
+            "two convolutional layers",
             "ep-conv",
             activation="hardsigm",
             beta=0.02,
             T=5000,
             K=10,
         ),
-        _figure(
-            "fig-c-ep",
-            "continual EP in real time, one hidden layer",
-            "c-ep-1h",
-            **_CONTINUAL,
-        ),
-        _figure(
-            "fig-c-vf",
-            "continual vector field in real time, one hidden layer, angle 0",
-            "c-vf-1h",
-            **_CONTINUAL,
-        ),
-        _figure(
+        _continual("fig-c-ep", "EP in real time, one hidden layer", "c-ep-1h"),
+        _continual("fig-c-vf", "vector field in real time, one hidden layer, angle 0", "c-vf-1h"),
+        _continual(
             "fig-c-vf-45",
-            "continual vector field in real time, one hidden layer, angle 45",
+            "vector field in real time, one hidden layer, angle 45",
             "c-vf-1h",
             angle=45.0,
-            **_CONTINUAL,
         ),
     )
 }
-
-
-def as_verified(recipe: Recipe) -> Recipe:
-    """A training recipe with what a verification has in place of its settings: states are not
-    clipped, the free phase takes T synchronous steps. In single precision the network is drawn, as
-    for a training; the engine then goes to double.
-    """
-    fixed = {"tolerance": 0.0, "relaxation": "steps", "dtype": "float32"}
-    fixed |= {"sweeps": False, "nudged_sweeps": False}
-    return dataclasses.replace(recipe, clip=False, **fixed)
-
-
-def question(name: str) -> Figure:
-    """What to verify under that name: a figure, or a training recipe with its own settings."""
-    return FIGURES[name] if name in FIGURES else Figure(RECIPES[name])

@@ -1,9 +1,9 @@
 """Theorem 1 on the network of a run, as a report shows it: on few examples, as it was trained."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from eqprop.errors import EqpropError
@@ -13,9 +13,9 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
 from eqprop.theorem.curves import Problem
 from eqprop.theorem.launch import plan_for
-from eqprop.theorem.questions import Options
+from eqprop.theorem.questions import VerifyOptions, as_verified, in_steps
 from eqprop.theorem.verdict import convergence, verdict
-from eqprop.training.experiment import Job
+from eqprop.training.experiment import Experiment
 from eqprop.training.trainer import fetch
 
 _EXAMPLES = 5
@@ -36,23 +36,30 @@ class Theorem(NamedTuple):
     """``Verification.arrays``."""
 
 
-def examine(job: Job, network: Network, seed: int, tell: Callable[[str], None]) -> Theorem:
+def examine(job: Experiment, network: Network, seed: int, tell: Callable[[str], None]) -> Theorem:
     """Verifies a network of a job on a few examples of the training's first minibatch.
 
     The theorem is one of synchronous steps without clipping; as many are taken as carry a signal as
     far as the sweeps of the recipe. Raises ``EqpropError`` for rules without a nudged phase, for
     K > T, and for a free phase that diverges or oscillates.
     """
-    recipe = _synchronous(job.recipe)
+    recipe = as_verified(in_steps(job.recipe))
+    if recipe.K > recipe.T:
+        raise EqpropError(
+            f"{recipe.K} nudged steps have only {recipe.T} free steps to be compared with"
+        )
     rule = increment(recipe)
     rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
     x, y = fetch(job.train, rows, network)
     image, classes = job.train.images.shape[1:], network.scores[0]
-    system = build(recipe, image, classes, job.batches).system
+    built = build(recipe, image, classes, job.batches)
+    # The same parameters in a network that rounds nothing, should the recipe have rounded states.
+    exact = jax.tree.structure(jax.eval_shape(built.init, jax.random.key(0)))
+    network = jax.tree.unflatten(exact, jax.tree.leaves(network))
     found = verification.verify(
-        Problem(system, network, (x, y)),
+        Problem(built.system, network, (x, y)),
         rule,
-        plan_for(recipe, Options(seed=seed)),
+        plan_for(recipe, VerifyOptions(seed=seed)),
         lambda what, done, stages: tell(f"{what} ({done + 1} of {stages})"),
     )
     return Theorem(
@@ -63,21 +70,3 @@ def examine(job: Job, network: Network, seed: int, tell: Callable[[str], None]) 
         found.record(),
         found.arrays(),
     )
-
-
-def _synchronous(recipe: Recipe) -> Recipe:
-    made = dataclasses.replace(
-        recipe,
-        T=recipe.T * (1 + recipe.sweeps),
-        K=recipe.K * (1 + recipe.nudged_sweeps),
-        tolerance=0.0,
-        relaxation="steps",
-        sweeps=False,
-        nudged_sweeps=False,
-        clip=False,
-    )
-    if made.K > made.T:
-        raise EqpropError(
-            f"{made.K} nudged steps have only {made.T} free steps to be compared with"
-        )
-    return made

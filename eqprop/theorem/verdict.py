@@ -40,22 +40,18 @@ def tensor_table(found: Verification, recipe: Recipe) -> Table:
     asked, orders = found.asked, [("order in beta", found.beta_orders)]
     if found.eta_orders:
         orders.append(("order in eta", found.eta_orders))
-    table = _table(
-        f"updates D(t) against gradients -grad(t), t = 0 ... {recipe.K - 1}, {_at(recipe)}"
-    )
-    table.add_column("tensor", no_wrap=True)
-    for head in ("elements", "RelMSE", "cosine", "angle", *(head for head, _ in orders)):
-        table.add_column(head, justify="right")
-    rows = (*asked.comparison.tensors, asked.comparison.together)
-    for row in rows:
+    heads = ("elements", "RelMSE", "cosine", "angle", *(head for head, _ in orders))
+    steps = f"t = 0 ... {recipe.K - 1}, {_at(recipe)}"
+    table = _table(f"updates D(t) against gradients -grad(t), {steps}", "tensor", *heads)
+    for row in (*asked.comparison.tensors, asked.comparison.together):
         if row is asked.comparison.together:
             table.add_section()
         table.add_row(
             _LABELS.get(row.name, row.name),
             str(row.size - row.silent),
-            "-" if row.relmse is None else f"{row.relmse:.2e}",
-            "-" if row.cosine is None else f"{row.cosine:.6f}",
-            "-" if row.angle is None else f"{row.angle:.3g}°",
+            _show(row.relmse, ".2e"),
+            _show(row.cosine, ".6f"),
+            _show(row.angle, ".3g", "°"),
             *(_show_order(by_name[row.name]) for _, by_name in orders),
         )
     return table
@@ -63,44 +59,28 @@ def tensor_table(found: Verification, recipe: Recipe) -> Table:
 
 def beta_table(found: Verification, recipe: Recipe) -> Table:
     """How the error of all parameters together depends on beta, and on eta."""
-    continual = recipe.rule.startswith("c-")
-    table = _table("all parameters together")
-    for head in ("beta", *(("eta", "against") if continual else ()), "RelMSE", "noise", "angle"):
-        table.add_column(head, justify="right")
-
-    def add(trial: Trial, eta: str, reference: str) -> None:
-        row = trial.comparison.together
-        table.add_row(
-            f"{trial.beta:g}",
-            *((eta, reference) if continual else ()),
-            "-" if row.relmse is None else f"{row.relmse:.2e}",
-            f"{trial.floors[row.name]:.0e}",
-            "-" if row.angle is None else f"{row.angle:.3g}°",
-        )
-
-    for trial in found.beta_trials:
-        add(trial, "0", "BPTT")
+    trials = [(trial, "0", "BPTT") for trial in found.beta_trials]
+    if not recipe.rule.startswith("c-"):
+        table = _table("all parameters together", "beta", *_ERRORS)
+        for trial, _, _ in trials:
+            table.add_row(f"{trial.beta:g}", *_errors(trial))
+        return table
     if found.eta_trials:
-        add(found.asked, "as asked", "BPTT")
-    for trial in found.eta_trials:
-        add(trial, f"x {trial.factor:g}", "eta = 0")
+        trials.append((found.asked, "as asked", "BPTT"))
+    trials += [(trial, f"x {trial.factor:g}", "eta = 0") for trial in found.eta_trials]
+    table = _table("all parameters together", "beta", "eta", "against", *_ERRORS)
+    for trial, eta, reference in trials:
+        table.add_row(f"{trial.beta:g}", eta, reference, *_errors(trial))
     return table
 
 
 def points_table(found: Verification, recipe: Recipe) -> Table:
     """How the error of all parameters together depends on the number of points of the nudge."""
-    table = _table(f"all parameters together, N betas on a circle of radius {recipe.beta:g}")
-    for head in ("N", "nudge", "RelMSE", "noise", "angle"):
-        table.add_column(head, justify="left" if head == "nudge" else "right")
+    title = f"all parameters together, N betas on a circle of radius {recipe.beta:g}"
+    table = _table(title, "N", "nudge", *_ERRORS)
     for n, trial in found.point_trials.items():
-        row = trial.comparison.together
-        table.add_row(
-            str(n),
-            {1: "one-sided", 2: "centered"}.get(n, "holomorphic"),
-            "-" if row.relmse is None else f"{row.relmse:.2e}",
-            f"{trial.floors[row.name]:.0e}",
-            "-" if row.angle is None else f"{row.angle:.3g}°",
-        )
+        nudge = {1: "one-sided", 2: "centered"}.get(n, "holomorphic")
+        table.add_row(str(n), nudge, *_errors(trial))
     return table
 
 
@@ -207,5 +187,24 @@ def _show_order(order: Order) -> str:
     return "-" if order.slope is None else f"{round(order.slope, 2) + 0:.2f}"
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+def _show(value: float | None, digits: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{digits}}{unit}"
+
+
+_ERRORS = ("RelMSE", "noise", "angle")
+
+
+def _errors(trial: Trial) -> tuple[str, str, str]:
+    """Those of all parameters together."""
+    row = trial.comparison.together
+    noise = _show(trial.floors[row.name], ".0e")
+    return _show(row.relmse, ".2e"), noise, _show(row.angle, ".3g", "°")
+
+
+def _table(title: str, *heads: str) -> Table:
+    """Numbers to the right, names to the left."""
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    for head in heads:
+        name = head in {"tensor", "nudge"}
+        table.add_column(head, justify="left" if name else "right", no_wrap=head == "tensor")
+    return table

@@ -93,7 +93,8 @@ def test_the_figure_needs_the_saved_files_alone(toy: Path, tmp_path: Path) -> No
     for name in ("verification.json", "curves.npz"):
         shutil.copy(toy / name, tmp_path)
     code = (
-        "import sys; from pathlib import Path; from eqprop.plots import verification_figure\n"
+        "import sys; from pathlib import Path\n"
+        "from eqprop.theorem.figure import verification_figure\n"
         f"verification_figure(Path({str(tmp_path)!r})); sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
