@@ -13,7 +13,7 @@ from eqprop.reports.groups import expand
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """What to report."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
@@ -38,7 +38,7 @@ none."""
 
 def run(args: Sequence[str]) -> None:
     """Reports on the runs that the arguments name."""
-    options = parse(Options, args, "eqprop report", _ABOUT)
+    options = parse(ReportOptions, args, "eqprop report", _ABOUT)
     if not options.runs:
         raise UsageError("name a run directory: eqprop report RUN ... (see eqprop report --help)")
     if options.example < 0:

@@ -1,5 +1,6 @@
 """``eqprop reproduce``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +8,19 @@ from typing import Literal
 
 from eqprop.cli.arguments import parse
 from eqprop.errors import UsageError, suggest, typed
-from eqprop.paper.budget import seconds_in
-from eqprop.paper.items import Choice, exhibits
+from eqprop.paper.items import Scope, paper_items
 from eqprop.recipes.catalogue import RECIPES
 
 ALL = "all"
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """How deep, and where."""
 
     budget: str | None = None
-    """Time to spend, such as 90s, 30m or 8h: epochs and seeds become fewer, as captions then say.
+    """Time to spend in this call, such as 90s, 30m or 8h; the same call again goes on. Epochs and
+    seeds may be fewer, as captions then say.
     """
     seeds: int = 5
     """Seeds of each training, at most."""
@@ -48,7 +49,7 @@ or stopped, the same command goes on where it was; what is finished is never run
 
 def run(args: Sequence[str]) -> None:
     """Reproduces what the arguments name."""
-    known = exhibits(Choice())
+    known = paper_items(Scope())
     names, rest = _split(args)
     if not names and (not rest or rest[0] in {"-h", "--help"}):
         _help()
@@ -61,16 +62,15 @@ def run(args: Sequence[str]) -> None:
             raise UsageError(f"unknown table or figure {choices} (see eqprop reproduce --help)")
     if ALL in names:
         names = list(known)
-    options = parse(Options, rest, "eqprop reproduce NAME ...", _ABOUT, Options())
+    options = parse(ReproduceOptions, rest, "eqprop reproduce NAME ...", _ABOUT, ReproduceOptions())
     _check(options)
-    with typed():
-        budget = options.budget and seconds_in(options.budget)
+    budget = options.budget and _seconds(options.budget)
 
-    from eqprop.paper.reproduce import Budget, Request, from_records, reproduce  # loads JAX
+    from eqprop.paper.reproduce import Budget, Reproduction, from_records, reproduce  # loads JAX
 
-    request = Request(
+    asked = Reproduction(
         names=tuple(dict.fromkeys(names)),
-        choice=Choice(options.recipes, options.dataset, options.fast),
+        scope=Scope(options.recipes, options.dataset, options.fast),
         seeds=options.seeds,
         epochs=options.epochs,
         budget=Budget(options.budget, budget) if options.budget and budget else None,
@@ -79,9 +79,9 @@ def run(args: Sequence[str]) -> None:
     command = ["eqprop", "reproduce", *args]
     if options.records:
         with typed():
-            from_records(request, options.records, options.into, command)
+            from_records(asked, options.records, options.into, command)
     else:
-        reproduce(request, command)
+        reproduce(asked, command)
 
 
 def _split(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -90,7 +90,15 @@ def _split(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(args[:first]), list(args[first:])
 
 
-def _check(options: Options) -> None:
+def _seconds(text: str) -> float:
+    """``90s``, ``30m`` or ``1.5h`` in seconds. Raises ``UsageError`` for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not match or not float(match[1]):
+        raise UsageError(f"budget is {text!r}: give a time such as 90s, 30m or 8h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _check(options: ReproduceOptions) -> None:
     if options.seeds < 1:
         raise UsageError(f"seeds is {options.seeds}: train at least 1")
     if options.epochs is not None and options.epochs < 1:
@@ -108,10 +116,10 @@ def _help() -> None:
     about = "\n".join(
         [
             *(_ABOUT, "", "Tables and figures, of which NAME may be several:"),
-            *(f"  {name:24}  {exhibit.title}" for name, exhibit in exhibits(Choice()).items()),
+            *(f"  {name:24}  {item.title}" for name, item in paper_items(Scope()).items()),
             f"  {ALL:24}  everything",
             "",
             "Start with: eqprop reproduce table-mnist --budget 30m",
         ]
     )
-    parse(Options, ["--help"], "eqprop reproduce NAME ...", about, Options())
+    parse(ReproduceOptions, ["--help"], "eqprop reproduce NAME ...", about, ReproduceOptions())

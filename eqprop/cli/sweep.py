@@ -1,21 +1,20 @@
 """``eqprop sweep``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from eqprop.cli.arguments import parse
-from eqprop.cli.recipe_options import RecipeOptions, as_options, as_recipe
-from eqprop.errors import UsageError, suggest
+from eqprop.cli.arguments import require_at_least, split_name
+from eqprop.cli.recipe_options import as_options, changed, parse_with_fields
+from eqprop.errors import UsageError
 from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.recipe import Recipe
 from eqprop.sweeps.space import Sweep, parse_grid, parse_random
 
 
 @dataclass(frozen=True)
-class Options:
+class SweepOptions:
     """What to sweep, and where."""
 
     grid: tuple[str, ...] = ()
@@ -48,12 +47,6 @@ class Options:
     """Partition of the Slurm cluster."""
 
 
-@dataclass(frozen=True)
-class _Request:
-    options: Annotated[Options, tyro.conf.arg(name="")]
-    fields: Annotated[RecipeOptions, tyro.conf.arg(name="")]
-
-
 _ABOUT = """Train a recipe over values of its fields, a grid of them or random ones, and compare.
 Each member is an ordinary run directory. Members train one after another, their seeds together
 where that is faster, or as jobs. Stopped or killed, the same command goes on where it was."""
@@ -61,36 +54,50 @@ where that is faster, or as jobs. Stopped or killed, the same command goes on wh
 
 def run(args: Sequence[str]) -> None:
     """Sweeps what the arguments say."""
-    if not args or args[0] in {"-h", "--help"}:
-        parse(Options, ["--help"], "eqprop sweep RECIPE", _ABOUT, Options())
-        return
-    name, *rest = args
-    if name.startswith("-"):
-        raise UsageError(f"the recipe comes first: eqprop sweep RECIPE {name} ...")
-    if name not in RECIPES:
-        raise UsageError(f"unknown recipe {suggest(name, RECIPES)} (see eqprop list)")
-    default = _Request(Options(), as_options(RECIPES[name]))
-    request = parse(_Request, rest, f"eqprop sweep {name}", _ABOUT, default)
-    options, recipe = request.options, as_recipe(request.fields)
+    name, rest = split_name(args, RECIPES, "eqprop sweep", SweepOptions, _ABOUT)
+    defaults = SweepOptions(), as_options(RECIPES[name])
+    options, recipe = parse_with_fields(*defaults, rest, f"eqprop sweep {name}", _ABOUT)
     swept = _swept(options)
     if options.fast:
         recipe = fast(recipe)
     _check(options)
-    swept.members(recipe)  # values that do not fit
+    members = swept.members(lambda values: assign(recipe, values))
 
-    from eqprop.sweeps.cluster import Place
-    from eqprop.sweeps.sweep import Request, sweep  # loads JAX
+    from eqprop.sweeps.cluster import Processes, Slurm
+    from eqprop.sweeps.sweep import SweepRun, sweep
 
-    place = None
-    if options.on != "here":
-        limits = options.at_once, options.minutes, options.cpus, options.gpus
-        place = Place(options.on, *limits, options.partition)
+    limits = options.at_once, options.minutes, options.cpus, options.gpus
+    workers = {
+        "here": None,
+        "processes": Processes(*limits),
+        "slurm": Slurm(*limits, options.partition),
+    }
     out = options.out or Path("runs") / f"sweep-{name}"
     seeds = tuple(range(options.seeds))
-    sweep(Request(recipe, swept, seeds, out, place), ["eqprop", "sweep", *args])
+    asked = SweepRun(recipe.name, swept.fields, members, seeds, out, workers[options.on])
+    sweep(asked, ["eqprop", "sweep", *args])
 
 
-def _swept(options: Options) -> Sweep:
+def assign(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
+    """The recipe with some fields as typed. Raises ``UsageError`` for a value that does not fit."""
+    typed = {field: value for field, value in values.items() if "." not in field}
+    for field, value in values.items():
+        name, dot, index = field.partition(".")
+        if dot:
+            words = typed[name].split() if name in typed else [*map(str, getattr(recipe, name))]
+            if int(index) >= len(words):
+                raise UsageError(f"{field} is not there: {name} is {' '.join(words)}")
+            words[int(index)] = value
+            typed[name] = " ".join(words)
+    options = [
+        word
+        for name, value in typed.items()
+        for word in ("--" + name.replace("_", "-"), *value.split())
+    ]
+    return changed(recipe, options, "eqprop sweep")
+
+
+def _swept(options: SweepOptions) -> Sweep:
     grids = tuple(map(parse_grid, options.grid))
     randoms = tuple(map(parse_random, options.random))
     found = Sweep(grids, randoms, options.samples, options.sample_seed)
@@ -102,10 +109,7 @@ def _swept(options: Options) -> Sweep:
     return found
 
 
-def _check(options: Options) -> None:
-    for name in ("samples", "seeds", "at_once", "minutes", "cpus"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"{name} is {getattr(options, name)}: give at least 1")
-    for name in ("sample_seed", "gpus"):
-        if getattr(options, name) < 0:
-            raise UsageError(f"{name} is {getattr(options, name)}: give at least 0")
+def _check(options: SweepOptions) -> None:
+    names = ("samples", "seeds", "at_once", "minutes", "cpus")
+    require_at_least(1, {name: getattr(options, name) for name in names})
+    require_at_least(0, {name: getattr(options, name) for name in ("sample_seed", "gpus")})

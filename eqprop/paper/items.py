@@ -1,6 +1,6 @@
 """What of the paper can be reproduced: for each table and figure what it takes, and what it shows.
 
-Nothing here loads JAX: evidence comes from run directories, figures are drawn by charts.py.
+Nothing here loads JAX: results come from run directories, figures are drawn by charts.py.
 """
 
 import abc
@@ -9,15 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final, override
 
-from eqprop.paper.results import Evidence
+from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES, SERIES, fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
-from eqprop.reports.result_rows import DEPTH, PUBLISHED, TEST, depth, error, summary
-from eqprop.reports.tables import Column, Row, field
+from eqprop.reports.tables import (
+    DONE,
+    PUBLISHED,
+    TEST,
+    Column,
+    Row,
+    error,
+    field,
+    summary,
+    what_was_run,
+)
 from eqprop.theorem.figure import CURVES, draw_verification
-from eqprop.theorem.questions import FIGURES, Figure, Options, as_verified
-from eqprop.training.results import Outcome, groups, matching
+from eqprop.theorem.questions import FIGURES, Question, VerifyOptions, as_verified
+from eqprop.training.results import SeedResult, groups, matching
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -28,7 +37,7 @@ type Draw = Callable[["matplotlib.figure.Figure"], None]
 
 @final
 @dataclass(frozen=True)
-class Choice:
+class Scope:
     """Which recipes, and in which form."""
 
     names: tuple[str, ...] = ()
@@ -53,7 +62,7 @@ class Choice:
 
 @final
 @dataclass(frozen=True)
-class Shown:
+class Rendered:
     """A table or a figure, ready to be written."""
 
     caption: str
@@ -61,12 +70,12 @@ class Shown:
     columns: Sequence[Column]
     draw: Draw | None
     """None where there is nothing to draw."""
-    used: Sequence[Outcome] = ()
+    used: Sequence[SeedResult] = ()
     """The trainings behind the numbers."""
 
 
-class Exhibit(abc.ABC):
-    """A table or a figure of the paper."""
+class PaperItem(abc.ABC):
+    """Abstract: a table or a figure of the paper."""
 
     title: str
 
@@ -74,38 +83,42 @@ class Exhibit(abc.ABC):
         """What has to be trained for it."""
         return []
 
-    def verifications(self) -> list[Figure]:
+    def verifications(self) -> list[Question]:
         """What has to be verified for it."""
         return []
 
     @abc.abstractmethod
-    def show(self, evidence: Evidence) -> Shown:
-        """What the evidence says; blank where there is none."""
+    def show(self, results: Results) -> Rendered:
+        """What the results say; blank where there are none."""
 
 
 @final
 @dataclass(frozen=True)
-class TableMnist(Exhibit):
+class TableMnist(PaperItem):
     """Every published recipe, and others that were run beside them."""
 
-    choice: Choice
+    scope: Scope
     others: bool = False
     """Whether trainings that are no published recipe get rows as well."""
     title = "Test errors"
 
     @override
     def trainings(self) -> list[Recipe]:
-        return self.choice.base()
+        return self.scope.base()
 
     @override
-    def show(self, evidence: Evidence) -> Shown:
+    def show(self, results: Results) -> Rendered:
         rows: list[Row] = []
-        used: list[Outcome] = []
-        left = groups(evidence.outcomes)
+        used: list[SeedResult] = []
+        alike = groups(
+            sorted(results.seeds, key=lambda seed: seed.changed_checkout),
+            lambda seed: (seed.recipe.essence, seed.changed_checkout),
+        )
+        left = [matching(group, group[0].recipe) for group in alike]
 
-        def add(recipe: Recipe, group: Sequence[Outcome]) -> None:
-            row = summary(recipe, group, evidence.dataset)
-            if self.others and any(outcome.changed_checkout for outcome in group):
+        def add(recipe: Recipe, group: Sequence[SeedResult]) -> None:
+            row = summary(recipe, group, results.dataset)
+            if self.others and any(seed.changed_checkout for seed in group):
                 row["recipe"] += ", changed checkout"
             rows.append(row)
             used.extend(group)
@@ -121,36 +134,36 @@ class TableMnist(Exhibit):
         for group in left if self.others else []:
             add(group[0].recipe, group)
         caption = (
-            f"Errors in % on {evidence.title} after the last epoch, mean ± standard deviation "
+            f"Errors in % on {results.title} after the last epoch, mean ± standard deviation "
             "over seeds; minutes are of one seed, tests included. Published: as reported in "
             "arXiv:2005.04169, mean ± std of 5 runs. Blank: not run, or not published. "
         )
         columns = (
             *(field(name, name) for name in ("recipe", "T", "K", "beta")),
-            *DEPTH,
+            *DONE,
             TEST,
             PUBLISHED,
             error("training error %", "training", "training_std"),
             error("published %", "published_training"),
             field("minutes", "minutes_a_seed", ".3g"),
         )
-        text = caption + depth(rows)
-        return Shown(text, rows, columns, lambda figure: charts.errors(figure, rows), used)
+        text = caption + what_was_run(rows)
+        return Rendered(text, rows, columns, lambda figure: charts.errors(figure, rows), used)
 
 
 @final
 @dataclass(frozen=True)
-class FigureAngle(Exhibit):
+class FigureAngle(PaperItem):
     """C-VF against the initial angle Psi between forward and feedback weights."""
 
-    choice: Choice
+    scope: Scope
     title = "C-VF: test error against the initial angle between forward and feedback weights"
 
     def _members(self) -> dict[str, list[Recipe]]:
         return {
-            series.base: list(series.members(self.choice.of(RECIPES[series.base])).values())
+            series.base: list(series.members(self.scope.of(RECIPES[series.base])).values())
             for series in SERIES.values()
-            if self.choice.allows(series.base)
+            if self.scope.allows(series.base)
         }
 
     @override
@@ -158,10 +171,10 @@ class FigureAngle(Exhibit):
         return [recipe for members in self._members().values() for recipe in members]
 
     @override
-    def show(self, evidence: Evidence) -> Shown:
+    def show(self, results: Results) -> Rendered:
         rows = [
             {"network": name, "angle": recipe.angle}
-            | summary(recipe, matching(evidence.outcomes, recipe), evidence.dataset)
+            | summary(recipe, matching(results.seeds, recipe), results.dataset)
             # The published value is that of angle 0.
             | ({} if recipe.angle == 0 else {"published_test": None, "published_std": None})
             for name, members in self._members().items()
@@ -169,67 +182,67 @@ class FigureAngle(Exhibit):
         ]
         columns = (field("network", "network"), field("angle (degrees)", "angle", "g"))
         caption = (
-            f"Test error in % on {evidence.title} after the last epoch, mean ± standard "
+            f"Test error in % on {results.title} after the last epoch, mean ± standard "
             "deviation over seeds. Blank: not run, or not published. "
         )
-        return Shown(
-            caption + depth(rows),
+        return Rendered(
+            caption + what_was_run(rows),
             rows,
-            (*columns, *DEPTH, TEST, PUBLISHED),
+            (*columns, *DONE, TEST, PUBLISHED),
             lambda figure: charts.against_angle(figure, rows),
-            [o for recipe in self.trainings() for o in matching(evidence.outcomes, recipe)],
+            [s for recipe in self.trainings() for s in matching(results.seeds, recipe)],
         )
 
 
 @final
 @dataclass(frozen=True)
-class FigureGradientAngle(Exhibit):
+class FigureGradientAngle(PaperItem):
     """Whether rules that leave the gradient learn less well."""
 
-    choice: Choice
+    scope: Scope
     title = "Test error against the angle between update and BPTT gradient before training"
 
     @override
     def trainings(self) -> list[Recipe]:
-        return [recipe for recipe in self.choice.base() if recipe.rule not in {"bptt", "rbp"}]
+        return [recipe for recipe in self.scope.base() if recipe.rule not in {"bptt", "rbp"}]
 
     @override
-    def verifications(self) -> list[Figure]:
+    def verifications(self) -> list[Question]:
         # One beta, and eta as it is, are enough for an angle.
         return [
-            Figure(as_verified(recipe), Options(betas=(recipe.beta,), eta_factors=(1.0,)))
+            Question(as_verified(recipe), VerifyOptions(betas=(recipe.beta,), eta_factors=(1.0,)))
             for recipe in self.trainings()
         ]
 
     @override
-    def show(self, evidence: Evidence) -> Shown:
+    def show(self, results: Results) -> Rendered:
         rows: list[Row] = []
         for recipe, question in zip(self.trainings(), self.verifications(), strict=True):
-            verified = evidence.verification(question)
+            verified = results.verification(question)
             angle = verified.numbers["asked"]["together"]["angle"] if verified else None
-            row = summary(recipe, matching(evidence.outcomes, recipe), evidence.dataset)
+            row = summary(recipe, matching(results.seeds, recipe), results.dataset)
             rows.append({"gradient_angle": angle} | row)
         caption = (
             "Angle in degrees between the total update of the first minibatch (seed 0, settings as "
             "in training, states not clipped) and the total BPTT gradient; test error in % on "
-            f"{evidence.title} after the last epoch, mean ± standard deviation. Blank: not run. "
+            f"{results.title} after the last epoch, mean ± standard deviation. Blank: not run. "
         )
         angle = field("angle (degrees)", "gradient_angle", ".3g")
-        return Shown(
-            caption + depth(rows),
+        return Rendered(
+            caption + what_was_run(rows),
             rows,
-            (field("recipe", "recipe"), angle, *DEPTH, TEST, PUBLISHED),
+            (field("recipe", "recipe"), angle, *DONE, TEST, PUBLISHED),
             lambda figure: charts.against_gradient_angle(figure, rows),
-            [o for recipe in self.trainings() for o in matching(evidence.outcomes, recipe)],
+            [s for recipe in self.trainings() for s in matching(results.seeds, recipe)],
         )
 
 
 @final
 @dataclass(frozen=True)
-class FigureTheorem(Exhibit):
+class FigureTheorem(PaperItem):
     """The curves of Theorem 1 for one network."""
 
-    question: Figure
+    question: Question
 
     @property
     def title(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -237,12 +250,12 @@ class FigureTheorem(Exhibit):
         return f"Theorem 1: {self.question.recipe.about}"
 
     @override
-    def verifications(self) -> list[Figure]:
+    def verifications(self) -> list[Question]:
         return [self.question]
 
     @override
-    def show(self, evidence: Evidence) -> Shown:
-        verified = evidence.verification(self.question)
+    def show(self, results: Results) -> Rendered:
+        verified = results.verification(self.question)
         columns = (
             field("tensor", "name"),
             field("elements", "size"),
@@ -252,7 +265,7 @@ class FigureTheorem(Exhibit):
             field("order in beta", "order", ".2f"),
         )
         if verified is None:
-            return Shown("Nothing was run.", [], columns, None)
+            return Rendered("Nothing was run.", [], columns, None)
         numbers = verified.numbers
         asked, orders = numbers["asked"], numbers["beta_orders"]
         rows = [
@@ -264,7 +277,7 @@ class FigureTheorem(Exhibit):
             f"{numbers['data']['source']} {numbers['verdict']}"
         )
         drawable = (verified.folder / CURVES).exists()
-        return Shown(
+        return Rendered(
             caption,
             rows,
             columns,
@@ -272,18 +285,18 @@ class FigureTheorem(Exhibit):
         )
 
 
-def exhibits(choice: Choice, others: bool = False) -> dict[str, Exhibit]:
+def paper_items(scope: Scope, others: bool = False) -> dict[str, PaperItem]:
     """All there are, by the name under which they are asked for."""
     theorem = {f"figure-theorem-{n.removeprefix('fig-')}": q for n, q in FIGURES.items()}
     return {
-        "table-mnist": TableMnist(choice, others),
-        "figure-angle": FigureAngle(choice),
-        "figure-gradient-angle": FigureGradientAngle(choice),
+        "table-mnist": TableMnist(scope, others),
+        "figure-angle": FigureAngle(scope),
+        "figure-gradient-angle": FigureGradientAngle(scope),
         **{
             name: FigureTheorem(
                 dataclasses.replace(
                     question,
-                    recipe=dataclasses.replace(question.recipe, dataset=choice.dataset),
+                    recipe=dataclasses.replace(question.recipe, dataset=scope.dataset),
                 )
             )
             for name, question in theorem.items()

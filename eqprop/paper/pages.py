@@ -1,4 +1,4 @@
-"""Exhibits as files: a Markdown page, CSV, JSON and a figure of each; and tables within a page."""
+"""Tables and figures as files: Markdown, CSV, JSON and an image of each; and tables in a page."""
 
 import json
 import os
@@ -8,50 +8,52 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.errors import EqpropError
-from eqprop.paper.items import Exhibit, Shown
-from eqprop.reports.charts import new_figure, save
+from eqprop.paper.items import PaperItem, Rendered
 from eqprop.reports.tables import Column, Row, as_csv, field, markdown, percent
-from eqprop.training.results import Outcome, label
-from eqprop.training.runs import write_whole
+from eqprop.training.figures import new_figure, save
+from eqprop.training.files import write_whole
+from eqprop.training.results import SeedResult, label
 
 FORMAT = 1
 """Version of the layout of the JSON."""
 
 
-def write(name: str, exhibit: Exhibit, shown: Shown, out: Path, made: Mapping[str, Any]) -> None:
+def write(
+    name: str, item: PaperItem, rendered: Rendered, out: Path, made: Mapping[str, Any]
+) -> None:
     """Writes ``NAME.md``, ``.csv``, ``.json``, ``.png`` and ``.svg`` into a folder.
 
     ``made`` says when, where and with what.
     """
     image = ""
-    if shown.draw is not None:
+    if rendered.draw is not None:
         figure = new_figure()
-        shown.draw(figure)
-        save(figure, out / name)
-        image = f"![{exhibit.title}]({name}.png)\n\n"
-    page = f"# {exhibit.title}\n\n{image}{body(shown, out)}"
+        rendered.draw(figure)
+        save(figure, out / f"{name}.png", out / f"{name}.svg")
+        image = f"![{item.title}]({name}.png)\n\n"
+    page = f"# {item.title}\n\n{image}{body(rendered, out)}"
     numbers = {
         "format": FORMAT,
         "name": name,
-        "title": exhibit.title,
-        "caption": shown.caption,
-        "rows": [dict(row) for row in shown.rows],
-        "runs": [_source(outcome, out) for outcome in shown.used],
+        "title": item.title,
+        "caption": rendered.caption,
+        "rows": [dict(row) for row in rendered.rows],
+        "runs": [_source(result, out) for result in rendered.used],
         "made": dict(made),
     }
-    write_whole(out / f"{name}.csv", as_csv(shown.rows))
+    write_whole(out / f"{name}.csv", as_csv(rendered.rows))
     write_whole(out / f"{name}.json", json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     write_whole(out / f"{name}.md", page)
 
 
-def body(shown: Shown, folder: Path) -> str:
+def body(rendered: Rendered, folder: Path) -> str:
     """Caption and tables in Markdown, with links as a page in ``folder`` has them."""
-    parts = [f"{shown.caption}\n"]
-    if shown.rows:
-        parts.append(markdown(shown.rows, shown.columns))
-    if shown.used:
+    parts = [f"{rendered.caption}\n"]
+    if rendered.rows:
+        parts.append(markdown(rendered.rows, rendered.columns))
+    if rendered.used:
         parts.append("Each number comes from these runs:\n")
-        parts.append(markdown([_source(outcome, folder) for outcome in shown.used], _SOURCES))
+        parts.append(markdown([_source(result, folder) for result in rendered.used], _SOURCES))
     return "\n".join(parts)
 
 
@@ -74,23 +76,23 @@ def put_into(page: Path, texts: Mapping[str, str]) -> None:
     write_whole(page, text)
 
 
-def _source(outcome: Outcome, folder: Path) -> Row:
+def _source(result: SeedResult, folder: Path) -> Row:
     """Where a number comes from."""
-    started = outcome.record.started
-    error, epoch = outcome.lowest
+    started = result.record.started
+    error, epoch = result.lowest
     return {
-        "recipe": label(outcome.recipe),
-        "seed": outcome.seed,
-        "epochs": outcome.epochs,
-        "test": outcome.test,
-        "training": outcome.training,
-        "seconds": outcome.seconds,
+        "recipe": label(result.recipe),
+        "seed": result.seed,
+        "epochs": result.epochs,
+        "test": result.last("test_error"),
+        "training": result.last("train_error"),
+        "seconds": result.seconds,
         "lowest_test": error,
         "lowest_epoch": epoch,
-        "run": Path(os.path.relpath(outcome.folder, folder)).as_posix(),
+        "run": Path(os.path.relpath(result.folder, folder)).as_posix(),
         "command": shlex.join(started.command),
         "commit": started.git["commit"] if started.git else None,
-        "changed_checkout": outcome.changed_checkout,
+        "changed_checkout": result.changed_checkout,
         "time": started.time,
         "device": started.device["kind"],
     }

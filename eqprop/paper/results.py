@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import msgspec
+
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem.figure import NUMBERS
-from eqprop.theorem.questions import Figure
-from eqprop.training.results import Outcome
-
-_IDLE = ("name", "about", "published", "dataset")
-"""Fields of a recipe that have no say in what a verification finds; its data is told apart."""
+from eqprop.theorem.questions import Question
+from eqprop.training.results import SeedResult
 
 
 @final
@@ -23,46 +22,28 @@ class Verified:
 
     folder: Path
     numbers: Mapping[str, Any]
+    recipe: Recipe
 
-    def answers(self, figure: Figure, dataset: str) -> bool:
+    def answers(self, figure: Question, dataset: str) -> bool:
         """Whether it is of that network and minibatch, whatever the further betas were."""
-        options, recipe = self.numbers["options"], dict(self.numbers["recipe"])
-        wanted = dataclasses.asdict(figure.recipe)
-        for fields in (recipe, wanted):
-            for name in _IDLE:
-                fields.pop(name, None)
-        same = all(
-            _plain(wanted[name]) == recipe.get(name, _plain(wanted[name])) for name in wanted
-        )
-        random = figure.options.random
-        data = "random" if random else dataset
+        options, random = self.numbers["options"], figure.options.random
+        # The data set that was used is told apart, for it may stand in for the recipe's.
+        wanted = dataclasses.replace(figure.recipe, dataset=self.recipe.dataset)
         return (
-            same
+            self.recipe.essence == wanted.essence
             and options["seed"] == figure.options.seed
-            and options["random"] == _plain(random)
-            and self.numbers["data"]["name"] == data
+            and options["random"] == (random and list(random))
+            and self.numbers["data"]["name"] == ("random" if random else dataset)
         )
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-_DEFAULTS = {
-    field.name: _plain(field.default)
-    for field in dataclasses.fields(Recipe)
-    if field.name not in _IDLE
-}
 
 
 @final
 @dataclass(frozen=True)
-class Evidence:
+class Results:
     """What was run, on one data set."""
 
     dataset: str
-    outcomes: Sequence[Outcome]
+    seeds: Sequence[SeedResult]
     verified: Sequence[Verified]
 
     @property
@@ -70,19 +51,22 @@ class Evidence:
         """The data set for readers."""
         return self.dataset.replace("mnist", "MNIST").replace("fashion", "Fashion")
 
-    def verification(self, figure: Figure) -> Verified | None:
+    def verification(self, figure: Question) -> Verified | None:
         """The last one of a question."""
         found = [v for v in self.verified if v.answers(figure, self.dataset)]
         return found[-1] if found else None
 
 
 def read_verified(root: Path) -> list[Verified]:
-    """All verifications under a folder; what a crash has cut short is none."""
+    """All verifications under a folder; what a crash has cut short, or a version of eqprop that
+    had other recipes has written, is none.
+    """
     found = []
     for path in sorted(root.rglob(NUMBERS)):
         try:
             numbers = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            recipe = msgspec.convert(numbers["recipe"], Recipe)
+        except (ValueError, LookupError, TypeError):
             continue
-        found.append(Verified(path.parent, numbers))
+        found.append(Verified(path.parent, numbers, recipe))
     return found

@@ -1,7 +1,6 @@
 """Charts of results: rows of a table in, figures out. Nothing is computed here."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqprop.reports.tables import Row
@@ -21,25 +20,6 @@ _PUBLISHED: dict[str, Any] = {
 
 _TICKS = (1, 2, 5, 10, 20, 50, 90)
 """Errors in %, where an axis is logarithmic."""
-
-
-def new_figure() -> "Figure":
-    """An empty figure, without a display being looked for."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.svg``."""
-    paths = [stem.with_name(stem.name + ending) for ending in (".png", ".svg")]
-    # Without dates, so that a figure drawn again is the same file.
-    figure.savefig(paths[0], dpi=150, metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"Date": None})
-    return paths
 
 
 def errors(figure: "Figure", rows: Sequence[Row]) -> None:

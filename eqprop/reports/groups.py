@@ -1,53 +1,17 @@
 """What a report is about: the trainings in some run directories, the seeds of a recipe together."""
 
-import dataclasses
-import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from eqprop.errors import EqpropError
-from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.catalogue import RECIPES, published_for
 from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.training.records import Record
-from eqprop.training.runs import is_run, places, read_metrics, read_record
-
-SERIES = (
-    "test_error",
-    "train_error",
-    "test_loss",
-    "train_loss",
-    "residual",
-    "free_steps",
-    "nudged_steps",
-)
-"""What the metrics tell of every epoch, besides seconds and angles."""
-
-
-@final
-@dataclass(frozen=True)
-class Trained:
-    """One seed of a recipe: its record, and its metrics epoch by epoch."""
-
-    folder: Path
-    record: Record
-    series: Mapping[str, tuple[float, ...]]
-    """By name, ``SERIES``."""
-    angles: Mapping[str, tuple[float, ...]]
-    """Degrees between forward and feedback weights, by edge; of untied edges."""
-    seconds: Mapping[str, tuple[float, ...]]
-    """What learning (``train``) and evaluation (``test``) took."""
-
-    @property
-    def seed(self) -> int:
-        """The seed."""
-        return self.record.seeds[0]
-
-    @property
-    def epochs(self) -> int:
-        """Epochs finished."""
-        return len(self.series["test_error"])
+from eqprop.training.metrics import show_mean_and_std
+from eqprop.training.results import SeedResult, groups, read_run
+from eqprop.training.runs import is_run, read_record
 
 
 @final
@@ -56,7 +20,12 @@ class Group:
     """The seeds of one recipe, on the same data."""
 
     recipe: Recipe
-    members: tuple[Trained, ...]
+    members: tuple[SeedResult, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of metrics that any of the seeds has."""
+        return list(dict.fromkeys(name for member in self.members for name in member.columns))
 
     @property
     def base(self) -> Recipe | None:
@@ -66,9 +35,7 @@ class Group:
     @property
     def published(self) -> Published | None:
         """The published result, where there is one on the data that was used."""
-        if self.base and self.members[0].record.data.name == self.base.dataset:
-            return self.base.published
-        return None
+        return published_for(self.recipe, self.members[0].record.data.name)
 
     @property
     def changes(self) -> dict[str, tuple[object, object]]:
@@ -78,19 +45,16 @@ class Group:
 
     @property
     def seconds_per_epoch(self) -> float:
-        """Learning and evaluation, mean over epochs and seeds."""
-        spent = sum(sum(part) for m in self.members for part in m.seconds.values())
+        """Learning and evaluation of a seed, mean over epochs and seeds."""
+        spent = sum(member.seconds for member in self.members)
         return spent / sum(member.epochs for member in self.members)
 
-    def final(self, name: str) -> str:
-        """The last value of a series: mean, and std over the seeds if there are several."""
-        return mean_and_std([member.series[name][-1] for member in self.members])
+    def final(self, metric: str) -> str:
+        """The last value of a metric: mean, and std over the seeds if there are several.
 
-
-def mean_and_std(values: Sequence[float], digits: int = 2) -> str:
-    """``2.01 ± 0.10``; a single value as it is."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+        Raises ``EqpropError`` where a seed has none.
+        """
+        return show_mean_and_std([member.last(metric) for member in self.members])
 
 
 def expand(folder: Path) -> list[Path]:
@@ -109,86 +73,31 @@ def expand(folder: Path) -> list[Path]:
 def gather(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
     """The trainings in run directories, grouped by recipe and data; and what was passed over.
 
-    A directory that is named twice counts once. Raises ``EqpropError`` where a directory is no run
-    or is damaged, and where no epoch has been finished in any of them.
+    A directory that is named twice counts once; a seed for the second time is another experiment,
+    and begins a group of its own. Raises ``EqpropError`` where a directory is no run or is damaged,
+    and where no epoch has been finished in any of them.
     """
-    found, notes = list[Trained](), list[str]()
+    found: dict[Path, SeedResult] = {}
     for folder in (run for named in folders for run in expand(named)):
-        record = read_record(folder)
-        for seed, place in places(folder, record):
-            if any(place.resolve() == member.folder.resolve() for member in found):
-                continue
-            member = _read(place) if is_run(place) else None
-            if member and member.epochs:
-                found.append(member)
-            else:
-                notes.append(f"{place}: seed {seed} has not finished an epoch yet")
-    if not found:
+        for result in read_run(folder):
+            found.setdefault(result.folder.resolve(), result)
+    notes = [
+        f"{result.folder}: seed {result.seed} has not finished an epoch yet"
+        for result in found.values()
+        if not result.epochs
+    ]
+    finished = [result for result in found.values() if result.epochs]
+    if not finished:
         raise EqpropError(f"nothing to report: {'; '.join(notes)}")
-    groups: list[list[Trained]] = []
-    for member in found:
-        # A seed for the second time is another experiment, on another machine perhaps.
-        mates = (g for g in groups if _alike(g[0], member) and member.seed not in _seeds(g))
-        if (group := next(mates, None)) is None:
-            groups.append([member])
-        else:
-            group.append(member)
-    return [_group(group) for group in groups], notes
+    times = Counter[Hashable]()
+
+    def key(result: SeedResult) -> Hashable:
+        kind = result.training, result.recipe.epochs
+        times[kind, result.seed] += 1
+        return kind, times[kind, result.seed]
+
+    return [_group(members) for members in groups(finished, key)], notes
 
 
-def _group(members: Sequence[Trained]) -> Group:
-    return Group(members[0].record.recipe, tuple(sorted(members, key=lambda m: m.seed)))
-
-
-def _seeds(members: Sequence[Trained]) -> list[int]:
-    return [member.seed for member in members]
-
-
-def _alike(a: Trained, b: Trained) -> bool:
-    def key(record: Record) -> object:
-        return dataclasses.replace(record.recipe, about="", published=None), record.data.sha256
-
-    return key(a.record) == key(b.record)
-
-
-def _read(folder: Path) -> Trained:
-    record = read_record(folder)
-    if len(record.seeds) != 1:
-        raise EqpropError(f"{folder} is a run of {len(record.seeds)} seeds within another: move it")
-    rows = read_metrics(folder)
-    columns = {name: _column(folder, rows, name) for name in SERIES}
-    return Trained(
-        folder,
-        record,
-        columns,
-        _columns(folder, rows, "angles"),
-        _columns(folder, rows, "seconds"),
-    )
-
-
-def _columns(
-    folder: Path, rows: Sequence[Mapping[str, Any]], name: str
-) -> dict[str, tuple[float, ...]]:
-    """The columns of an object within the rows."""
-    objects = [row.get(name) for row in rows]
-    for number, value in enumerate(objects, 1):
-        if not isinstance(value, dict):
-            raise _damaged(folder, number, name, value)
-    keys = (objects[0] if objects else None) or {}
-    return {key: _column(folder, objects, key) for key in keys}
-
-
-def _column(folder: Path, rows: Sequence[Any], name: str) -> tuple[float, ...]:
-    """A number of every row; those that are there have been found to be finite."""
-    values = [row.get(name) for row in rows]
-    for number, value in enumerate(values, 1):
-        if not isinstance(value, int | float):
-            raise _damaged(folder, number, name, value)
-    return tuple(map(float, values))
-
-
-def _damaged(folder: Path, epoch: int, name: str, value: object) -> EqpropError:
-    return EqpropError(
-        f"{folder / 'metrics.jsonl'}, line {epoch}: {name} is {value!r:.80}, not what eqprop "
-        "writes there: restore that line"
-    )
+def _group(members: Sequence[SeedResult]) -> Group:
+    return Group(members[0].recipe, tuple(sorted(members, key=lambda member: member.seed)))

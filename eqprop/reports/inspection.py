@@ -1,11 +1,14 @@
-"""What a report shows of a network: its filters, a free phase, and what its units see.
+"""What a report shows of the network of a run: its filters, a free phase, what its units see.
 
-Everything leaves here as NumPy arrays; nothing is drawn.
+From the run's checkpoint, or else why not. Everything leaves here as NumPy arrays; nothing is
+drawn.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -15,9 +18,16 @@ from jax import lax
 
 from eqprop.dynamics.relaxation import iterate, largest_change
 from eqprop.dynamics.system import System
+from eqprop.errors import EqpropError
 from eqprop.networks.network import Network
 from eqprop.networks.parameter_names import named_parameters
-from eqprop.training.experiment import Job
+from eqprop.reports.groups import Group
+from eqprop.theorem.trained import Theorem, examine
+from eqprop.training.checkpoint import newest_path
+from eqprop.training.display import Display
+from eqprop.training.experiment import Experiment, load
+from eqprop.training.launch import precision, prepare_again
+from eqprop.training.results import SeedResult
 from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, Shape, States
 
@@ -55,6 +65,74 @@ class Relaxed(NamedTuple):
     layers: list[Trace]
 
 
+NO_CHECKPOINT = "no checkpoint has been kept with this run"
+
+
+@final
+@dataclass(frozen=True)
+class Inspection:
+    """A network looked into; ``missing`` says why the rest is not there."""
+
+    origin: str = ""
+    """Of which seed, and from when."""
+    filters: tuple[Tiles, ...] = ()
+    fields: tuple[Tiles, ...] = ()
+    relaxed: Relaxed | None = None
+    theorem: Theorem | None = None
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By part, ``network`` and ``theorem``."""
+
+
+def inspect(group: Group, example: int, theorem: bool, display: Display) -> Inspection:
+    """The network of the first seed of a group that has a checkpoint.
+
+    Without one, Theorem 1 is measured on the network as it was before training. What cannot be had
+    (a checkpoint, the data, a free phase that settles) is left out.
+    """
+    kept = [m for m in group.members if newest_path(m.folder / "checkpoints")]
+    member = (kept or group.members)[0]
+    if not kept and not theorem:
+        return Inspection(missing={"network": NO_CHECKPOINT})
+    with precision(group.recipe):
+        try:
+            job = prepare_again(member.record, group.recipe, display)
+        except EqpropError as error:
+            missing = {"network": str(error) if kept else NO_CHECKPOINT}
+            return Inspection(missing=missing | ({"theorem": str(error)} if theorem else {}))
+        with display.doing("looking into the network"):
+            network, found = _look(job, member, example)
+        if not theorem:
+            return found
+        with display.doing("verifying Theorem 1") as tell:
+            try:
+                measured = examine(job, network, member.seed, tell)
+            except EqpropError as error:
+                missing = {**found.missing, "theorem": str(error)}
+                return dataclasses.replace(found, missing=missing)
+        return dataclasses.replace(found, theorem=measured)
+
+
+def _look(job: Experiment, member: SeedResult, example: int) -> tuple[Network, Inspection]:
+    """The trained network, with what it shows; else the untrained one."""
+    reason = NO_CHECKPOINT
+    try:
+        found = load(job, member.folder / "checkpoints", member.seed)
+    except EqpropError as error:
+        found, reason = None, str(error)
+    if found is None:
+        origin = f"seed {member.seed}, before training"
+        return job.start(member.seed).network, Inspection(origin, missing={"network": reason})
+    network = found.state.network
+    epochs, minibatches = found.state.position
+    within = f" and {minibatches} minibatches" if minibatches else ""
+    return network, Inspection(
+        f"seed {member.seed}, after {epochs} epoch{'s' if epochs != 1 else ''}{within}",
+        tuple(filters(network, member.record.data.image)),
+        tuple(receptive_fields(job, network, example)),
+        relax(job, network, example),
+    )
+
+
 def filters(network: Network, image: Shape) -> list[Tiles]:
     """Kernels, and the weights from all pixels of an ``image`` to hidden units; the strongest of
     each.
@@ -78,7 +156,7 @@ def filters(network: Network, image: Shape) -> list[Tiles]:
     return found
 
 
-def relax(job: Job, network: Network, example: int) -> Relaxed:
+def relax(job: Experiment, network: Network, example: int) -> Relaxed:
     """T free steps for a row of the test set, as in training, but without a tolerance.
 
     Of a large layer the states shown are of units evenly spaced in the order in which they end.
@@ -99,7 +177,7 @@ def relax(job: Job, network: Network, example: int) -> Relaxed:
     )
 
 
-def receptive_fields(job: Job, network: Network, example: int) -> list[Tiles]:
+def receptive_fields(job: Experiment, network: Network, example: int) -> list[Tiles]:
     """``ds_i / dx`` after T free steps at a row of the test set: what raises the state of a unit.
 
     Of all outputs, and of units amid the maps of convolutional layers beyond the first, in the most

@@ -3,39 +3,29 @@
 The page is ``templates/report.html``, filled in by Jinja, which escapes all text that it is given.
 """
 
-import contextlib
 import dataclasses
-import os
+import math
 import shlex
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple
 
 import jinja2
-from markupsafe import Markup
 
 from eqprop.errors import EqpropError, UsageError
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import page_figures as draw
-from eqprop.reports.groups import Group, Trained, gather
-from eqprop.reports.insight import Insight, look
-from eqprop.reports.inspection import Tiles
+from eqprop.reports.groups import Group, gather
+from eqprop.reports.inspection import Inspection, Tiles, inspect
 from eqprop.reports.svg import image
+from eqprop.training import metrics
 from eqprop.training.display import Display
+from eqprop.training.files import write_whole
 from eqprop.training.records import Made
-
-_SERIES = {
-    "test_error": "test error (%)",
-    "train_error": "training error (%)",
-    "test_loss": "test loss",
-    "train_loss": "training loss",
-    "residual": "residual",
-    "free_steps": "free steps",
-}
+from eqprop.training.results import SeedResult
 
 
 class Pictures(NamedTuple):
@@ -43,32 +33,6 @@ class Pictures(NamedTuple):
 
     caption: str
     images: list[tuple[str, str]]
-
-
-@final
-@dataclass(frozen=True)
-class Section:
-    """All that the page tells of a group of runs, ready to be filled in."""
-
-    group: Group
-    title: str
-    """Tells it from other groups of the page."""
-    insight: Insight
-    curves: Sequence[Markup]
-    epochs: Sequence[Sequence[str]]
-    """The numbers of each epoch, means over the seeds, below ``heads``."""
-    heads: Sequence[str]
-    theorem: Sequence[Markup]
-    relaxation: Sequence[Markup]
-    maps: Sequence[Pictures]
-    """States of convolutional layers at the end of the relaxation."""
-    digit: str
-    """The image that was relaxed."""
-    filters: Sequence[Pictures]
-    fields: Sequence[Pictures]
-    environment: Sequence[tuple[str, Sequence[str]]]
-    """Rows: a name, and a value for each seed, or one for all."""
-    commands: Sequence[str]
 
 
 def compose(
@@ -92,32 +56,32 @@ def compose(
     sections = []
     for number, group in enumerate(groups, 1):
         display.say(f"{group.recipe.name}: {', '.join(_folders(group))}")
-        insight = look(group, example, theorem, display)
-        for reason in insight.missing.values():
+        inspection = inspect(group, example, theorem, display)
+        for reason in inspection.missing.values():
             display.say(f"note: {reason}")
         with display.doing("drawing"):
             title = f"{number}. {group.recipe.name}" if len(groups) > 1 else group.recipe.name
-            sections.append(_section(group, title, insight, f"g{number}"))
+            sections.append(_section(group, title, inspection, f"g{number}"))
     return _fill(sections, notes, command)
 
 
 def write(page: str, out: Path) -> None:
     """Writes the page, whole or not at all. Raises ``EqpropError`` where that cannot be done."""
-    partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, out)
+        write_whole(out, page)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise EqpropError(
             f"{out} cannot be written ({error.strerror}): give another file with --out"
         ) from error
 
 
-def _section(group: Group, title: str, insight: Insight, name: str) -> Section:
-    relaxed, theorem = insight.relaxed, insight.theorem
+def _section(group: Group, title: str, inspection: Inspection, name: str) -> dict[str, Any]:
+    """All that the page tells of a group of runs, under the names that its template uses.
+
+    ``title`` tells the group from others of the page, ``name`` its figures from theirs.
+    """
+    relaxed, theorem = inspection.relaxed, inspection.theorem
     heads, epochs = _numbers(group)
     maps = [
         Pictures(
@@ -127,22 +91,22 @@ def _section(group: Group, title: str, insight: Insight, name: str) -> Section:
         for n, layer in enumerate(relaxed.layers if relaxed else (), 1)
         if len(layer.shape) == 3
     ]
-    return Section(
-        group=group,
-        title=title,
-        insight=insight,
-        curves=draw.training(group, name),
-        heads=heads,
-        epochs=epochs,
-        theorem=draw.theorem(theorem, f"{name}-theorem") if theorem else (),
-        relaxation=draw.relaxation(relaxed, f"{name}-relaxation") if relaxed else (),
-        maps=maps,
-        digit=image(relaxed.image) if relaxed else "",
-        filters=[_pictures(tiles) for tiles in insight.filters],
-        fields=[_pictures(tiles) for tiles in insight.fields],
-        environment=_environment(group),
-        commands=_commands(group),
-    )
+    return {
+        "group": group,
+        "title": title,
+        "inspection": inspection,
+        "curves": draw.training(group, name),
+        "heads": heads,
+        "epochs": epochs,
+        "theorem": draw.theorem(theorem, f"{name}-theorem") if theorem else (),
+        "relaxation": draw.relaxation(relaxed, f"{name}-relaxation") if relaxed else (),
+        "maps": maps,
+        "digit": image(relaxed.image) if relaxed else "",
+        "filters": [_pictures(tiles) for tiles in inspection.filters],
+        "fields": [_pictures(tiles) for tiles in inspection.fields],
+        "environment": _environment(group),
+        "commands": _commands(group),
+    }
 
 
 def _pictures(tiles: Tiles) -> Pictures:
@@ -152,13 +116,16 @@ def _pictures(tiles: Tiles) -> Pictures:
 
 def _numbers(group: Group) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table of epochs; the mean over the seeds that have come so far."""
-    columns = {head: [m.series[key] for m in group.members] for key, head in _SERIES.items()}
-    for edge in group.members[0].angles:
-        columns[f"angle {edge} (°)"] = [m.angles.get(edge, ()) for m in group.members]
+    columns = {
+        column.head: [member.columns.get(column.name, ()) for member in group.members]
+        for metric in metrics.METRICS
+        for column in metric.columns(group.columns)
+        if column.head is not None
+    }
     last = max(member.epochs for member in group.members)
 
     def mean(seeds: Sequence[Sequence[float]], epoch: int) -> str:
-        values = [seed[epoch] for seed in seeds if len(seed) > epoch]
+        values = [s[epoch] for s in seeds if len(s) > epoch and not math.isnan(s[epoch])]
         return f"{statistics.mean(values):.4g}" if values else ""
 
     rows = [[str(n + 1), *(mean(seeds, n) for seeds in columns.values())] for n in range(last)]
@@ -169,13 +136,13 @@ def _environment(group: Group) -> list[tuple[str, list[str]]]:
     """What each seed ran on; one column where that is the same for all."""
     columns = [_describe(member) for member in group.members]
     names = dict.fromkeys(name for column in columns for name in column)
-    seconds = [f"{sum(map(sum, m.seconds.values())):.0f} s" for m in group.members]
+    seconds = [f"{member.seconds:.0f} s" for member in group.members]
     rows = [(name, [column.get(name, "") for column in columns]) for name in names]
     same = [(name, values[:1] if len(set(values)) == 1 else values) for name, values in rows]
     return [("time taken", seconds), *same]
 
 
-def _describe(member: Trained) -> dict[str, str]:
+def _describe(member: SeedResult) -> dict[str, str]:
     record, made = member.record, member.record.started
     data = record.data
     resumed = [f"{again.time} in epoch {again.epoch + 1}" for again in record.resumed]
@@ -214,7 +181,9 @@ def _folders(group: Group) -> list[str]:
     return [str(member.folder) for member in group.members]
 
 
-def _fill(sections: Sequence[Section], notes: Sequence[str], command: Sequence[str]) -> str:
+def _fill(
+    sections: Sequence[Mapping[str, Any]], notes: Sequence[str], command: Sequence[str]
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eqprop.reports"),
         autoescape=True,
@@ -223,8 +192,8 @@ def _fill(sections: Sequence[Section], notes: Sequence[str], command: Sequence[s
         lstrip_blocks=True,
     )
     template = environment.get_template("report.html")
-    titles = [section.title for section in sections]
-    groups = [section.group for section in sections]
+    titles = [section["title"] for section in sections]
+    groups = [section["group"] for section in sections]
     return template.render(
         sections=sections,
         notes=notes,

@@ -3,6 +3,7 @@
 One panel each, small enough for a telephone; the page sets them side by side where it is wide.
 """
 
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,14 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from eqprop.reports.groups import Group, mean_and_std
+from eqprop.recipes.recipe import bias_order
+from eqprop.reports.groups import Group
 from eqprop.reports.inspection import Relaxed, Trace
-from eqprop.reports.svg import MUTED, SERIES, figure, tint
+from eqprop.reports.svg import COLOURS, MUTED, figure, tint
 from eqprop.theorem.figure import draw_fall, draw_tensor, sample
 from eqprop.theorem.trained import Theorem
+from eqprop.training import metrics
+from eqprop.training.metrics import show_mean_and_std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,38 +35,28 @@ _KINDS = {"s": "states s{}", "W": "weights W{}", "Wb": "feedback weights Wb{}"}
 
 
 def training(group: Group, name: str) -> list[Markup]:
-    """Error, loss and residual against epochs; and the angles of untied weights."""
-    members = group.members
-
-    def of(key: str) -> Curves:
-        return [member.series[key] for member in members]
-
-    both = {"test": of("test_error"), "training": of("train_error")}
-    panels = [
-        _against_epochs("error (%)", both, f"{name}-error", _published_line(group)),
+    """A panel against epochs for each metric that has a title."""
+    return [
         _against_epochs(
-            "loss", {"test": of("test_loss"), "training": of("train_loss")}, f"{name}-loss"
-        ),
-        _against_epochs(
-            "largest residual of a free phase", {"residual": of("residual")}, f"{name}-residual"
-        ),
+            metric.title,
+            {column.label: _curves(group, column.name) for column in columns},
+            f"{name}-{metric.name}",
+            _published_line(group) if metric.name == "error" else _nothing,
+            log=metric.logarithmic,
+        )
+        for metric in metrics.METRICS
+        if metric.title and (columns := metric.columns(group.columns))
     ]
-    if edges := members[0].angles:
-        angles = {
-            f"layers {edge}": [m.angles[edge] for m in members if edge in m.angles]
-            for edge in edges
-        }
-        title = "angle of forward to feedback weights (°)"
-        panels.append(_against_epochs(title, angles, f"{name}-angles", log=False))
-    return panels
+
+
+def _curves(group: Group, column: str) -> Curves:
+    """Of the seeds that have it."""
+    return [member.columns[column] for member in group.members if column in member.columns]
 
 
 def comparison(titles: Sequence[str], groups: Sequence[Group]) -> Markup:
     """The test errors of several groups against epochs."""
-    curves = {
-        title: [member.series["test_error"] for member in group.members]
-        for title, group in zip(titles, groups, strict=True)
-    }
+    curves = {t: _curves(group, "test_error") for t, group in zip(titles, groups, strict=True)}
     return _against_epochs("test error (%)", curves, "comparison")
 
 
@@ -76,66 +70,93 @@ def _published_line(group: Group) -> Callable[["Axes"], None]:
     return draw
 
 
+def _nothing(_: "Axes") -> None:
+    """Draws nothing more."""
+
+
 def _against_epochs(
     title: str,
     curves: Mapping[str, Curves],
     name: str,
-    extra: Callable[["Axes"], None] = lambda axes: None,
+    extra: Callable[["Axes"], None] = _nothing,
     *,
     log: bool = True,
 ) -> Markup:
     """Means over the seeds, in bands from the lowest to the highest seed."""
 
-    def draw(drawn: "Figure") -> None:
-        axes = drawn.subplots()
-        positive = all(v > 0 for seeds in curves.values() for seed in seeds for v in seed)
+    def draw(axes: "Axes") -> None:
+        positive = all(not v <= 0 for seeds in curves.values() for seed in seeds for v in seed)
         for n, (label, seeds) in enumerate(curves.items()):
             low, mean, high = _band(seeds)
             epochs = np.arange(1, len(mean) + 1)
-            colour = SERIES[n % len(SERIES)]
-            style: dict[str, Any] = {"lw": 1.4, "ls": _DASHES[n // len(SERIES) % len(_DASHES)]}
+            colour = COLOURS[n % len(COLOURS)]
+            style: dict[str, Any] = {"lw": 1.4, "ls": _DASHES[n // len(COLOURS) % len(_DASHES)]}
             style |= {"marker": ".", "ms": 4} if len(epochs) <= 12 else {}
             axes.plot(epochs, mean, color=colour, label=_plain(label), **style)
             if len(seeds) > 1:
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.25, lw=0)
         extra(axes)
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if log and positive:
-            _logarithmic(axes)
+            axes.set_yscale("log")
         axes.grid(alpha=0.3)
         if len(curves) > _INSIDE:
-            lines = axes.get_legend_handles_labels()
-            drawn.legend(*lines, loc="outside lower center", ncols=2, fontsize=7)
+            _legend_below(axes, 2)
         elif len(curves) > 1:
             axes.legend()
 
     said = "; ".join(
-        f"{label}: {mean_and_std([seed[0] for seed in seeds], 3)} at the first epoch, "
-        f"{mean_and_std([seed[-1] for seed in seeds], 3)} at the last"
+        f"{label}: {_said(seeds, 0)} at the first epoch, {_said(seeds, -1)} at the last"
         for label, seeds in curves.items()
     )
     below = 0.2 + 0.08 * len(curves) if len(curves) > _INSIDE else 0.0
-    return figure(draw, f"{title} against epochs. {said}", name, (3.6, 2.4 + below))
+    words = title, "epoch", f"{title} against epochs. {said}"
+    return _panel(draw, words, name, 2.4 + below)
+
+
+def _panel(
+    draw: Callable[["Axes"], None], words: tuple[str, str, str], name: str, height: float = 2.4
+) -> Markup:
+    """A figure of one panel; ``words`` are its title, what is to the right, and what is read out in
+    its stead.
+    """
+    title, right, label = words
+
+    def on(drawn: "Figure") -> None:
+        axes = drawn.subplots()
+        draw(axes)
+        axes.set_title(title)
+        axes.set_xlabel(right)
+        if axes.get_xscale() == "linear":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain_ticks(axes)
+
+    return figure(on, label, name, (3.6, height))
+
+
+def _legend_below(axes: "Axes", columns: int) -> None:
+    if drawn := axes.get_figure(root=True):
+        lines, place = axes.get_legend_handles_labels(), "outside lower center"
+        drawn.legend(*lines, loc=place, ncols=columns, fontsize=7)
+
+
+def _said(seeds: Curves, at: int) -> str:
+    values = [seed[at] for seed in seeds if not math.isnan(seed[at])]
+    return show_mean_and_std(values, 3) if values else "unknown"
 
 
 def _band(seeds: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lowest, mean and highest at each epoch, of the seeds that have come so far."""
+    """Lowest, mean and highest at each epoch, of the seeds that have come so far; or NaN."""
     table = np.full((len(seeds), max(map(len, seeds))), np.nan)
     for row, seed in zip(table, seeds, strict=True):
         row[: len(seed)] = seed
-    return np.nanmin(table, axis=0), np.nanmean(table, axis=0), np.nanmax(table, axis=0)
+    known = np.ma.masked_invalid(table)
+    low, mean, high = (np.ma.filled(f(axis=0), np.nan) for f in (known.min, known.mean, known.max))
+    return low, mean, high
 
 
 def _plain(text: str) -> str:
     """Text for a legend: short, and without what Matplotlib would take for mathematics."""
     return textwrap.shorten(text, 28, placeholder="…")[:28].replace("$", r"\$")
-
-
-def _logarithmic(axes: "Axes") -> None:
-    axes.set_yscale("log")
-    _plain_ticks(axes)
 
 
 def _plain_ticks(axes: "Axes") -> None:
@@ -164,7 +185,7 @@ def theorem(found: Theorem, name: str) -> list[Markup]:
         panels.append(
             _tensor(title, (update[:, :_SAMPLES], reference[:, :_SAMPLES]), f"{name}-{key}")
         )
-    order = 2 if found.recipe.nudge == "centered" else 1
+    order = bias_order(found.recipe.nudge, found.recipe.points)
     falls = [("beta_trials", "beta", order, "|β|", "error against BPTT")]
     if found.numbers["eta_trials"]:
         falls.append(("eta_trials", "factor", 1, "η / η as trained", "error against η = 0"))
@@ -175,16 +196,12 @@ def theorem(found: Theorem, name: str) -> list[Markup]:
 
 
 def _tensor(title: str, curves: tuple[np.ndarray, np.ndarray], name: str) -> Markup:
-    def draw(drawn: "Figure") -> None:
-        axes = drawn.subplots()
+    def draw(axes: "Axes") -> None:
         draw_tensor(axes, *curves)
         axes.ticklabel_format(axis="y", useMathText=False)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(title)
-        axes.set_xlabel("step t")
 
     label = f"{title}: change D(t) of the rule over minus the gradient of BPTT, against steps"
-    return figure(draw, label, name, (3.6, 2.0))
+    return _panel(draw, (title, "step t", label), name, 2.0)
 
 
 def _fall(
@@ -194,20 +211,15 @@ def _fall(
     words: tuple[str, str],
     name: str,
 ) -> Markup:
-    title, label = words
+    title, right = words
 
-    def draw(drawn: "Figure") -> None:
-        axes = drawn.subplots()
+    def draw(axes: "Axes") -> None:
         draw_fall(axes, trials, key, order)
-        _plain_ticks(axes)
-        axes.set_title(title)
-        axes.set_xlabel(label)
         axes.set_ylabel("RelMSE")
-        drawn.legend(
-            *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7
-        )
+        _legend_below(axes, 4)
 
-    return figure(draw, f"{title} (RelMSE) against {label}, beside a line of order {order}", name)
+    said = f"{title} (RelMSE) against {right}, beside a line of order {order}"
+    return _panel(draw, (title, right, said), name)
 
 
 def relaxation(relaxed: Relaxed, name: str) -> list[Markup]:
@@ -225,46 +237,32 @@ def _units(layer: Trace, number: int, name: str) -> Markup:
     which = f"{shown} of {size} units" if shown < size else f"{size} units"
     title = f"layer {number}, {which}"
 
-    def draw(drawn: "Figure") -> None:
-        axes = drawn.subplots()
-        steps = len(layer.states)
-        colours = tint(layer.states.T)
-        axes.imshow(
-            colours,
-            aspect="auto",
-            interpolation="none",
-            origin="lower",
-            extent=(-0.5, steps - 0.5, 0, shown),
-        )
-        axes.set_title(title)
-        axes.set_xlabel("step")
+    def draw(axes: "Axes") -> None:
+        extent = (-0.5, len(layer.states) - 0.5, 0, shown)
+        style: dict[str, Any] = {"aspect": "auto", "interpolation": "none", "origin": "lower"}
+        axes.imshow(tint(layer.states.T), extent=extent, **style)
         axes.set_ylabel("unit")
         axes.set_yticks([])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     last, largest = layer.states[-1], np.abs(layer.states).max()
     label = (
         f"States of {title}, against steps; the strongest is {largest:.2f}. At the end the "
         f"lowest is {last.min():.2f}, the highest {last.max():.2f}"
     )
-    return figure(draw, label, name)
+    return _panel(draw, (title, "step", label), name)
 
 
 def _outputs(layer: Trace, relaxed: Relaxed, name: str) -> Markup:
-    def draw(drawn: "Figure") -> None:
-        axes = drawn.subplots()
+    def draw(axes: "Axes") -> None:
         for unit, states in enumerate(layer.states.T):
             style = {"color": MUTED, "lw": 0.8}
             if unit == relaxed.label:
-                style = {"color": SERIES[0], "lw": 2, "label": f"class {unit}: the label"}
+                style = {"color": COLOURS[0], "lw": 2, "label": f"class {unit}: the label"}
             elif unit == relaxed.predicted:
-                style = {"color": SERIES[1], "lw": 2, "label": f"class {unit}: predicted"}
+                style = {"color": COLOURS[1], "lw": 2, "label": f"class {unit}: predicted"}
             axes.plot(states, **style)
         axes.plot([], [], color=MUTED, lw=0.8, label="other classes")
-        axes.set_title("outputs")
-        axes.set_xlabel("step")
         axes.set_ylabel("state")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
 
@@ -273,12 +271,11 @@ def _outputs(layer: Trace, relaxed: Relaxed, name: str) -> Markup:
         f"{layer.end[relaxed.label]:.2f}, and the highest is that of class {relaxed.predicted}, "
         f"{layer.end.max():.2f}"
     )
-    return figure(draw, label, name)
+    return _panel(draw, ("outputs", "step", label), name)
 
 
 def _residuals(layers: Sequence[Trace], name: str) -> Markup:
-    def draw(drawn: "Figure") -> None:
-        axes = drawn.subplots()
+    def draw(axes: "Axes") -> None:
         some = False
         for n, layer in enumerate(layers, 1):
             steps = np.arange(1, len(layer.residuals) + 1)
@@ -286,14 +283,12 @@ def _residuals(layers: Sequence[Trace], name: str) -> Markup:
             moved = np.where(layer.residuals > 0, layer.residuals, np.nan)
             some = some or bool(np.isfinite(moved).any())
             name = f"layer {n}" if n < len(layers) else "outputs"
-            axes.plot(steps, moved, color=SERIES[(n - 1) % len(SERIES)], lw=1.2, label=name)
-        axes.set_title("largest change of any unit")
-        axes.set_xlabel("step")
+            axes.plot(steps, moved, color=COLOURS[(n - 1) % len(COLOURS)], lw=1.2, label=name)
         if some:
-            _logarithmic(axes)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend()
 
     ends = ", ".join(f"{layer.residuals[-1]:.1e}" for layer in layers)
-    return figure(draw, f"Largest change of any unit in each step; in the last: {ends}", name)
+    label = f"Largest change of any unit in each step; in the last: {ends}"
+    return _panel(draw, ("largest change of any unit", "step", label), name)

@@ -17,15 +17,17 @@ from jaxtyping import Shaped
 from markupsafe import Markup
 from matplotlib.rcsetup import cycler
 
+from eqprop.training.figures import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SERIES = ("#2563c9", "#c2500e", "#0c8068", "#8345c8", "#bf2f69", "#857000")
+COLOURS = ("#2563c9", "#c2500e", "#0c8068", "#8345c8", "#bf2f69", "#857000")
 """Colours of lines on a light page; on a dark one the page's variables ``--c0`` ... hold others."""
 INK, MUTED = "#000000", "#808080"
 
 _VARIABLES = {INK: "ink", MUTED: "muted", "#ffffff": "surface"} | {
-    colour: f"c{n}" for n, colour in enumerate(SERIES)
+    colour: f"c{n}" for n, colour in enumerate(COLOURS)
 }
 _POSITIVE, _NEGATIVE = (37, 122, 222), (222, 96, 22)
 """Blue and orange that show on white and on black alike."""
@@ -35,7 +37,7 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
-    "axes.prop_cycle": cycler(color=SERIES),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -68,12 +70,8 @@ def figure(
 
     ``label`` is read out in its stead; ``name`` tells it from other figures of the page.
     """
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context(_STYLE):
-        drawn = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(drawn)
+        drawn = new_figure(size)
         draw(drawn)
         file = io.BytesIO()
         # Without the metadata, which would name a time and web addresses.

@@ -1,9 +1,14 @@
-"""Tables as files: rows of numbers, and how a reader sees them."""
+"""Tables: what trainings of a recipe have come to as a row of numbers, and how a reader sees it."""
 
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from eqprop.recipes.catalogue import RECIPES, published_for
+from eqprop.recipes.recipe import Recipe
+from eqprop.training.metrics import mean_and_std
+from eqprop.training.results import SeedResult, label
 
 type Row = Mapping[str, Any]
 """Numbers and words by name; None where there is nothing."""
@@ -51,3 +56,79 @@ def percent(mean: float | None, std: float | None) -> str:
     if mean is None:
         return ""
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict[str, Any]:
+    """A row of a table: settings, mean and standard deviation over seeds, and the published values
+    if they are of that data set.
+
+    Errors are those of each seed's last epoch, in %.
+    """
+    published = published_for(recipe, dataset)
+    epochs = [result.epochs for result in results]
+    return {
+        "recipe": label(recipe),
+        "T": recipe.T,
+        "K": recipe.K,
+        "beta": None if recipe.rule in {"bptt", "rbp"} else recipe.beta,
+        "epochs": RECIPES.get(recipe.name, recipe).epochs,
+        "least_epochs_done": min(epochs, default=None),
+        "most_epochs_done": max(epochs, default=None),
+        "seeds": len(results) or None,
+        **_mean_and_std("test", [result.last("test_error") for result in results]),
+        **_mean_and_std("training", [result.last("train_error") for result in results]),
+        "minutes_a_seed": _mean_and_std("", [result.seconds / 60 for result in results])[""],
+        "published_test": published and published.test,
+        "published_std": published and published.std,
+        "published_training": published and published.train,
+        "published_seeds": published and published.seeds,
+    }
+
+
+def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    mean, std = mean_and_std(values) if values else (None, None)
+    return {name: mean, f"{name}_std": std}
+
+
+def _epochs(row: Row) -> str:
+    least, most = row["least_epochs_done"], row["most_epochs_done"]
+    if most is None:
+        return ""
+    return f"{_range(least, most)} of {row['epochs']}"
+
+
+def _range(least: int, most: int) -> str:
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _seeds(row: Row) -> str:
+    if row["seeds"] is None:
+        return ""
+    published = row["published_seeds"]
+    return f"{row['seeds']} of {published}" if published else str(row["seeds"])
+
+
+def error(head: str, name: str, std: str | None = None) -> Column:
+    """A column of errors."""
+    return Column(head, lambda row: percent(row[name], row[std] if std else None))
+
+
+DONE = (Column("epochs", _epochs), Column("seeds", _seeds))
+TEST = error("test error %", "test", "test_std")
+PUBLISHED = error("published %", "published_test", "published_std")
+
+
+def what_was_run(rows: Sequence[Row]) -> str:
+    """How much of the published epochs and seeds was run, in words."""
+    run = [row for row in rows if row["most_epochs_done"] is not None]
+    if not run:
+        return "Nothing was run."
+
+    def span(*names: str) -> str:
+        values = [row[name] for row in run for name in names if row[name] is not None]
+        return _range(min(values), max(values))
+
+    done, seeds = span("least_epochs_done", "most_epochs_done"), span("seeds")
+    text = f"Run: {done} of {span('epochs')} epochs, {seeds} of 5 seeds"
+    blank = len(rows) - len(run)
+    return f"{text}; {blank} of {len(rows)} rows were not run." if blank else f"{text}."

@@ -1,37 +1,99 @@
 """Trainings as jobs, of a Slurm cluster or as other processes of this machine, by submitit.
 
-A job is told its part and no more, and goes on where the run directory stands: so jobs may be
+A job is told its training and no more, and goes on where the run directory stands: so jobs may be
 preempted, requeued, or submitted again. Logs are in ``jobs/``, the jobs' numbers in ``jobs.json``.
 """
 
+import abc
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final, override
 
 from eqprop.errors import EqpropError
-from eqprop.training.planned import Part
-from eqprop.training.runs import write_whole
+from eqprop.training.files import write_whole
+from eqprop.training.planned import PlannedTraining
 
 _POLL = 1.0  # seconds
 _JOBS = "jobs.json"
 
 
-@final
 @dataclass(frozen=True)
-class Place:
-    """Where jobs run, and what each may use."""
+class Workers(abc.ABC):
+    """Abstract: where jobs run, and what each may use."""
 
-    kind: Literal["processes", "slurm"]
     at_once: int
     """Jobs at the same time."""
     minutes: int
     cpus: int
     gpus: int
-    partition: str | None
-    """Of a Slurm cluster; its default if None."""
+
+    @abc.abstractmethod
+    def executor(self, logs: Path) -> Any:
+        """What submits jobs, by submitit. Raises ``RuntimeError`` where that cannot be."""
+
+    @abc.abstractmethod
+    def job(self, logs: Path, number: str) -> Any:
+        """A job that an earlier call has submitted."""
+
+    @abc.abstractmethod
+    def room(self, trainings: int) -> int:
+        """How many jobs may wait or run, of so many trainings."""
+
+
+@final
+@dataclass(frozen=True)
+class Processes(Workers):
+    """Other processes of this machine."""
+
+    @override
+    def executor(self, logs: Path) -> Any:
+        return _submitit().AutoExecutor(logs, cluster="local")
+
+    @override
+    def job(self, logs: Path, number: str) -> Any:
+        return _submitit().LocalJob(logs, number)
+
+    @override
+    def room(self, trainings: int) -> int:
+        return self.at_once
+
+
+@final
+@dataclass(frozen=True)
+class Slurm(Workers):
+    """A Slurm cluster, which itself queues what is too much at once."""
+
+    partition: str | None = None
+    """The cluster's default if None."""
+
+    @override
+    def executor(self, logs: Path) -> Any:
+        executor = _submitit().AutoExecutor(logs, cluster="slurm")
+        limits = {"slurm_array_parallelism": self.at_once, "slurm_partition": self.partition}
+        executor.update_parameters(**{name: it for name, it in limits.items() if it})
+        return executor
+
+    @override
+    def job(self, logs: Path, number: str) -> Any:
+        return _submitit().SlurmJob(logs, number)
+
+    @override
+    def room(self, trainings: int) -> int:
+        return trainings
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise EqpropError(
+            "jobs need submitit, which is not installed: pip install 'eqprop[slurm]'"
+        ) from error
+    return submitit
 
 
 @final
@@ -39,12 +101,12 @@ class Place:
 class Job:
     """What a job does."""
 
-    part: Part
+    planned: PlannedTraining
     command: tuple[str, ...]
 
     def __call__(self) -> None:
         """Trains from where the run stands."""
-        self.part.work(self.command)
+        self.planned.work(self.command)
 
     def checkpoint(self) -> Any:
         """What Slurm is to run after it has preempted this, or its time was over: the same."""
@@ -54,37 +116,37 @@ class Job:
 
 
 def work_all(
-    parts: Mapping[str, Part],
-    place: Place,
+    trainings: Mapping[str, PlannedTraining],
+    workers: Workers,
     folder: Path,
     command: Sequence[str],
     done: Callable[[str], None],
 ) -> None:
-    """Has all parts trained that have not ended, and waits; ``done`` hears of each.
+    """Has all trained that have not ended, and waits; ``done`` hears of each.
 
     Stopped while it waits, jobs go on; called again, it waits for those that still run.
 
     Raises:
         EqpropError: submitit or Slurm is not there, or jobs ended before their trainings.
     """
-    executor = _executor(place, folder / "jobs")
+    logs = folder / "jobs"
+    executor = _executor(workers, logs)
     numbers = _read(folder)
-    waiting = [name for name, part in parts.items() if not part.ended]
+    waiting = [name for name, planned in trainings.items() if not planned.ended]
     running = {
         name: job
         for name in waiting
-        if name in numbers and not (job := _again(place, folder / "jobs", numbers[name])).done()
+        if name in numbers and not (job := workers.job(logs, numbers[name])).done()
     }
     waiting = [name for name in waiting if name not in running]
     began = list(running)
-    # Slurm queues what is too much; processes have to wait here.
-    room = len(parts) if place.kind == "slurm" else place.at_once
+    room = workers.room(len(trainings))
     while waiting or running:
         start, waiting = waiting[: room - len(running)], waiting[max(0, room - len(running)) :]
         if start:
             with executor.batch():
                 new = {
-                    name: executor.submit(Job(_absolute(parts[name]), tuple(command)))
+                    name: executor.submit(Job(_absolute(trainings[name]), tuple(command)))
                     for name in start
                 }
             running |= new
@@ -95,23 +157,16 @@ def work_all(
         for name in [name for name, job in running.items() if job.done()]:
             del running[name]
             done(name)
-    if failed := [name for name in began if not parts[name].ended]:
-        logs = folder / "jobs"
+    if failed := [name for name in began if not trainings[name].ended]:
         raise EqpropError(
-            f"{len(failed)} of {len(parts)} trainings did not come to their end ({failed[0]}, job "
-            f"{numbers[failed[0]]}): see the logs in {logs}; the same command goes on with them"
+            f"{len(failed)} of {len(trainings)} trainings did not come to their end ({failed[0]}, "
+            f"job {numbers[failed[0]]}): see the logs in {logs}; the same command goes on with them"
         )
 
 
-def _executor(place: Place, logs: Path) -> Any:
+def _executor(workers: Workers, logs: Path) -> Any:
     try:
-        import submitit
-    except ImportError as error:
-        raise EqpropError(
-            "jobs need submitit, which is not installed: pip install 'eqprop[slurm]'"
-        ) from error
-    try:
-        executor = submitit.AutoExecutor(logs, cluster=_cluster(place))
+        executor = workers.executor(logs)
     except RuntimeError as error:  # no srun
         raise EqpropError(
             f"jobs cannot be submitted: {error}; run this on a login node of a Slurm cluster, or "
@@ -119,31 +174,15 @@ def _executor(place: Place, logs: Path) -> Any:
         ) from error
     executor.update_parameters(
         name="eqprop-sweep",
-        timeout_min=place.minutes,
-        cpus_per_task=place.cpus,
-        gpus_per_node=place.gpus,
+        timeout_min=workers.minutes,
+        cpus_per_task=workers.cpus,
+        gpus_per_node=workers.gpus,
     )
-    if place.kind == "slurm":
-        executor.update_parameters(slurm_array_parallelism=place.at_once)
-        if place.partition:
-            executor.update_parameters(slurm_partition=place.partition)
     return executor
 
 
-def _again(place: Place, logs: Path, number: str) -> Any:
-    """A job that an earlier call has submitted."""
-    import submitit
-
-    kind = submitit.SlurmJob if place.kind == "slurm" else submitit.LocalJob
-    return kind(logs, number)
-
-
-def _cluster(place: Place) -> str:
-    return "slurm" if place.kind == "slurm" else "local"
-
-
-def _absolute(part: Part) -> Part:
-    return Part(part.recipe, part.seeds, part.folder.resolve())
+def _absolute(planned: PlannedTraining) -> PlannedTraining:
+    return dataclasses.replace(planned, folder=planned.folder.resolve())
 
 
 def _read(folder: Path) -> dict[str, str]:

@@ -3,18 +3,16 @@
 A field is swept as it is typed as an option; ``lr.0`` is the first number of ``lr``.
 """
 
-import abc
 import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final, override
+from typing import NamedTuple, final
 
 import numpy as np
 
-from eqprop.cli.recipe_options import changed
 from eqprop.errors import UsageError, suggest
 from eqprop.recipes.recipe import Recipe
 
@@ -30,73 +28,25 @@ class Grid:
     values: tuple[str, ...]
 
 
-class Distribution(abc.ABC):
-    """What random values are drawn from."""
-
-    @abc.abstractmethod
-    def draw(self, generator: np.random.Generator) -> str:
-        """A value, as it is typed."""
-
-
-@final
-@dataclass(frozen=True)
-class Uniform(Distribution):
-    """Numbers between two."""
-
-    low: float
-    high: float
-
-    @override
-    def draw(self, generator: np.random.Generator) -> str:
-        return f"{generator.uniform(self.low, self.high):.{_DIGITS}g}"
-
-
-@final
-@dataclass(frozen=True)
-class LogUniform(Distribution):
-    """Positive numbers between two, with a logarithm that is uniform."""
-
-    low: float
-    high: float
-
-    @override
-    def draw(self, generator: np.random.Generator) -> str:
-        low, high = math.log(self.low), math.log(self.high)
-        return f"{math.exp(generator.uniform(low, high)):.{_DIGITS}g}"
-
-
-@final
-@dataclass(frozen=True)
-class Integers(Distribution):
-    """Whole numbers from one to another, both included."""
-
-    low: int
-    high: int
-
-    @override
-    def draw(self, generator: np.random.Generator) -> str:
-        return str(generator.integers(self.low, self.high, endpoint=True))
-
-
-@final
-@dataclass(frozen=True)
-class Choice(Distribution):
-    """Any of some values."""
-
-    values: tuple[str, ...]
-
-    @override
-    def draw(self, generator: np.random.Generator) -> str:
-        return self.values[generator.integers(len(self.values))]
+type Draw = Callable[[np.random.Generator], str]
+"""Draws a value, as it is typed."""
 
 
 @final
 @dataclass(frozen=True)
 class Random:
-    """A field, and what its values are drawn from."""
+    """A field, and how its values are drawn."""
 
     field: str
-    distribution: Distribution
+    draw: Draw
+
+
+class Member(NamedTuple):
+    """What is trained for one of the combinations."""
+
+    values: Mapping[str, str]
+    """As they are typed, by field."""
+    recipe: Recipe
 
 
 @final
@@ -120,15 +70,14 @@ class Sweep:
             fixed = dict(zip((grid.field for grid in self.grids), values, strict=True))
             for sample in range(self.samples if self.randoms else 1):
                 generator = np.random.default_rng([self.seed, sample])
-                drawn = {r.field: r.distribution.draw(generator) for r in self.randoms}
+                drawn = {r.field: r.draw(generator) for r in self.randoms}
                 yield fixed | drawn
 
-    def members(self, recipe: Recipe) -> dict[str, tuple[dict[str, str], Recipe]]:
-        """The values and the recipe of each member, by a name such as ``beta-0.2``.
-
-        Raises ``UsageError`` for a value that does not fit its field.
+    def members(self, assign: Callable[[Mapping[str, str]], Recipe]) -> dict[str, Member]:
+        """The members, by a name such as ``beta-0.2``; ``assign`` makes a recipe of the values of
+        one, as they are typed.
         """
-        return {_name(values): (values, assign(recipe, values)) for values in self.assignments()}
+        return {_name(values): Member(values, assign(values)) for values in self.assignments()}
 
 
 def parse_grid(text: str) -> Grid:
@@ -159,28 +108,9 @@ def parse_random(text: str) -> Random:
     return Random(_field(field), _distribution(kind, parts))
 
 
-def assign(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
-    """The recipe with some fields as typed. Raises ``UsageError`` for a value that does not fit."""
-    typed = {field: value for field, value in values.items() if "." not in field}
-    for field, value in values.items():
-        name, dot, index = field.partition(".")
-        if dot:
-            words = typed[name].split() if name in typed else [*map(str, getattr(recipe, name))]
-            if int(index) >= len(words):
-                raise UsageError(f"{field} is not there: {name} is {' '.join(words)}")
-            words[int(index)] = value
-            typed[name] = " ".join(words)
-    options = [
-        word
-        for name, value in typed.items()
-        for word in ("--" + name.replace("_", "-"), *value.split())
-    ]
-    return changed(recipe, options, "eqprop sweep")
-
-
-def _distribution(kind: str, parts: Sequence[str]) -> Distribution:
+def _distribution(kind: str, parts: Sequence[str]) -> Draw:
     if kind == "choice":
-        return Choice(tuple(parts))
+        return lambda generator: parts[int(generator.integers(len(parts)))]
     if kind not in {"uniform", "loguniform", "int"}:
         known = ("uniform", "loguniform", "int", "choice")
         raise UsageError(f"unknown distribution {suggest(kind, known)}")
@@ -192,12 +122,13 @@ def _distribution(kind: str, parts: Sequence[str]) -> Distribution:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"{text} is no range: give a smaller number, then a larger one")
     if kind == "int":
-        return Integers(int(low), int(high))
+        return lambda generator: str(generator.integers(int(low), int(high), endpoint=True))
     if kind == "uniform":
-        return Uniform(low, high)
+        return lambda generator: f"{generator.uniform(low, high):.{_DIGITS}g}"
     if low <= 0:
         raise UsageError(f"{text} is no range: a logarithm needs numbers above 0")
-    return LogUniform(low, high)
+    ends = math.log(low), math.log(high)
+    return lambda generator: f"{math.exp(generator.uniform(*ends)):.{_DIGITS}g}"
 
 
 def _field(text: str) -> str:

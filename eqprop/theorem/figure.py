@@ -1,4 +1,4 @@
-"""Figures: files in, figures out. Nothing is computed here."""
+"""The figure of a verification: files in, figures out. Nothing is computed here."""
 
 import json
 import textwrap
@@ -11,6 +11,7 @@ import numpy as np
 
 from eqprop.errors import EqpropError
 from eqprop.recipes.recipe import bias_order
+from eqprop.training.figures import new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,14 +32,9 @@ def verification_figure(folder: Path) -> Path:
     them how the errors fall with beta, and with eta. Raises ``EqpropError`` where a file is
     missing or damaged.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, out = new_figure(), folder / VERIFICATION
     draw_verification(figure, folder)
-    out = folder / VERIFICATION
-    figure.savefig(out, dpi=150)
+    save(figure, out)
     return out
 
 

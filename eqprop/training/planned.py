@@ -1,10 +1,10 @@
-"""A training as a part of something larger, a sweep or a table: not begun, begun, or at its end.
+"""A training that a sweep or a table asks for: not begun, begun, or at its end.
 
 What it has come to is read off its run directory alone, so that whatever is killed, whenever, goes
 on where it was.
 """
 
-import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +12,14 @@ from typing import final
 
 from eqprop.errors import Diverged, EqpropError
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.runs import is_run, places, read_metrics, read_record
+from eqprop.training.runs import is_run, read_metrics, read_record, seed_folders
 
 _DIVERGED = "diverged.txt"
 
 
-def essence(recipe: Recipe) -> Recipe:
-    """What decides how a training goes: recipes equal in this train equal networks.
-
-    Names do not, nor do epochs, which only say where it ends, unless a schedule ends with them.
-    """
-    epochs = 1 if recipe.schedule == "constant" else recipe.epochs
-    return dataclasses.replace(recipe, name="", about="", published=None, epochs=epochs)
-
-
 @final
 @dataclass(frozen=True)
-class Part:
+class PlannedTraining:
     """A training and its run directory."""
 
     recipe: Recipe
@@ -40,7 +31,7 @@ class Part:
         if not is_run(self.folder):
             return
         record = read_record(self.folder)
-        if essence(record.recipe) != essence(self.recipe) or record.seeds != self.seeds:
+        if record.recipe.essence != self.recipe.essence or record.seeds != self.seeds:
             raise EqpropError(
                 f"{self.folder} is a run of another recipe, or of other seeds, than it would be "
                 "here: give another directory with --out"
@@ -50,7 +41,7 @@ class Part:
         """Epochs that all seeds have finished."""
         if not is_run(self.folder):
             return 0
-        folders = [place for _, place in places(self.folder, read_record(self.folder))]
+        folders = [place for _, place in seed_folders(self.folder, read_record(self.folder))]
         return min(len(read_metrics(folder)) for folder in folders)
 
     @property
@@ -64,8 +55,8 @@ class Part:
         """Whether there is nothing to do."""
         return self.diverged is not None or self.epochs_done() >= self.recipe.epochs
 
-    def work(self, command: Sequence[str]) -> None:
-        """Trains to the end, from wherever it stands; loads JAX.
+    def work(self, command: Sequence[str], until: float = math.inf) -> None:
+        """Trains to the end, or ``until`` that time of ``time.monotonic``; loads JAX.
 
         A divergence is noted in the directory, for going on would only repeat it; delete
         ``diverged.txt`` to do so anyway.
@@ -80,9 +71,9 @@ class Part:
 
         try:
             if is_run(self.folder):
-                resume(self.folder, self.recipe.epochs, command)
+                resume(self.folder, self.recipe.epochs, command, until=until)
             else:
-                train(self.recipe, self.seeds, self.folder, command)
+                train(self.recipe, self.seeds, self.folder, command, until=until)
         except Diverged as error:
             (self.folder / _DIVERGED).write_text(f"{error}\n", encoding="utf-8")
             print(f"NOTE: {error}", flush=True)

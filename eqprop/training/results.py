@@ -1,6 +1,8 @@
 """What trainings have come to, read from run directories: no network is touched."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -8,26 +10,30 @@ from typing import Any, final
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe, changes
-from eqprop.training.planned import essence
+from eqprop.training.metrics import flat
 from eqprop.training.records import Record
-from eqprop.training.runs import is_run, places, read_metrics, read_record
+from eqprop.training.runs import is_run, read_metrics, read_record, seed_folders
+
+type Column = tuple[float, ...]
+"""A number for each finished epoch; NaN where that epoch has none."""
 
 
 @final
 @dataclass(frozen=True)
-class Outcome:
-    """The last epoch of one seed; errors in %."""
+class SeedResult:
+    """What one seed has come to: its record, and its metrics epoch by epoch."""
 
-    record: Record
-    seed: int
     folder: Path
+    seed: int
+    record: Record
     epochs: int
-    test: float
-    training: float
-    seconds: float
-    """Of all epochs, with their tests; its share of them, if seeds were trained together."""
-    lowest: tuple[float, int]
-    """Test error of the best epoch on the way, and that epoch."""
+    """Epochs finished."""
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    """The metrics by the names of their columns (``metrics.py``), such as ``test_error``, or
+    ``angles/1-2``; what the run does not have is not there.
+    """
+    sharing: int = 1
+    """Seeds that were trained together, and share the seconds measured."""
 
     @property
     def recipe(self) -> Recipe:
@@ -35,60 +41,94 @@ class Outcome:
         return self.record.recipe
 
     @property
+    def training(self) -> Hashable:
+        """Equal for seeds of the same training: what was trained, on which data."""
+        return self.recipe.essence, self.record.data.sha256
+
+    @property
     def changed_checkout(self) -> bool:
         """Whether the repository around it had changes that no commit holds."""
         return bool(self.record.started.git and self.record.started.git.get("dirty"))
 
+    def last(self, column: str) -> float:
+        """A number of the last finished epoch. Raises ``EqpropError`` where there is none."""
+        value = self.columns.get(column, (math.nan,))[-1]
+        if math.isnan(value):
+            raise EqpropError(
+                f"{self.folder / 'metrics.jsonl'} has no {column} for the last epoch: restore it, "
+                "or name another run"
+            )
+        return value
 
-def collect(roots: Iterable[Path], dataset: str) -> list[Outcome]:
+    @property
+    def seconds(self) -> float:
+        """Of all epochs, with their tests; its share of them, if seeds were trained together."""
+        spent = [self.columns[name] for name in self.columns if name.startswith("seconds/")]
+        return math.fsum(x for column in spent for x in column if not math.isnan(x)) / self.sharing
+
+    @property
+    def lowest(self) -> tuple[float, int]:
+        """The lowest test error on the way, in %, and its epoch."""
+        column = self.columns["test_error"]
+        return min((error, n) for n, error in enumerate(column, 1) if not math.isnan(error))
+
+
+def read_run(folder: Path) -> list[SeedResult]:
+    """Every seed of the run in a folder, those that have not finished an epoch included.
+
+    Raises ``EqpropError`` where there is no run, or its files are damaged.
+    """
+    record = read_record(folder)
+    sharing = len(record.seeds) if record.together else 1
+    found: list[SeedResult] = []
+    for seed, place in seed_folders(folder, record):
+        own = read_record(place) if is_run(place) else record
+        if place != folder and own is not record and len(own.seeds) != 1:
+            raise EqpropError(f"{place} is a run of {len(own.seeds)} seeds within another: move it")
+        rows = read_metrics(place)
+        found.append(SeedResult(place, seed, own, len(rows), _columns(place, rows), sharing))
+    return found
+
+
+def collect(roots: Iterable[Path], dataset: str) -> list[SeedResult]:
     """Every seed under some folders that has finished an epoch on a data set.
 
     Raises ``EqpropError`` where a folder is not there, or a run in it is damaged.
     """
-    found: dict[Path, Outcome] = {}
+    found: dict[Path, SeedResult] = {}
     for root in roots:
         if not root.is_dir():
             raise EqpropError(f"{root} is no folder: name one that holds run directories")
         for path in sorted(root.rglob("run.json")):
-            record = read_record(path.parent)
-            if record.data.name != dataset:
+            if read_record(path.parent).data.name != dataset:
                 continue
-            for seed, place in places(path.parent, record):
+            for result in read_run(path.parent):
                 # The run of several seeds comes before those within it, and knows more of them.
-                if place not in found and (rows := read_metrics(place)):
-                    own = read_record(place) if is_run(place) else record
-                    sharing = len(record.seeds) if record.together else 1
-                    found[place] = _outcome(own, (seed, place), rows, sharing)
+                if result.epochs:
+                    found.setdefault(result.folder, result)
     return list(found.values())
 
 
-def _outcome(
-    record: Record, where: tuple[int, Path], rows: Sequence[dict[str, Any]], sharing: int
-) -> Outcome:
-    seed, folder = where
-    last = rows[-1]
-    return Outcome(
-        record=record,
-        seed=seed,
-        folder=folder,
-        epochs=len(rows),
-        test=last["test_error"],
-        training=last["train_error"],
-        seconds=sum(sum(row["seconds"].values()) for row in rows) / sharing,
-        lowest=min((row["test_error"], row["epoch"]) for row in rows),
-    )
-
-
-def matching(outcomes: Iterable[Outcome], recipe: Recipe) -> list[Outcome]:
+def matching(results: Iterable[SeedResult], recipe: Recipe) -> list[SeedResult]:
     """Those of a recipe, whatever its epochs; one for each seed, the one that has come furthest."""
-    wanted = essence(recipe)
-    best: dict[int, Outcome] = {}
-    for outcome in outcomes:
-        if essence(outcome.recipe) == wanted:
-            other = best.get(outcome.seed)
-            if other is None or other.epochs < outcome.epochs:
-                best[outcome.seed] = outcome
+    wanted = recipe.essence
+    best: dict[int, SeedResult] = {}
+    for result in results:
+        if result.recipe.essence == wanted:
+            other = best.get(result.seed)
+            if other is None or other.epochs < result.epochs:
+                best[result.seed] = result
     return [best[seed] for seed in sorted(best)]
+
+
+def groups(
+    results: Iterable[SeedResult], key: Callable[[SeedResult], Hashable]
+) -> list[list[SeedResult]]:
+    """Results of an equal ``key`` together, in the order in which their first ones come."""
+    found: dict[Hashable, list[SeedResult]] = {}
+    for result in results:
+        found.setdefault(key(result), []).append(result)
+    return list(found.values())
 
 
 def label(recipe: Recipe) -> str:
@@ -96,7 +136,7 @@ def label(recipe: Recipe) -> str:
     base = RECIPES.get(recipe.name)
     if base is None:
         return recipe.name
-    different = changes(essence(recipe), essence(base))
+    different = changes(recipe.essence, base.essence)
     words = (_words(name.replace("_", "-"), value) for name, (value, _) in different.items())
     return ", ".join((recipe.name, *words))
 
@@ -109,9 +149,17 @@ def _words(name: str, value: object) -> str:
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
-def groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    """Outcomes by what was trained, a changed checkout being something else than a commit."""
-    kinds: dict[tuple[Recipe, bool], list[Outcome]] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.changed_checkout):
-        kinds.setdefault((essence(outcome.recipe), outcome.changed_checkout), []).append(outcome)
-    return [matching(members, members[0].recipe) for members in kinds.values()]
+def _columns(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+    """The rows as columns. Raises ``EqpropError`` for a metric that changes its parts."""
+    parts: dict[str, frozenset[str] | None] = {}
+    for number, row in enumerate(rows, 1):
+        for name, value in row.items():
+            own = frozenset(value) if isinstance(value, dict) else None
+            if parts.setdefault(name, own) != own:
+                raise EqpropError(
+                    f"{folder / 'metrics.jsonl'}, line {number}: {name} is {value!r:.80}, not what "
+                    "eqprop writes there: restore that line"
+                )
+    tables = [flat(row) for row in rows]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: tuple(table.get(name, math.nan) for table in tables) for name in names}

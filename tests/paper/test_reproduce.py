@@ -10,24 +10,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from trainings import _compile_once, assert_same, metrics_of, one_line, train  # noqa: F401
 
 from eqprop.cli.main import main
-from eqprop.errors import EqpropError
-from eqprop.paper import pace
-from eqprop.paper import pages as sections
-from eqprop.paper import reproduce as launch_reproduce
-from eqprop.paper.items import Choice, exhibits
-from eqprop.paper.results import Evidence
+from eqprop.cli.reproduce import _seconds
+from eqprop.errors import EqpropError, UsageError
+from eqprop.paper import pages
+from eqprop.paper import reproduce as running
+from eqprop.paper.items import Scope, paper_items
+from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.training import launch
-from eqprop.training.planned import Part
+from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import DataUsed, Made, Record
-from eqprop.training.results import Outcome
-from eqprop.training.runs import read_metrics
+from eqprop.training.results import SeedResult
+from eqprop.training.runs import is_run, read_metrics
+from eqprop.training.session import TimeUp
 
 DIGITS = ("--dataset", "digits")
 ROOT = Path(__file__).parents[2]
@@ -130,43 +132,73 @@ def test_more_epochs_and_seeds_go_on_with_what_is_there(two_seeds, tmp_path, mon
     assert (row["least_epochs_done"], row["seeds"]) == ("2", "3")
 
 
-def test_a_budget_is_decided_once(tmp_path, monkeypatch, capsys):
-    """1 s an epoch: within 10 s, less what timing took, 9 epochs of 1 seed."""
-    timed: list[str] = []
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), (" 2h ", 7200)]
+)
+def test_a_time_is_read(text, seconds):
+    assert _seconds(text) == seconds
 
-    def measure(recipe, _dataset):
-        timed.append(recipe.name)
-        return pace.Pace(epoch=1.0 if recipe.name == "ep-1h" else 1000.0, start=0.5)
 
-    monkeypatch.setattr(launch_reproduce.pace, "measure", measure)
-    args = ("--recipes", "ep-1h", "ep-2h", "--budget", "10s", "--seeds", "3")
+@pytest.mark.parametrize("text", ["", "30", "m", "-3m", "0s", "30 min", "1e3s", "nans", "3d"])
+def test_what_is_no_time(text):
+    with pytest.raises(UsageError, match=r"budget is .*30m"):
+        _seconds(text)
+
+
+def test_a_budget_is_shared_out(tmp_path, monkeypatch):
+    """A seed of ep-1h takes 10 s, one of c-ep-1h 100 s. By hand: the first needs 10 of its 30 s,
+    the other has the 50 that are left, and 50 more in a second call, whose last 10 s buy another
+    seed of the first.
+    """
+    now, spent, asked = [0.0], dict[Path, float](), list[tuple[str, float]]()
+
+    def needs(planned: PlannedTraining) -> float:
+        return 10.0 if planned.recipe.name == "ep-1h" else 100.0
+
+    def work(planned: PlannedTraining, _command: object, until: float) -> None:
+        asked.append((f"{planned.recipe.name} {planned.seeds[0]}", until - now[0]))
+        before = spent.get(planned.folder, 0.0)
+        spent[planned.folder] = min(needs(planned), before + until - now[0])
+        now[0] += spent[planned.folder] - before
+        if not planned.ended:
+            raise TimeUp("its time is up")
+
+    def ended(planned: PlannedTraining) -> bool:
+        return spent.get(planned.folder) == needs(planned)
+
+    def epochs(planned: PlannedTraining) -> int:
+        return round(planned.recipe.epochs * spent.get(planned.folder, 0.0) / needs(planned))
+
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(running, "read_run", lambda f: [SimpleNamespace(seconds=spent[f])])
+    monkeypatch.setattr(PlannedTraining, "work", work)
+    monkeypatch.setattr(PlannedTraining, "ended", property(ended))
+    monkeypatch.setattr(PlannedTraining, "epochs_done", epochs)
+    args = ("--recipes", "ep-1h", "c-ep-1h", "--budget", "60s", "--seeds", "3")
     assert reproduce(tmp_path, *args) == 0
+    assert (asked, now) == ([("ep-1h 0", 30.0), ("c-ep-1h 0", 50.0)], [60.0])
+    assert "budget of 60s" in caption_of(tmp_path)
+    asked.clear()
     assert reproduce(tmp_path, *args) == 0
-    assert timed == ["ep-1h", "ep-2h"]
-    first, second = rows_of(tmp_path)
-    assert (first["most_epochs_done"], first["seeds"]) == ("9", "1")
-    assert second["test"] == second["most_epochs_done"] == ""
-    caption = caption_of(tmp_path)
-    assert "budget of 10s" in caption
-    assert "9 of 30 epochs, 1 of 5 seeds" in caption
-    assert "ep-2h" in caption.partition("Not run: ")[2]
-    # Another budget is shared out anew, from the paces that are known.
-    assert reproduce(tmp_path, *args[:3], "--budget", "3s", "--seeds", "3") == 0
-    assert timed == ["ep-1h", "ep-2h"]
-    assert rows_of(tmp_path)[0]["most_epochs_done"] == "11"  # 2 s, after half a second to start
-    (tmp_path / "progress.json").write_text("{")
-    assert reproduce(tmp_path, *args) == 1
-    assert "progress.json is damaged" in capsys.readouterr().err
+    assert (asked, now) == ([("c-ep-1h 0", 60.0), ("ep-1h 1", 10.0)], [120.0])
 
 
-def test_a_pace_is_that_of_training(tmp_path):
-    """Within a factor: the machine is shared."""
-    recipe = dataclasses.replace(RECIPES["ep-1h"], dataset="digits", hidden=(16,), epochs=4)
-    found = pace.measure(recipe, launch.data.load("digits"))
-    Part(recipe, (0,), tmp_path / "run").work(["eqprop"])
-    took = [sum(row["seconds"].values()) for row in read_metrics(tmp_path / "run")][1:]
-    assert np.median(took) / 8 < found.epoch < np.median(took) * 8
-    assert found.start > 0
+def test_a_budget_that_is_spent_leaves_a_run_to_go_on_with(tmp_path, monkeypatch):
+    """Its time is up after the first stretch; the next call ends as if there had been no budget."""
+    out, oracle = tmp_path / "out", tmp_path / "oracle"
+    args = ("--recipes", "ep-1h", "--epochs", "2", "--seeds", "1", "--budget", "9m")
+    with monkeypatch.context() as patch:
+        patch.setattr(running._Work, "_left", lambda _work, _share=1.0: 1e-9)
+        assert reproduce(out, *args) == 0
+    (folder,) = (out / "trainings").iterdir()
+    assert is_run(folder / "seeds-0")
+    assert read_metrics(folder / "seeds-0") == []
+    assert [row["most_epochs_done"] for row in rows_of(out)] == [""]
+    assert "Not run: ep-1h, dataset digits (not within the budget of 9m)" in caption_of(out)
+    assert reproduce(out, *args) == 0
+    assert main(["train", "ep-1h", *DIGITS, "--epochs", "2", "--out", str(oracle)]) == 0
+    assert_same(folder / "seeds-0", oracle)
+    assert "Not run" not in caption_of(out)
 
 
 def test_what_does_not_fit_is_said(tmp_path):
@@ -206,7 +238,7 @@ def test_killed_and_started_again(tmp_path):
 def test_a_divergence_is_an_end(tmp_path, monkeypatch, capsys):
     """It is not begun again, and neither the error nor the training is lost."""
     recipe = dataclasses.replace(RECIPES["ep-1h"], dataset="digits", hidden=(16,), lr=(1e30, 1e30))
-    part = Part(recipe, (0,), tmp_path / "run")
+    part = PlannedTraining(recipe, (0,), tmp_path / "run")
     part.work(["eqprop"])
     assert "diverged in epoch 1" in (part.diverged or "")
     assert "NOTE: the training has diverged" in capsys.readouterr().out
@@ -219,9 +251,9 @@ def test_another_training_in_the_place_is_refused(tmp_path):
     assert train(tmp_path / "run", "--epochs", "1") == 0
     other = dataclasses.replace(RECIPES["ep-1h"], dataset="digits", hidden=(17,))
     with pytest.raises(EqpropError, match=r"another recipe.*--out"):
-        Part(other, (0,), tmp_path / "run").work([])
+        PlannedTraining(other, (0,), tmp_path / "run").work([])
     same = dataclasses.replace(other, hidden=(16,), epochs=1, about="by another name")
-    assert Part(same, (0,), tmp_path / "run").ended
+    assert PlannedTraining(same, (0,), tmp_path / "run").ended
 
 
 def test_a_table_from_records(tmp_path, capsys):
@@ -263,24 +295,31 @@ def test_the_angle_is_that_of_a_verification(tmp_path):
 
 
 def test_the_figure_of_c_vf_against_the_angle(tmp_path):
-    """Outcomes that are made up: two seeds at 45 degrees, one at 0, which the table shares."""
-    choice = Choice(("c-vf-1h",))
-    exhibit = exhibits(choice)["figure-angle"]
-    members = exhibit.trainings()
+    """Results that are made up: two seeds at 45 degrees, one at 0, which the table shares."""
+    scope = Scope(("c-vf-1h",))
+    item = paper_items(scope)["figure-angle"]
+    members = item.trainings()
     assert [recipe.angle for recipe in members] == [22.5 * n for n in range(9)]
-    assert members[0] == exhibits(choice)["table-mnist"].trainings()[0]
+    assert members[0] == paper_items(scope)["table-mnist"].trainings()[0]
     data = DataUsed("mnist", "", 1, 1, (28, 28), "")
     started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
-    outcomes = [
-        Outcome(Record(recipe, (seed,), data, started), seed, tmp_path, 3, test, 1.0, 9.0, (2.0, 2))
-        for recipe, seed, test in [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
+    made_up = [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
+    seeds = [
+        SeedResult(
+            tmp_path,
+            seed,
+            Record(recipe, (seed,), data, started),
+            3,
+            {"test_error": (9.0, 2.0, test), "train_error": (9.0, 9.0, 1.0)},
+        )
+        for recipe, seed, test in made_up
     ]
-    shown = exhibit.show(Evidence("mnist", outcomes, []))
-    assert [row["test"] for row in shown.rows] == [2.5, None, 6.5, *[None] * 6]
-    assert shown.rows[2]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
-    assert [row["published_test"] for row in shown.rows] == [2.43, *[None] * 8]
-    assert "3 of 100 epochs, 1 to 2 of 5 seeds; 7 of 9 rows were not run" in shown.caption
-    sections.write("figure-angle", exhibit, shown, tmp_path, {})
+    rendered = item.show(Results("mnist", seeds, []))
+    assert [row["test"] for row in rendered.rows] == [2.5, None, 6.5, *[None] * 6]
+    assert rendered.rows[2]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
+    assert [row["published_test"] for row in rendered.rows] == [2.43, *[None] * 8]
+    assert "3 of 100 epochs, 1 to 2 of 5 seeds; 7 of 9 rows were not run" in rendered.caption
+    pages.write("figure-angle", item, rendered, tmp_path, {})
     assert (tmp_path / "figure-angle.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -298,4 +337,4 @@ def test_the_table_in_the_docs_is_that_of_the_records(tmp_path):
 
 def test_a_page_that_is_not_there(tmp_path):
     with pytest.raises(EqpropError, match=r"page\.md cannot be read"):
-        sections.put_into(tmp_path / "page.md", {"table-mnist": ""})
+        pages.put_into(tmp_path / "page.md", {"table-mnist": ""})

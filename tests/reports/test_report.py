@@ -17,6 +17,7 @@ import trainings
 from trainings import digits, one_line, train
 
 from eqprop.cli.main import main
+from eqprop.training import metrics as metrics_module
 from eqprop.training.runs import read_metrics
 
 _compile_once = trainings._compile_once
@@ -218,6 +219,49 @@ def test_theorem_1_is_that_of_verify(run: Path, tmp_path: Path) -> None:
         assert cosine == pytest.approx(tensor["cosine"], abs=1e-4)
         assert angle == pytest.approx(tensor["angle"], abs=0.06)
     assert "seed 0, before training" in page.text
+
+
+def test_the_guide_falls_as_the_bias_of_the_nudge(run: Path, tmp_path: Path) -> None:
+    """arXiv:2209.00530: with N points on a circle of betas the bias falls as beta^N."""
+    bare = copy(run / "seed-0", tmp_path / "bare")
+    change(bare, lambda it: it["recipe"].update(nudge="holomorphic", points=3))
+    page = report(tmp_path / "page.html", bare)
+    (label,) = (label for label in page.labels() if label.startswith("error against BPTT"))
+    assert "beside a line of order 3" in label
+
+
+def edit_rows(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        edit(row)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_new_metric_and_runs_that_lack_one(tmp_path: Path, monkeypatch) -> None:
+    """One that an old run does not have is left out; one more in the list has panel and column."""
+    folder = copy(RECORDS / "ep-1h" / "seed-0", tmp_path / "run")
+    edit_rows(folder, lambda row: row.pop("residual"))
+    edit_rows(folder, lambda row: row["epoch"] > 2 and row.update(active=row["epoch"] / 8))
+    page = report(tmp_path / "page.html", folder, "--no-theorem")
+    assert not any("residual" in label or "active" in label for label in page.labels())
+    assert "residual" not in page.table("test error (%)").head
+    more = metrics_module.OfEpoch(
+        name="active", function=lambda _: 0.0, title="active units", label="all", head="active"
+    )
+    monkeypatch.setattr(metrics_module, "METRICS", (*metrics_module.METRICS, more))
+    page = report(tmp_path / "page.html", folder, "--no-theorem")
+    (label,) = (label for label in page.labels() if label.startswith("active units"))
+    assert "all: unknown at the first epoch, 3.750 at the last" in label
+    table = page.table("test error (%)")
+    column = [row[table.head.index("active")] for row in table.rows]
+    assert column[:4] == ["", "", "0.375", "0.5"]
+
+
+def test_a_run_without_errors_is_refused(tmp_path: Path, capsys) -> None:
+    folder = copy(RECORDS / "ep-1h" / "seed-0", tmp_path / "run")
+    edit_rows(folder, lambda row: row.pop("test_error"))
+    assert main(["report", str(folder), "--no-theorem"]) == 1
+    assert "has no test_error for the last epoch" in one_line(capsys.readouterr().err)
 
 
 def test_the_published_result_and_the_angles(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from trainings import (  # noqa: F401
 )
 
 from eqprop.cli.main import main
+from eqprop.cli.sweep import assign
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.sweeps import cluster
-from eqprop.sweeps.space import Sweep, assign, parse_grid, parse_random
+from eqprop.sweeps.space import Sweep, parse_grid, parse_random
 from eqprop.training import launch
 from eqprop.training.runs import read_metrics, read_record
 
@@ -93,12 +94,12 @@ def test_values_as_typed():
 
 def test_a_grid_is_every_combination():
     grids = parse_grid("beta=0.1,0.2"), parse_grid("hidden=16, 16 8")
-    members = Sweep(grids).members(RECIPES["ep-1h"])
+    members = Sweep(grids).members(lambda values: assign(RECIPES["ep-1h"], values))
     assert list(members) == [
         *("beta-0.1_hidden-16", "beta-0.1_hidden-16-8"),
         *("beta-0.2_hidden-16", "beta-0.2_hidden-16-8"),
     ]
-    assert members["beta-0.2_hidden-16-8"][1].hidden == (16, 8)
+    assert members["beta-0.2_hidden-16-8"].recipe.hidden == (16, 8)
 
 
 def test_random_values_follow_their_distribution():
