@@ -12,6 +12,7 @@ import numpy as np
 from eqprop.data import named as data
 from eqprop.recipes.catalogue import recipe
 from eqprop.training.experiment import prepare
+from eqprop.training.trainer import fetch
 
 MINIBATCHES = 5
 ROWS = [
@@ -32,7 +33,7 @@ def updates(setup, dataset) -> list[np.ndarray]:
 
     @jax.jit
     def update(rows):
-        batch = trainer.fetch(state, job.train, rows)
+        batch = fetch(job.train, rows, state.network)
         rule = trainer.learner.rule
         return rule.update(trainer.system, state.network, *batch, jax.random.key(0))[0]
 
