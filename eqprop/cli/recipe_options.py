@@ -22,12 +22,7 @@ class RecipeOptions(Recipe):
 
 def as_options(recipe: Recipe) -> RecipeOptions:
     """The recipe, as the defaults of its options."""
-    return RecipeOptions(**_values(recipe))
-
-
-def as_recipe(options: Recipe) -> Recipe:
-    """The recipe that options have come to."""
-    return Recipe(**_values(options))
+    return RecipeOptions(**fields_of(recipe))
 
 
 def changed(recipe: Recipe, words: Sequence[str], prog: str) -> Recipe:
@@ -35,7 +30,7 @@ def changed(recipe: Recipe, words: Sequence[str], prog: str) -> Recipe:
 
     Raises ``UsageError`` for an unknown option, or a value that does not fit.
     """
-    return as_recipe(parse(RecipeOptions, words, prog, "", as_options(recipe)))
+    return Recipe(**fields_of(parse(RecipeOptions, words, prog, "", as_options(recipe))))
 
 
 def parse_with_fields[T](
@@ -52,8 +47,9 @@ def parse_with_fields[T](
         [(name, Annotated[type(it), tyro.conf.arg(name="")], it) for name, it in parts.items()],
     )
     filled = parse(both, args, prog, about, both())
-    return filled.options, as_recipe(filled.fields)
+    return filled.options, Recipe(**fields_of(filled.fields))
 
 
-def _values(recipe: Recipe) -> dict[str, Any]:
+def fields_of(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe, by name."""
     return {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}

@@ -1,6 +1,5 @@
 """``eqprop verify``."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal, final
 import tyro
 
 from eqprop.cli.arguments import listing, split_name
-from eqprop.cli.recipe_options import parse_with_fields
+from eqprop.cli.recipe_options import fields_of, parse_with_fields
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Published, Recipe, changes
@@ -79,9 +78,7 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, VerifyOptions]:
     if asked.recipe.rule in {"bptt", "rbp"}:
         raise UsageError(f"{name} follows gradients by definition: verify one that is nudged")
     _refuse_training(args)
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    values = {name: getattr(asked.recipe, name) for name in names}
-    fields = _Fields(**{**values, "clip": False})
+    fields = _Fields(**{**fields_of(asked.recipe), "clip": False})
     about = f"Verify {name}: {asked.recipe.about}. Every field of the recipe is an option."
     defaults = asked.options, fields
     options, recipe = parse_with_fields(*defaults, args, f"eqprop verify {name}", about)
