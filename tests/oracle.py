@@ -18,12 +18,9 @@ from eqprop.benchmarks import transcription
 from eqprop.benchmarks.conv_transcription import (
     ConvNet,
     conv,
-    conv_feedback,
-    conv_forward,
     conv_kernel_vjp,
     conv_transpose,
     conv_weight_vjp,
-    pool_at,
     pool_indices,
     pooled_indices,
     unpool,
@@ -70,8 +67,6 @@ __all__ = [  # what is not defined here
     "bias_sum",
     "combine",
     "conv",
-    "conv_feedback",
-    "conv_forward",
     "conv_kernel_vjp",
     "conv_transpose",
     "conv_weight_vjp",
@@ -84,7 +79,6 @@ __all__ = [  # what is not defined here
     "hardsigm",
     "nudged_phase",
     "nudged_steps",
-    "pool_at",
     "pool_indices",
     "pooled_indices",
     "rates",
@@ -402,6 +396,18 @@ def conv_phi(net, s):
     return total
 
 
+def pool_at(v: np.ndarray, indices: np.ndarray, p: int) -> np.ndarray:
+    """Take from each window the entry at ``indices`` (max-pooling, given its own indices)."""
+    return np.take_along_axis(windows(v, p), indices[..., None], axis=-1)[..., 0]
+
+
+def conv_forward(W: np.ndarray, s_pre: np.ndarray, indices: Any, p: int) -> np.ndarray:
+    """What an edge sends at fixed pooling indices, without its bias."""
+    if W.ndim == 2:
+        return s_pre.reshape(len(s_pre), -1) @ W
+    return pool_at(conv(s_pre, W), indices, p)
+
+
 def conv_step_vjp(net, dyn, s, g):
     """As `step_vjp`, from s = s_t: dl/ds_t, and dl/dtheta summed over the batch.
 
@@ -417,7 +423,7 @@ def conv_step_vjp(net, dyn, s, g):
         grad_W = conv_weight_vjp(W, s[e], delta[e + 1], indices, net.pool)
         if e > 0:
             grad_W = grad_W + conv_weight_vjp(W, delta[e], s[e + 1], indices, net.pool)
-            g_s[e] = g_s[e] + conv_feedback(W, delta[e + 1], indices, net.pool, s[e].shape)
+            g_s[e] = g_s[e] + net.feedback(e, s[e], delta[e + 1])
             g_s[e + 1] = g_s[e + 1] + conv_forward(W, delta[e], indices, net.pool)
         grad.W.append(grad_W)
         grad.b.append(bias_sum(delta[e + 1]))

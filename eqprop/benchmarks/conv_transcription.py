@@ -58,13 +58,8 @@ def pool_indices(v: np.ndarray, p: int) -> np.ndarray:
     return windows(v, p).argmax(axis=-1)
 
 
-def pool_at(v: np.ndarray, indices: np.ndarray, p: int) -> np.ndarray:
-    """Take from each window the entry at ``indices`` (max-pooling, given its own indices)."""
-    return np.take_along_axis(windows(v, p), indices[..., None], axis=-1)[..., 0]
-
-
 def unpool(v: np.ndarray, indices: np.ndarray, p: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The transpose of ``pool_at``: put each entry of v at its index, zero elsewhere."""
+    """The transpose of taking what is at ``indices``: each entry of v there, zero elsewhere."""
     out = np.zeros(shape, v.dtype)
     for i in range(p):
         for j in range(p):
@@ -73,31 +68,13 @@ def unpool(v: np.ndarray, indices: np.ndarray, p: int, shape: tuple[int, ...]) -
     return out
 
 
-# A connection at fixed pooling indices is bilinear in W and s_pre: A(W, s_pre) below. Feedback and
-# statistic are its transposes. A dense connection has indices None.
+# An edge at fixed pooling indices is bilinear in W and s_pre: A(W, s_pre), without the bias, which
+# commutes with the pooling. Feedback and statistic are its transposes.
 
 
 def pooled_indices(W: np.ndarray, s_pre: np.ndarray, p: int) -> Any:
-    """The pooling indices of a connection at the state s_pre (None for a dense connection)."""
+    """The pooling indices of an edge at the state s_pre (None for a dense one)."""
     return pool_indices(conv(s_pre, W), p) if W.ndim == 4 else None
-
-
-def conv_forward(W: np.ndarray, s_pre: np.ndarray, indices: Any, p: int) -> np.ndarray:
-    """A(W, s_pre), without the bias (which commutes with the pooling)."""
-    if W.ndim == 2:
-        return s_pre.reshape(len(s_pre), -1) @ W
-    return pool_at(conv(s_pre, W), indices, p)
-
-
-def conv_feedback(
-    W: np.ndarray, s_post: np.ndarray, indices: Any, p: int, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The transpose of A in s_pre (of this ``shape``): conv_transpose(unpool(s_post), W)."""
-    if W.ndim == 2:
-        return (s_post @ W.T).reshape(shape)
-    k = W.shape[-1]
-    before_pool = (shape[0], len(W), shape[2] - k + 1, shape[3] - k + 1)
-    return conv_transpose(unpool(s_post, indices, p, before_pool), W)
 
 
 def conv_weight_vjp(
@@ -144,8 +121,11 @@ class ConvNet(Net):
     @override
     def feedback(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:
         W = self.params.W[e]
-        indices = pooled_indices(W, r_pre, self.pool)
-        return conv_feedback(W, r_post, indices, self.pool, r_pre.shape)
+        if W.ndim == 2:
+            return (r_post @ W.T).reshape(r_pre.shape)
+        before_pool = conv(r_pre, W)
+        indices = pool_indices(before_pool, self.pool)
+        return conv_transpose(unpool(r_post, indices, self.pool, before_pool.shape), W)
 
     @override
     def product(self, e: int, r_pre: np.ndarray, r_post: np.ndarray) -> np.ndarray:

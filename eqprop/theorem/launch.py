@@ -47,9 +47,10 @@ def verify(recipe: Recipe, options: VerifyOptions, out: Path, command: Sequence[
     display, watch = Display(), Stopwatch()
     display.say(f"{recipe.name}: {recipe.about}")
     with display.doing("loading data"):
-        dataset = (
-            _random(recipe, *options.random, options.seed) if options.random else _load(recipe)
-        )
+        if options.random:
+            dataset = _random(recipe, *options.random, options.seed)
+        else:
+            dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
     stand_in = not options.random and dataset.name != recipe.dataset
     display.say(f"{'NOTE' if stand_in else 'data'}: {dataset.source}")
     # In the precision of trainings, so that network and minibatch are those of a training.
@@ -82,10 +83,6 @@ def verify(recipe: Recipe, options: VerifyOptions, out: Path, command: Sequence[
     with display.doing("drawing"):
         figure = _write(out, numbers, found)
     display.say(f"figure in {figure}; {watch.seconds:.1f} s")
-
-
-def _load(recipe: Recipe) -> Dataset:
-    return data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
 
 
 def _random(recipe: Recipe, inputs: int, classes: int, seed: int) -> Dataset:
