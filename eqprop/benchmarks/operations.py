@@ -6,7 +6,7 @@ and sums are left out, so a share of the machine's peak says how much of the tim
 must be multiplied.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import jax
 
@@ -19,6 +19,7 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.types import Array, Float, Rates
 
 
+@final
 class Flops(NamedTuple):
     """Operations of one minibatch, a multiplication and an addition counted as two."""
 

@@ -27,6 +27,7 @@ from eqprop.errors import EqpropError
 type State = list[np.ndarray]
 
 
+@final
 class Activation(NamedTuple):
     """A function of an array and its derivative."""
 
@@ -69,6 +70,7 @@ ACTIVATIONS = {
 # ------------------------------------------------------------------------ networks and settings
 
 
+@final
 class Params(NamedTuple):
     """One entry per edge: ``W`` (n_pre, n_post), ``b`` (n_post,) or None, ``Wb`` like W or None."""
 
@@ -132,6 +134,7 @@ class DenseNet(Net):
         return r_pre.T @ r_post
 
 
+@final
 class Dynamics(NamedTuple):
     """Which step F is meant."""
 
@@ -149,6 +152,7 @@ class Dynamics(NamedTuple):
     """Energy only: clip the states to [0, 1] after each step."""
 
 
+@final
 class Numbers(NamedTuple):
     """The numbers of a training step."""
 

@@ -89,6 +89,7 @@ class Comparison:
         return {f"{k}_{name}": v for k, group in groups.items() for name, v in group.items()}
 
 
+@final
 class Sums(NamedTuple):
     """Sums over t for every element of two sources' changes p and q."""
 
@@ -99,6 +100,7 @@ class Sums(NamedTuple):
     difference2: Changes
 
 
+@final
 class Scanned(NamedTuple):
     """What one scan over two sources finds: sums, and curves over t of both."""
 

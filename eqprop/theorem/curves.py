@@ -7,7 +7,7 @@ to examine is a further source.
 """
 
 import abc
-from typing import Any, NamedTuple, override
+from typing import Any, NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from eqprop.networks.network import Network
 from eqprop.types import Array, Float, Int, Layer, Scalar, States, Targets
 
 
+@final
 class Problem(NamedTuple):
     """What rules and baselines are compared on: a network, its dynamics, a batch ``(x, y)``."""
 
@@ -31,6 +32,7 @@ class Problem(NamedTuple):
     batch: tuple[Layer, Targets]
 
 
+@final
 class Changes(NamedTuple):
     """The changes D(t) of one step (or of all steps, along a leading axis K)."""
 
@@ -54,6 +56,7 @@ class Source(eqx.Module):
         """The next step's changes."""
 
 
+@final
 class Gradients(Source):
     """``-grad_s(t)`` and ``-grad_theta(t)``: BPTT through the free steps of ``window``.
 
@@ -79,6 +82,7 @@ class Gradients(Source):
         return (index - 1, earlier), Changes(jax.tree.map(jnp.negative, adjoint), ascent)
 
 
+@final
 class Updates(Source):
     """``D_s(t) = (s_{t+1} - s_t)/(beta dt)`` and ``D_theta(t) = dtheta(t)`` of a learning rule.
 

@@ -61,6 +61,7 @@ class Settling:
         }
 
 
+@final
 class Further(NamedTuple):
     """What going on from the end of a free phase finds."""
 
