@@ -16,7 +16,8 @@ from eqprop.errors import UsageError, suggest, typed
 
 # Fields that are no options.
 _HIDDEN = {*typing.get_args(Positional[int])[1:], *typing.get_args(Suppress[int])[1:]}
-_HELP = {"-h", "--help"}
+HELP = {"-h", "--help"}
+"""What asks for help."""
 # What other programs call an option, so that it is suggested.
 _SYNONYMS = {
     "--learning-rate": "--lr",
@@ -78,7 +79,7 @@ def split_name(
         UsageError: something else comes first.
         SystemExit: with code 0, after the help, where nothing or ``--help`` comes first.
     """
-    if not args or args[0] in _HELP:
+    if not args or args[0] in HELP:
         show_help(options, f"{prog} RECIPE", about)
     name, *rest = args
     if name.startswith("-"):

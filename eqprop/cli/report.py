@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, final
 
 from tyro.conf import Positional, arg
 
@@ -12,6 +12,7 @@ from eqprop.errors import UsageError, typed
 from eqprop.reports.groups import expand
 
 
+@final
 @dataclass(frozen=True)
 class ReportOptions:
     """What to report."""

@@ -4,16 +4,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn, final
 
-from eqprop.cli.arguments import parse
-from eqprop.errors import UsageError, suggest, typed
+from eqprop.cli.arguments import (
+    HELP,
+    listing,
+    parse,
+    require_at_least,
+    require_known,
+    show_help,
+)
+from eqprop.errors import UsageError, typed
 from eqprop.paper.items import Scope, paper_items
 from eqprop.recipes.catalogue import RECIPES
 
 ALL = "all"
 
 
+@final
 @dataclass(frozen=True)
 class ReproduceOptions:
     """How deep, and where."""
@@ -51,15 +59,12 @@ def run(args: Sequence[str]) -> None:
     """Reproduces what the arguments name."""
     known = paper_items(Scope())
     names, rest = _split(args)
-    if not names and (not rest or rest[0] in {"-h", "--help"}):
+    if not names and (not rest or rest[0] in HELP):
         _help()
-        return
     if not names:
         raise UsageError(f"a table or figure comes first: eqprop reproduce NAME {rest[0]} ...")
     for name in names:
-        if name not in (*known, ALL):
-            choices = suggest(name, [*known, ALL])
-            raise UsageError(f"unknown table or figure {choices} (see eqprop reproduce --help)")
+        require_known("table or figure", name, (*known, ALL), "eqprop reproduce --help")
     if ALL in names:
         names = list(known)
     options = parse(ReproduceOptions, rest, "eqprop reproduce NAME ...", _ABOUT, ReproduceOptions())
@@ -99,27 +104,22 @@ def _seconds(text: str) -> float:
 
 
 def _check(options: ReproduceOptions) -> None:
-    if options.seeds < 1:
-        raise UsageError(f"seeds is {options.seeds}: train at least 1")
-    if options.epochs is not None and options.epochs < 1:
-        raise UsageError(f"epochs is {options.epochs}: it must be at least 1")
+    require_at_least(1, {"seeds": options.seeds, "epochs": options.epochs})
     for name in options.recipes:
-        if name not in RECIPES:
-            raise UsageError(f"unknown recipe {suggest(name, RECIPES)} (see eqprop list)")
+        require_known("recipe", name, RECIPES, "eqprop list")
     if options.into and not options.records:
         raise UsageError("--into needs --records: it fills a page from runs that are there")
     if options.records and options.budget:
         raise UsageError("--budget has no place beside --records, which trains nothing")
 
 
-def _help() -> None:
+def _help() -> NoReturn:
+    titles = {name: item.title for name, item in paper_items(Scope()).items()}
     about = "\n".join(
         [
             *(_ABOUT, "", "Tables and figures, of which NAME may be several:"),
-            *(f"  {name:24}  {item.title}" for name, item in paper_items(Scope()).items()),
-            f"  {ALL:24}  everything",
-            "",
-            "Start with: eqprop reproduce table-mnist --budget 30m",
+            *listing({**titles, ALL: "everything"}),
+            *("", "Start with: eqprop reproduce table-mnist --budget 30m"),
         ]
     )
-    parse(ReproduceOptions, ["--help"], "eqprop reproduce NAME ...", about, ReproduceOptions())
+    show_help(ReproduceOptions, "eqprop reproduce NAME ...", about)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 from eqprop.cli.arguments import require_at_least, split_name
 from eqprop.cli.recipe_options import as_options, changed, parse_with_fields
@@ -13,6 +13,7 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.sweeps.space import Sweep, parse_grid, parse_random
 
 
+@final
 @dataclass(frozen=True)
 class SweepOptions:
     """What to sweep, and where."""

@@ -12,7 +12,7 @@ import pooch
 import pytest
 from scipy.io import savemat
 
-from eqprop.data import cifar, svhn
+from eqprop.data import cifar
 from eqprop.data import named as data
 from eqprop.errors import DataUnavailable, EqpropError
 
@@ -188,7 +188,7 @@ def test_svhn_is_read_where_it_is_the_published_one(sets: Path, monkeypatch) -> 
         data.load("svhn")
     assert says(error, paths[0], "not the train_32x32.mat of SVHN", sums[0][:8], "original")
     names = [path.name for path in paths]
-    monkeypatch.setattr(svhn, "FILES", dict(zip(names, sums, strict=True)))
+    monkeypatch.setattr(data, "SVHN_FILES", dict(zip(names, sums, strict=True)))
     dataset = data.load("svhn")
     found = (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
     for a, b in zip(found, (*train, *test), strict=True):
