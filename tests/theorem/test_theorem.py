@@ -435,3 +435,14 @@ def test_the_order_is_the_slope_above_the_floor() -> None:
     assert fit_order(sizes, spoilt, [1e-5] * 4).slope == pytest.approx(2, abs=1e-12)
     assert fit_order([0.1, -0.1], [1.0, 1.0], [0.0, 0.0]).slope is None
     assert fit_order(sizes, [None, 0.0, None, 1.0], [0.0] * 4).slope is None
+
+
+def test_data_of_another_precision_than_the_network() -> None:
+    problem = chain_problem([6, 5, 3], EnergyBased(tanh, 0.2), (400, 10))
+    x, y = (a.astype(jnp.float32) for a in problem.batch)
+    exact = problem._replace(batch=(x.astype(jnp.float64), y.astype(jnp.float64)))
+    plan = Plan((1e-2, 1e-3))
+    mixed, double = (
+        verify(p, Equilibrium(), plan) for p in (problem._replace(batch=(x, y)), exact)
+    )
+    assert mixed.record() == double.record()
