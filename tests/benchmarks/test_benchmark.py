@@ -292,8 +292,8 @@ def test_all_recipes_of_dense_networks_by_default(
     ("options", "message"),
     [
         (["ep-1"], "unknown recipe 'ep-1': did you mean ep-1h"),
-        (["--minibatches", "0"], "minibatches is 0: time at least 1"),
-        (["--eager-minibatches", "-1"], "eager-minibatches is -1: time at least 1"),
+        (["--minibatches", "0"], "minibatches is 0: give at least 1"),
+        (["--eager-minibatches", "-1"], "eager-minibatches is -1: give at least 1"),
         (["--out", "/no/such/folder/x.json"], "/no/such/folder/x.json is no place for a file"),
         (["--out", "."], "give --out another"),
         (["--minibatch", "3"], "unknown option '--minibatch': did you mean --minibatches"),
