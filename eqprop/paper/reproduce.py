@@ -11,7 +11,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -22,7 +22,7 @@ from eqprop.data import named as data
 from eqprop.data.named import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.paper import pages
-from eqprop.paper.items import PaperItem, Scope, paper_items
+from eqprop.paper.items import PaperItem, Rendered, Scope, paper_items
 from eqprop.paper.results import Results, read_verified
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem.figure import VERIFICATION
@@ -90,24 +90,37 @@ def from_records(
 
     ``into`` is a page that gets the tables too.
     """
-    display, out = Display(), asked.out
     with typed():
-        make_folder(out)
+        make_folder(asked.out)
     dataset = asked.scope.dataset
     verified = [found for root in records for found in read_verified(root)]
     results = Results(dataset, collect(records, dataset), verified)
     items = paper_items(asked.scope, others=True)
-    now = dataclasses.asdict(made(command))
-    texts: dict[str, str] = {}
-    for name in asked.names:
-        rendered = items[name].show(results)
-        pages.write(name, items[name], rendered, out, now)
-        display.say(f"{name} in {out / name}.md")
-        if into is not None:
-            texts[name] = pages.body(rendered, into.parent)
+    chosen = {name: items[name] for name in asked.names}
+    written = _write(chosen, results, asked.out, command, lambda _: ())
     if into is not None:
+        texts = {name: pages.body(rendered, into.parent) for name, rendered in written.items()}
         pages.put_into(into, texts)
-        display.say(f"tables in {into}")
+        print(f"tables in {into}")
+
+
+def _write(
+    chosen: Mapping[str, PaperItem],
+    results: Results,
+    out: Path,
+    command: Sequence[str],
+    notes: Callable[[PaperItem], Sequence[str]],
+) -> dict[str, Rendered]:
+    """Writes tables and figures; ``notes`` are what captions say beside what the results say."""
+    written: dict[str, Rendered] = {}
+    now = dataclasses.asdict(made(command))
+    for name, item in chosen.items():
+        rendered = item.show(results)
+        caption = " ".join([rendered.caption, *notes(item)])
+        written[name] = dataclasses.replace(rendered, caption=caption)
+        pages.write(name, item, written[name], out, now)
+        print(f"{name} in {out / name}.md: {caption}")
+    return written
 
 
 @final
@@ -171,14 +184,8 @@ class _Work:
         name = self._dataset.name
         verified = read_verified(self._out / "verifications")
         results = Results(name, collect([trainings], name), verified)
-        now = dataclasses.asdict(made(self._command))
-        for name, item in chosen.items():
-            rendered = item.show(results)
-            caption = " ".join([rendered.caption, *self._notes(item), *more])
-            rendered = dataclasses.replace(rendered, caption=caption)
-            with self._display.doing("drawing"):
-                pages.write(name, item, rendered, self._out, now)
-            self._display.say(f"{name} in {self._out / name}.md: {caption}")
+        with self._display.doing("drawing"):
+            _write(chosen, results, self._out, self._command, lambda it: [*self._notes(it), *more])
 
     def _run(self, planned: PlannedTraining, seconds: float = math.inf) -> None:
         """Trains to the end, or for so long."""

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
+import numpy as np
 
 from eqprop.errors import EqpropError, UsageError
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import page_figures as draw
 from eqprop.reports.groups import Group, gather
-from eqprop.reports.inspection import Inspection, Tiles, inspect
+from eqprop.reports.inspection import Inspection, Relaxed, Tiles, inspect
 from eqprop.reports.svg import image
 from eqprop.training import metrics
 from eqprop.training.display import Display
@@ -27,12 +28,7 @@ from eqprop.training.files import write_whole
 from eqprop.training.records import Made
 from eqprop.training.results import SeedResult
 
-
-class Pictures(NamedTuple):
-    """Small images under one caption: labels, and ``data:`` addresses."""
-
-    caption: str
-    images: list[tuple[str, str]]
+_CHANNELS = 16  # of a convolutional layer whose states are shown
 
 
 def compose(
@@ -83,14 +79,6 @@ def _section(group: Group, title: str, inspection: Inspection, name: str) -> dic
     """
     relaxed, theorem = inspection.relaxed, inspection.theorem
     heads, epochs = _numbers(group)
-    maps = [
-        Pictures(
-            f"layer {n}, the maps of its first channels at the end",
-            [(f"channel {c}", image(layer.end[..., c])) for c in range(layer.shape[-1])[:16]],
-        )
-        for n, layer in enumerate(relaxed.layers if relaxed else (), 1)
-        if len(layer.shape) == 3
-    ]
     return {
         "group": group,
         "title": title,
@@ -100,18 +88,23 @@ def _section(group: Group, title: str, inspection: Inspection, name: str) -> dic
         "epochs": epochs,
         "theorem": draw.theorem(theorem, f"{name}-theorem") if theorem else (),
         "relaxation": draw.relaxation(relaxed, f"{name}-relaxation") if relaxed else (),
-        "maps": maps,
-        "digit": image(relaxed.image) if relaxed else "",
-        "filters": [_pictures(tiles) for tiles in inspection.filters],
-        "fields": [_pictures(tiles) for tiles in inspection.fields],
+        "maps": _maps(relaxed) if relaxed else (),
         "environment": _environment(group),
         "commands": _commands(group),
     }
 
 
-def _pictures(tiles: Tiles) -> Pictures:
-    pairs = zip(tiles.labels, tiles.images, strict=True)
-    return Pictures(tiles.caption, [(label, image(tile)) for label, tile in pairs])
+def _maps(relaxed: Relaxed) -> list[Tiles]:
+    """Channels of the convolutional layers, at the end of the free phase."""
+    maps = [(n, layer.end) for n, layer in enumerate(relaxed.layers, 1) if len(layer.shape) == 3]
+    return [
+        Tiles(
+            f"layer {n}, the maps of its first channels at the end",
+            [f"channel {c}" for c in range(end.shape[-1])[:_CHANNELS]],
+            np.moveaxis(end, -1, 0)[:_CHANNELS],
+        )
+        for n, end in maps
+    ]
 
 
 def _numbers(group: Group) -> tuple[list[str], list[list[str]]]:
@@ -191,6 +184,7 @@ def _fill(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["picture"] = image
     template = environment.get_template("report.html")
     titles = [section["title"] for section in sections]
     groups = [section["group"] for section in sections]
@@ -203,4 +197,5 @@ def _fill(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         version=version("eqprop"),
         fields=[field.name for field in dataclasses.fields(Recipe)],
+        zip=zip,
     )
