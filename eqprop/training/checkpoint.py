@@ -7,7 +7,6 @@ is written under a hidden name, flushed, and renamed. So whatever is killed when
 checkpoints that are there are whole; and what a disk did to one later shows in its sum.
 """
 
-import functools
 import hashlib
 import json
 import re
@@ -19,9 +18,12 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
 
 from eqprop.errors import EqpropError
 from eqprop.training import files, metrics, old_checkpoint
+from eqprop.training.old_checkpoint import Damaged, remove
 from eqprop.training.trainer import TrainState
 
 KEEP = 3
@@ -59,12 +61,12 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         for left_over in root.glob(".*"):
             if _NAME.fullmatch(left_over.name[1:].removesuffix(".partial")):
-                old_checkpoint.remove(left_over)
+                remove(left_over)
         files.write_whole(path, _packed(state, notes))
         before = [other for other in _paths(root) if _position(other) < state.position]
         for other in _paths(root):
             if other != path and other not in before[1 - KEEP :]:
-                old_checkpoint.remove(other)
+                remove(other)
     except OSError as error:
         there = "earlier checkpoints are intact, and `eqprop resume` goes on from them"
         none = "there is no earlier one, and `eqprop resume` begins again"
@@ -93,7 +95,7 @@ def newest(
             continue
         try:
             state, notes = _read(path, like)
-        except (old_checkpoint.Damaged, OSError) as fault:
+        except (Damaged, OSError) as fault:
             damaged.append(f"{path} is damaged ({fault})")
             continue
         if (holds := state.position) != _position(path):
@@ -135,80 +137,60 @@ def _leaves(state: TrainState) -> dict[str, Any]:
 
 def _packed(state: TrainState, notes: Mapping[str, Any]) -> bytes:
     """What the file of a checkpoint holds."""
-    from safetensors.numpy import save
-
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(state).items()}
-    text = json.dumps(notes)
-    digest = _digest({name: _sum(name, array) for name, array in arrays.items()}, _FORMAT, text)
-    return save(arrays, {"format": _FORMAT, "notes": text, "sha256": digest})
+    return safetensors.numpy.save(arrays, _sealed(arrays, _FORMAT, json.dumps(notes)))
 
 
-def _digest(sums: Mapping[str, str], form: str, notes: str) -> str:
-    """The sum over format and notes, and over the sums of arrays by name."""
-    lines = (form, notes, *(sums[name] for name in sorted(sums)))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _sum(name: str, array: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{name} {array.dtype.str} {array.shape} ".encode())
-    digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+def _sealed(arrays: Mapping[str, np.ndarray], form: str, notes: str) -> dict[str, str]:
+    """The metadata that belong to arrays, their sum among them."""
+    digest = hashlib.sha256(f"{form}\n{notes}\n".encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return {"format": form, "notes": notes, "sha256": digest.hexdigest()}
 
 
 def _read(path: Path, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """A checkpoint's state and notes; no array of another size than expected is kept in memory.
+    """A checkpoint's state and notes.
 
     Raises:
         Damaged: it is not as it was written.
         EqpropError: it is of another network, or of no version that is known.
     """
     wanted = _leaves(like)
-    arrays, text = _stored(path) if path.suffix else old_checkpoint.stored(path)
+    arrays, text = _unpacked(path) if path.suffix else old_checkpoint.read(path)
     _compare(path, arrays, wanted)
     # Copies: training writes over the memory of its state.
     leaves = [
-        jnp.array(arrays[name].load() if name in arrays else metrics.unknown(leaf.dtype), copy=True)
+        jnp.array(arrays[name] if name in arrays else metrics.unknown(leaf.dtype), copy=True)
         for name, leaf in wanted.items()
     ]
     try:
         notes = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise EqpropError(f"the notes in {path} cannot be read ({error}); delete it") from error
+    except (ValueError, RecursionError):
+        notes = None
     if not isinstance(notes, dict):
-        raise EqpropError(f"the notes in {path} are no JSON object; delete it")
+        raise EqpropError(f"the notes in {path} are no JSON object: delete it, and resume")
     return jax.tree.unflatten(jax.tree.structure(like), leaves), notes
 
 
-def _stored(path: Path) -> tuple[dict[str, old_checkpoint.Stored], str]:
+def _unpacked(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The arrays of a file, and its notes, after its sum has been found right."""
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():  # a pipe would wait for ever
-        raise old_checkpoint.Damaged("it is no file")
-
-    def load(name: str) -> np.ndarray:
-        with safe_open(path, "np") as file:
-            return file.get_tensor(name)
-
-    arrays, sums = dict[str, old_checkpoint.Stored](), dict[str, str]()
+        raise Damaged("it is no file")
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
-            for name in sorted(file.keys()):
-                # One at a time: they may be of another size than is expected.
-                array = file.get_tensor(name)
-                sums[name] = _sum(name, array)
-                reader = functools.partial(load, name)
-                arrays[name] = old_checkpoint.Stored(array.shape, array.dtype, reader)
+            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
         form, notes = metadata["format"], metadata["notes"]
     except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise old_checkpoint.Damaged(f"it is no such file: {reprlib.repr(str(error))}") from error
-    if _digest(sums, form, notes) != metadata.get("sha256"):
-        raise old_checkpoint.Damaged("it is not as it was written")
+        raise Damaged(f"it is no such file: {reprlib.repr(str(error))}") from error
+    if metadata != _sealed(arrays, form, notes):
+        raise Damaged("it is not as it was written")
     if form != _FORMAT:
         raise EqpropError(
-            f"{path} cannot be read, though it is whole: another version of eqprop wrote it, with "
-            "which to go on"
+            f"{path} cannot be read, though it is whole: it is of format {form!r:.20}, so go on "
+            "with the version of eqprop that wrote it"
         )
     return arrays, notes
 

@@ -104,26 +104,18 @@ def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
 
 def evaluate(
     experiment: Experiment,
-    network: Network,
+    networks: Network,
     examples: Examples,
-    go_on: Callable[[int], bool] = lambda _: True,
-) -> dict[str, float] | None:
-    """The metrics of examples, by name: loss, error in % and so on; None where ``go_on``, told how
-    many are done, says to stop.
+    tell: Callable[[int], None] = lambda _: None,
+) -> list[dict[str, float]]:
+    """The metrics of examples by name, error in % and loss, of each replica or of the one network.
+
+    ``tell`` is told, now and then, how many examples are done; what it raises ends the evaluation.
     """
-    scores = evaluate_each(experiment, network, examples, go_on)
-    return scores[0] if scores else None
-
-
-def evaluate_each(
-    experiment: Experiment, networks: Network, examples: Examples, go_on: Callable[[int], bool]
-) -> list[dict[str, float]] | None:
-    """The same for each replica."""
     n = len(examples.labels)
     totals: dict[str, np.ndarray] = {}
     for start in range(0, n, _EVALUATE):
-        if not go_on(start):
-            return None
+        tell(start)
         block = Examples(*(part[start : start + _EVALUATE] for part in examples))
         for name, sums in experiment.trainer.test(networks, block).items():
             totals[name] = totals.get(name, 0) + np.ravel(sums).astype(float)

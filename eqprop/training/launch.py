@@ -14,16 +14,16 @@ from eqprop.data import named as data
 from eqprop.data.named import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.networks.network import Network
-from eqprop.recipes.catalogue import RECIPES
-from eqprop.recipes.recipe import Recipe, changes
-from eqprop.training import hosts
+from eqprop.recipes.catalogue import RECIPES, published_for
+from eqprop.recipes.recipe import Published, Recipe, changes
+from eqprop.training import hosts, metrics
 from eqprop.training.display import Display
 from eqprop.training.experiment import Experiment, evaluate, load, prepare, restore
 from eqprop.training.figures import training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
-from eqprop.training.metrics import show_mean_and_std
 from eqprop.training.records import DataUsed, Made, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
+from eqprop.training.results import read_run
 from eqprop.training.runs import Run, is_run, read_metrics, read_record, seed_folders
 from eqprop.training.session import Session
 from eqprop.training.trainer import Examples
@@ -118,28 +118,24 @@ def evaluate_run(folder: Path) -> None:
             if found is None:
                 raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
             _tell_damage(found.damaged, display)
-            network = found.state.network
-            scores = [
-                _evaluate(experiment, network, part, display)
+            test, training = (
+                _evaluate(experiment, found.state.network, part, display)
                 for part in (experiment.test, experiment.train)
-            ]
-            done = f"{int(found.state.epoch)} epochs"
-            if within := found.state.position[1]:
-                done += f" and {within} minibatches"
-            test, training = map(_show, scores)
+            )
+            epochs, minibatches = found.state.position
+            done = f"{epochs} epochs" + (f" and {minibatches} minibatches" if minibatches else "")
             display.say(f"{place}, seed {seed}, after {done}: test {test}; training {training}")
 
 
 def _evaluate(
     experiment: Experiment, network: Network, examples: Examples, display: Display
-) -> dict[str, float] | None:
+) -> str:
+    """The metrics of examples, in words."""
+    n = len(examples.labels)
     with display.doing("evaluating") as tell:
-
-        def go_on(done: int) -> bool:
-            tell(f"{done}/{len(examples.labels)}")
-            return True
-
-        return evaluate(experiment, network, examples, go_on)
+        (scores,) = evaluate(experiment, network, examples, lambda done: tell(f"{done}/{n}"))
+    shown = ((m.name, f"{scores[m.name]:.{m.digits}f}{m.unit}") for m in metrics.of_examples())
+    return ", ".join(f"{name} {value}" for name, value in shown)
 
 
 def _train_seeds(
@@ -269,25 +265,20 @@ def _tell_damage(damaged: Sequence[str], display: Display) -> None:
         display.say(f"note: {damage}; the one before it is used")
 
 
-def _show(scores: dict[str, float] | None) -> str:
-    return f"error {scores['error']:.2f} %, loss {scores['loss']:.4f}" if scores else "-"
-
-
 def _report(run: Run, display: Display) -> None:
     """The result, beside the published one, and the curves."""
-    recipe, folder = run.record.recipe, run.folder
-    folders = [place for _, place in seed_folders(folder, run.record)]
-    last = [read_metrics(place, ("test_error", "train_error"))[-1] for place in folders]
+    recipe, folder, results = run.record.recipe, run.folder, read_run(run.folder)
     test, training = (
-        show_mean_and_std([row[name] for row in last]) for name in ("test_error", "train_error")
+        metrics.show_mean_and_std([result.last(name) for result in results])
+        for name in ("test_error", "train_error")
     )
-    seeds = f", mean ± std of {len(last)} seeds" if len(last) > 1 else ""
+    seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""
     display.say(
-        f"test error {test} %, training error {training} % ({last[0]['epoch']} epochs{seeds})"
+        f"test error {test} %, training error {training} % ({results[0].epochs} epochs{seeds})"
     )
-    base = RECIPES.get(recipe.name)
-    if base and base.published and run.record.data.name == base.dataset:
-        display.say(_published(recipe, base))
+    if published := published_for(recipe, run.record.data.name):
+        display.say(_published(recipe, published))
+    folders = [result.folder for result in results]
     if len(folders) > 1:
         run.summarise([read_metrics(place) for place in folders])
     with display.doing("drawing"):
@@ -295,9 +286,8 @@ def _report(run: Run, display: Display) -> None:
     display.say(f"curves in {figure}")
 
 
-def _published(recipe: Recipe, base: Recipe) -> str:
-    published = base.published
-    assert published
+def _published(recipe: Recipe, published: Published) -> str:
+    base = RECIPES[recipe.name]
     train = "" if published.train is None else f", training error {published.train:.2f} %"
     line = (
         f"published, as reported: test error {published.test:.2f} ± {published.std:.2f} %{train} "

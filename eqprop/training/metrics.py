@@ -2,8 +2,8 @@
 
 ``METRICS`` lists them. A metric carries its function, and its names and words for files, progress
 and reports, so a new one is a function and an entry there. Its class says what it is of: examples,
-in training and in testing (``MeanOfExamples``, ``ShareOfExamples``), free phases
-(``CountOfFreePhases``, ``LargestOfFreePhases``), or the network and the session at the end of an
+in training and in testing (``OfExamples``), minibatches and their free phases
+(``MeanOfMinibatches``, ``LargestOfMinibatches``), or the network and the session at the end of an
 epoch (``OfEpoch``).
 
 A *row* is what ``metrics.jsonl`` holds of an epoch: numbers, or objects of numbers, by name.
@@ -21,66 +21,66 @@ from typing import Any, NamedTuple, final, override
 
 from eqprop.recipes.recipe import Recipe
 
-type Totals = dict[str, Any]
-"""Scalars by name: what an epoch so far has come to, or sums over test examples."""
-
 type Row = Mapping[str, Any]
 
+type Totals = dict[str, Any]
+"""Scalars by name: what an epoch so far has come to."""
 
+
+@final
 class Seen(NamedTuple):
-    """Examples after a free phase."""
+    """Examples after a free phase: their ``Cost``, scores ``(B, classes)``, states of the layers
+    1 ... N and one-hot targets ``(B, classes)``; and how the phase ended, a ``Settled``.
+    """
 
     cost: Any
-    """A ``Cost``."""
     scores: Any
-    """``(B, classes)``."""
     states: Any
-    """Of the layers 1 ... N."""
     y: Any
-    """One-hot targets, ``(B, classes)``."""
+    settled: Any
 
 
+@final
 class Epoch(NamedTuple):
-    """An epoch, finished or not."""
+    """An epoch, finished or not: its number, from 1 on; how many minibatches and examples have been
+    learnt; what a test has found, metrics by name, if there was one; and the seconds that learning
+    and testing took, once it has finished.
+    """
 
     number: int
-    """From 1 on."""
     minibatches: int
-    """Learnt."""
     examples: int
-    """Learnt."""
     totals: Totals
     network: Any
     recipe: Recipe
     tested: Mapping[str, float]
-    """Metrics of the test examples, by name; none before the first test."""
     seconds: Mapping[str, float]
-    """Of learning and of testing; none before the epoch has finished."""
 
 
+@final
 class Column(NamedTuple):
-    """A column of numbers, and what a report calls it."""
+    """A column of numbers, and what a report calls its curve, and its head in the table of epochs,
+    where it is there.
+    """
 
     name: str
     label: str
-    """Of its curve."""
     head: str | None
-    """Of its column in the table of epochs; None: it is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(abc.ABC):
     """Abstract: something that is measured of each epoch, a number or numbers by name.
 
-    In ``label`` and ``head``, ``{}`` stands for what tells its columns apart: ``test`` and
-    ``training``, or the names of the numbers.
+    A *key* tells its columns apart: ``test`` and ``training``, or the names of the numbers; in
+    ``label`` and ``head`` it comes in the place of ``{}``.
     """
 
     name: str
     """In files."""
     function: Callable[[Any], Any]
     words: Callable[[str], str | None] = lambda _: None
-    """What stands in progress before a number, by what tells it apart; None: it is not told."""
+    """What stands in progress before the number of a key; None: it is not told."""
     digits: int = 2
     unit: str = ""
     """Both of them in progress."""
@@ -92,33 +92,15 @@ class Metric(abc.ABC):
     """Of a curve in that panel."""
     head: str | None = None
     """In the table of epochs in a report; None: it is not there."""
-    largest: float = 1e100
-    """Numbers beyond, or below its negative, are damage; larger ones could not be squared."""
-
-    def start(self, dtype: Any) -> Totals:
-        """Its total before the first minibatch, for a network of that dtype, if it keeps one."""
-        return {}
-
-    def add(self, totals: Totals, seen: Seen, settled: Any) -> Totals:
-        """Its total after another minibatch."""
-        return {}
-
-    def sums(self, seen: Seen, counts: Any) -> Totals:
-        """Its sum over those of the examples that count, ``(B,)`` booleans."""
-        return {}
-
-    def scores(self, sums: Mapping[str, Any], n: int) -> dict[str, float]:
-        """What a sum over n examples makes."""
-        return {}
 
     @abc.abstractmethod
     def measure(self, epoch: Epoch) -> dict[str, Any]:
-        """Its part of an epoch's row."""
+        """Its part of an epoch's row; not a number, where it is not known."""
 
     def keys(self, names: Iterable[str]) -> dict[str, str]:
-        """Which of these columns are its own, and what tells each apart."""
-        own = (name for name in names if name.partition("/")[0] == self.name)
-        return {name: name.partition("/")[2] for name in own}
+        """Which of these columns are its own, with their keys."""
+        parts = ((name, *name.partition("/")) for name in names)
+        return {name: key for name, first, _, key in parts if first == self.name}
 
     def columns(self, names: Iterable[str]) -> list[Column]:
         """Its columns among those of these names."""
@@ -129,135 +111,13 @@ class Metric(abc.ABC):
 
     def show(self, rows: Sequence[Row]) -> str:
         """Its words in a line of progress, for the rows of one seed or of several."""
-        flats = [flat(row) for row in rows]
-        told = ""
+        flats, told = [flat(row) for row in rows], ""
         for name, key in self.keys(flats[0]).items():
-            values = [row[name] for row in flats if name in row]
             if words := self.words(key):
+                values = [row[name] for row in flats if name in row]
                 shown = values[:1] if len(set(values)) == 1 else values
                 told += words + show_mean_and_std(shown, self.digits) + self.unit
         return told
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfExamples(Metric):
-    """Abstract: of each example after its free phase, before each update and in testing.
-
-    ``function`` gives the values of the examples ``Seen``, ``(B,)``; ``total`` is the name of
-    their sum in checkpoints, as everywhere below.
-    """
-
-    total: str
-
-    @abc.abstractmethod
-    def sum(self, values: Any) -> Any:
-        """The sum over examples."""
-
-    @abc.abstractmethod
-    def value(self, total: Any, n: int) -> float:
-        """What a sum over n examples makes."""
-
-    @override
-    def add(self, totals: Totals, seen: Seen, settled: Any) -> Totals:
-        return {self.total: totals[self.total] + self.sum(self.function(seen))}
-
-    @override
-    def sums(self, seen: Seen, counts: Any) -> Totals:
-        return {self.name: self.sum(self.function(seen) * counts)}
-
-    @override
-    def scores(self, sums: Mapping[str, Any], n: int) -> dict[str, float]:
-        return {self.name: self.value(sums[self.name], n)}
-
-    @override
-    def measure(self, epoch: Epoch) -> dict[str, Any]:
-        train = self.value(epoch.totals[self.total], epoch.examples)
-        return {f"train_{self.name}": train, f"test_{self.name}": epoch.tested.get(self.name)}
-
-    @override
-    def keys(self, names: Iterable[str]) -> dict[str, str]:
-        own = {f"test_{self.name}": "test", f"train_{self.name}": "training"}
-        return {name: key for name, key in own.items() if name in names}
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class MeanOfExamples(OfExamples):
-    """The mean over examples."""
-
-    @override
-    def start(self, dtype: Any) -> Totals:
-        return _zero(self.total, dtype)
-
-    @override
-    def sum(self, values: Any) -> Any:
-        return values.sum()
-
-    @override
-    def value(self, total: Any, n: int) -> float:
-        return float(total) / n
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class ShareOfExamples(OfExamples):
-    """The share of examples that the function is true of, in %."""
-
-    largest: float = 100.0
-
-    @override
-    def start(self, dtype: Any) -> Totals:
-        return _zero(self.total, "int32")
-
-    @override
-    def sum(self, values: Any) -> Any:
-        return values.sum(dtype="int32")
-
-    @override
-    def value(self, total: Any, n: int) -> float:
-        return 100 * _count(total) / n
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class CountOfFreePhases(Metric):
-    """The mean over minibatches of a count, from 0 on, that a ``Settled`` tells."""
-
-    total: str
-
-    @override
-    def start(self, dtype: Any) -> Totals:
-        return _zero(self.total, "int32")
-
-    @override
-    def add(self, totals: Totals, seen: Seen, settled: Any) -> Totals:
-        return {self.total: totals[self.total] + self.function(settled).astype("int32")}
-
-    @override
-    def measure(self, epoch: Epoch) -> dict[str, Any]:
-        return {self.name: _count(epoch.totals[self.total]) / epoch.minibatches}
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class LargestOfFreePhases(Metric):
-    """The largest, over minibatches, of a number from 0 on that a ``Settled`` tells."""
-
-    total: str
-
-    @override
-    def start(self, dtype: Any) -> Totals:
-        return _zero(self.total, dtype)
-
-    @override
-    def add(self, totals: Totals, seen: Seen, settled: Any) -> Totals:
-        import jax.numpy as jnp
-
-        return {self.total: jnp.maximum(totals[self.total], self.function(settled))}
-
-    @override
-    def measure(self, epoch: Epoch) -> dict[str, Any]:
-        return {self.name: float(epoch.totals[self.total])}
 
 
 @final
@@ -270,15 +130,85 @@ class OfEpoch(Metric):
         return {self.name: self.function(epoch)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accumulated(Metric):
+    """Abstract: what is summed up over the minibatches of an epoch, from ``Seen``.
+
+    ``total`` is its name in checkpoints. What counts is kept in 32-bit integers from 0 on.
+    """
+
+    total: str
+    counts: bool = False
+
+    @abc.abstractmethod
+    def add(self, total: Any, seen: Seen) -> Any:
+        """The total after another minibatch."""
+
+    def number(self, total: Any) -> float:
+        """A total as a number; not a number, where it is unknown."""
+        return math.nan if self.counts and total < 0 else float(total)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OfExamples(Accumulated):
+    """The mean over examples, each after its free phase, in training and in testing; the share in
+    %, where it ``counts`` examples. ``function`` returns numbers, or booleans, ``(B,)``.
+    """
+
+    @override
+    def add(self, total: Any, seen: Seen) -> Any:
+        return total + self.function(seen).sum(dtype=total.dtype)
+
+    def mean(self, total: Any, n: int) -> float:
+        """What a total over n examples makes."""
+        return (100 if self.counts else 1) * self.number(total) / n
+
+    @override
+    def measure(self, epoch: Epoch) -> dict[str, Any]:
+        train = self.mean(epoch.totals[self.total], epoch.examples)
+        test = epoch.tested.get(self.name, math.nan)
+        return {f"train_{self.name}": train, f"test_{self.name}": test}
+
+    @override
+    def keys(self, names: Iterable[str]) -> dict[str, str]:
+        own = {f"test_{self.name}": "test", f"train_{self.name}": "training"}
+        return {name: key for name, key in own.items() if name in names}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MeanOfMinibatches(Accumulated):
+    """The mean over minibatches of a number."""
+
+    @override
+    def add(self, total: Any, seen: Seen) -> Any:
+        return total + self.function(seen).astype(total.dtype)
+
+    @override
+    def measure(self, epoch: Epoch) -> dict[str, Any]:
+        return {self.name: self.number(epoch.totals[self.total]) / epoch.minibatches}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LargestOfMinibatches(Accumulated):
+    """The largest, over minibatches, of a number from 0 on."""
+
+    @override
+    def add(self, total: Any, seen: Seen) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.maximum(total, self.function(seen))
+
+    @override
+    def measure(self, epoch: Epoch) -> dict[str, Any]:
+        return {self.name: self.number(epoch.totals[self.total])}
+
+
 def predicted(cost: Any, scores: Any) -> Any:
     """The class that each row of scores, ``(B, classes)``, predicts: ``(B,)`` integers."""
-    import jax.numpy as jnp
-
-    return jnp.argmax(cost.predict(scores), axis=-1)
-
-
-def _wrong(seen: Seen) -> Any:
-    return predicted(seen.cost, seen.scores) != seen.y.argmax(axis=-1)
+    return cost.predict(scores).argmax(axis=-1)
 
 
 def angles(network: Any) -> dict[str, float]:
@@ -293,16 +223,17 @@ def angles(network: Any) -> dict[str, float]:
 
 
 METRICS: tuple[Metric, ...] = (
-    ShareOfExamples(
+    OfExamples(
         name="error",
-        function=_wrong,
+        function=lambda seen: predicted(seen.cost, seen.scores) != seen.y.argmax(axis=-1),
         total="errors",
+        counts=True,
         words={"training": "  train ", "test": "  test "}.get,
         unit=" %",
         title="error (%)",
         head="{} error (%)",
     ),
-    MeanOfExamples(
+    OfExamples(
         name="loss",
         function=lambda seen: seen.cost.loss(seen.scores, seen.y),
         total="loss",
@@ -311,18 +242,19 @@ METRICS: tuple[Metric, ...] = (
         title="loss",
         head="{} loss",
     ),
-    LargestOfFreePhases(
+    LargestOfMinibatches(
         name="residual",
-        function=lambda settled: settled.residual,
+        function=lambda seen: seen.settled.residual,
         total="residual",
         title="largest residual of a free phase",
         label="residual",
         head="residual",
     ),
-    CountOfFreePhases(
+    MeanOfMinibatches(
         name="free_steps",
-        function=lambda settled: settled.steps,
+        function=lambda seen: seen.settled.steps,
         total="steps",
+        counts=True,
         words="  steps {}".format,
         digits=1,
         head="free steps",
@@ -354,30 +286,48 @@ METRICS: tuple[Metric, ...] = (
 """In the order in which they are told of."""
 
 
+def _kept() -> list[Accumulated]:
+    return [metric for metric in METRICS if isinstance(metric, Accumulated)]
+
+
+def of_examples() -> list[OfExamples]:
+    """Those that a test measures."""
+    return [metric for metric in METRICS if isinstance(metric, OfExamples)]
+
+
 def start(dtype: Any) -> Totals:
     """All totals before the first minibatch, for a network of that dtype."""
-    return _merged(metric.start(dtype) for metric in METRICS)
+    import jax.numpy as jnp
+
+    return {m.total: jnp.zeros((), "int32" if m.counts else dtype) for m in _kept()}
 
 
-def add(totals: Totals, seen: Seen, settled: Any) -> Totals:
-    """All totals after another minibatch, whose free phase has ended as ``settled``."""
-    return _merged(metric.add(totals, seen, settled) for metric in METRICS)
+def add(totals: Totals, seen: Seen) -> Totals:
+    """All totals after another minibatch."""
+    return {metric.total: metric.add(totals[metric.total], seen) for metric in _kept()}
 
 
-def sums(seen: Seen, counts: Any) -> Totals:
-    """All sums over those of the examples that count, ``(B,)`` booleans."""
-    return _merged(metric.sums(seen, counts) for metric in METRICS)
+def sums(seen: Seen, those: Any) -> Totals:
+    """Sums over some of the test examples, ``(B,)`` booleans, by the names of metrics."""
+    return {m.name: (m.function(seen) * those).sum() for m in of_examples()}
 
 
 def scores(sums: Mapping[str, Any], n: int) -> dict[str, float]:
-    """What sums over n examples make: means, and shares in %, by name."""
-    return _merged(metric.scores(sums, n) for metric in METRICS)
+    """What the sums over n test examples make: means, and shares in %."""
+    return {metric.name: metric.mean(sums[metric.name], n) for metric in of_examples()}
+
+
+def unknown(dtype: Any) -> Any:
+    """What stands for a total that a checkpoint does not hold: it stays so, whatever is added."""
+    import numpy as np
+
+    return np.asarray(np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else math.nan, dtype)
 
 
 def measure(epoch: Epoch) -> dict[str, Any]:
-    """The row of an epoch; what is unknown, or no finite number, is left out."""
-    parts = _merged(metric.measure(epoch) for metric in METRICS)
-    return {"epoch": epoch.number} | {k: v for k, v in parts.items() if _is_whole({k: v})}
+    """The row of an epoch; what is not known is left out."""
+    parts = {k: v for metric in METRICS for k, v in metric.measure(epoch).items()}
+    return {"epoch": epoch.number} | {k: v for k, v in parts.items() if _is_finite({k: v})}
 
 
 def show(rows: Sequence[Row]) -> str:
@@ -398,42 +348,15 @@ def flat(row: Row) -> dict[str, Any]:
 
 def is_row(row: Any, epoch: int) -> bool:
     """Whether that is the row of an epoch: finite numbers, and objects of them, by name."""
-    if not isinstance(row, Mapping) or row.get("epoch") != epoch or not _is_whole(row):
+    if not isinstance(row, Mapping) or row.get("epoch") != epoch or not _is_finite(row):
         return False
-    numbers = flat(row)
-    return all(
-        abs(numbers[name]) <= metric.largest for metric in METRICS for name in metric.keys(numbers)
-    )
+    shares = [m.keys(flat(row)) for m in of_examples() if m.counts]
+    return all(0 <= row[name] <= 100 for share in shares for name in share)
 
 
-def _is_whole(row: Row) -> bool:
-    return all(
-        type(number) in (int, float) and abs(number) <= 1e100 for number in flat(row).values()
-    )
-
-
-def unknown(dtype: Any) -> Any:
-    """What stands for a total that a checkpoint does not hold: it stays so, whatever is added."""
-    import numpy as np
-
-    if np.issubdtype(dtype, np.integer):
-        return np.asarray(np.iinfo(dtype).min, dtype)
-    return np.asarray(math.nan, dtype)
-
-
-def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: value for part in parts for name, value in part.items()}
-
-
-def _count(total: Any) -> float:
-    """A count, or NaN where it is unknown."""
-    return float(total) if total >= 0 else math.nan
-
-
-def _zero(name: str, dtype: Any) -> Totals:
-    import jax.numpy as jnp
-
-    return {name: jnp.zeros((), dtype)}
+def _is_finite(row: Row) -> bool:
+    """Whether all numbers are finite, and of a size that can be squared."""
+    return all(type(v) in (int, float) and abs(v) <= 1e100 for v in flat(row).values())
 
 
 def mean_and_std(values: Sequence[int | float]) -> tuple[float, float | None]:

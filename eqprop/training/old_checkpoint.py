@@ -1,6 +1,6 @@
-"""Checkpoints as versions before 0.2 wrote them: folders of Zarr arrays, written by Orbax.
+"""Checkpoints as versions before 0.2 wrote them: folders of Zarr arrays, by Orbax.
 
-``arrays/<name>/.zarray`` says what the files beside it hold, ``notes.json`` goes with them, and
+``arrays/<name>/.zarray`` says what the file beside it holds, ``notes.json`` goes with them, and
 ``SHA256SUMS`` is over all of that. Nothing is unpickled, unpacked or run.
 """
 
@@ -8,9 +8,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import final
 
 import numpy as np
 
@@ -22,19 +21,10 @@ _RENAMED = {"batch": "minibatch"}
 
 @final
 class Damaged(Exception):
-    """A checkpoint that is not as it was written."""
+    """A checkpoint is not as it was written; the message says what is wrong with it."""
 
 
-@final
-class Stored(NamedTuple):
-    """An array on disk."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    load: Callable[[], np.ndarray]
-
-
-def stored(folder: Path) -> tuple[dict[str, Stored], str]:
+def read(folder: Path) -> tuple[dict[str, np.ndarray], str]:
     """The arrays of a checkpoint by their names of today, and its notes.
 
     Raises:
@@ -47,50 +37,38 @@ def stored(folder: Path) -> tuple[dict[str, Stored], str]:
         arrays = {file.parent.name: _array(file.parent) for file in found}
         notes = (folder / "notes.json").read_text()
     except Exception as error:  # files that are no checkpoint may raise anything
-        raise _strange(folder, error) from error
+        raise EqpropError(
+            f"{folder} cannot be read ({str(error)[:200]}), though it is whole: was it written by "
+            "another version of eqprop?"
+        ) from error
     return {_RENAMED.get(name, name): array for name, array in arrays.items()}, notes
 
 
 def remove(path: Path) -> None:
-    """Deletes a checkpoint, of that kind or as they are today, or what is in the place of one."""
+    """Deletes a checkpoint, of that kind or of today's, or what has come in the place of one."""
     if path.is_dir() and not path.is_symlink():
         # Out of sight first: one that is half-deleted is no checkpoint.
-        hidden = path.with_name(f".{path.name.removeprefix('.')}")
-        shutil.rmtree(path.rename(hidden))
+        shutil.rmtree(path.rename(path.with_name(f".{path.name.removeprefix('.')}")))
     else:
         path.unlink()
 
 
-def _array(folder: Path) -> Stored:
+def _array(folder: Path) -> np.ndarray:
     zarray = json.loads((folder / ".zarray").read_text())
     shape, dtype = tuple(zarray["shape"]), np.dtype(zarray["dtype"])
-
-    def load() -> np.ndarray:
-        file = folder / (".".join("0" * len(shape)) or "0")
-        plain = zarray["compressor"] is None and not zarray["filters"] and zarray["order"] == "C"
-        whole = tuple(zarray["chunks"]) == shape or not shape
-        if not (plain and whole and file.stat().st_size == math.prod(shape) * dtype.itemsize):
-            raise _strange(folder, "it is not one plain file")
-        return np.fromfile(file, dtype).reshape(shape)
-
-    return Stored(shape, dtype, load)
-
-
-def _strange(path: Path, reason: object) -> EqpropError:
-    return EqpropError(
-        f"{path} cannot be read ({str(reason)[:80]}), though it is whole: was it written by "
-        "another version of eqprop?"
-    )
+    file = folder / (".".join("0" * len(shape)) or "0")
+    plain = zarray["compressor"] is None and not zarray["filters"] and zarray["order"] == "C"
+    whole = not shape or tuple(zarray["chunks"]) == shape
+    if not (plain and whole and file.stat().st_size == math.prod(shape) * dtype.itemsize):
+        raise ValueError(f"{folder.name} is not one plain file")
+    return np.fromfile(file, dtype).reshape(shape)
 
 
 def _check(folder: Path) -> None:
     """Raises ``Damaged`` unless all files are as their sums say."""
     if not (folder / _SUMS).is_file():  # a pipe would wait for ever
         raise Damaged(f"{_SUMS} is missing")
-    try:
-        lines = (folder / _SUMS).read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise Damaged(str(error)) from error
+    lines = (folder / _SUMS).read_text(errors="replace").splitlines()
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     there = (p for p in folder.rglob("*") if p.is_file() and p.name != _SUMS)
     actual = {p.relative_to(folder).as_posix(): _sha256(p) for p in there}

@@ -15,7 +15,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -133,13 +133,16 @@ class Run:
         """Writes ``summary.json``: mean and sample standard deviation of what the seeds measured, a
         row per epoch that all of them have finished.
         """
-        rows = [
-            {"epoch": number, "seeds": len(each)} | _spread([metrics.flat(row) for row in each])
-            for number, each in enumerate(zip(*seeds, strict=False), 1)
-        ]
+        summary = []
+        for number, rows in enumerate(zip(*seeds, strict=False), 1):
+            tables = [metrics.flat(row) for row in rows]
+            shared = [name for name in tables[0] if all(name in table for table in tables)]
+            spread = {name: metrics.mean_and_std([t[name] for t in tables]) for name in shared}
+            columns = {name: {"mean": mean, "std": std} for name, (mean, std) in spread.items()}
+            summary.append({"epoch": number, "seeds": len(rows)} | columns)
         path = self.folder / _SUMMARY
         with _writing(path):
-            write_whole(path, json.dumps(rows, indent=2) + "\n")
+            write_whole(path, json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
         """Lets go of the directory."""
@@ -206,12 +209,12 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
-def read_metrics(folder: Path, need: Collection[str] = ()) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of the epochs, as metrics.py has them; a last line that a crash cut short is left
     out.
 
     Raises:
-        EqpropError: another line is damaged, or lacks one of the columns that are needed.
+        EqpropError: another line is damaged.
     """
     path = folder / _METRICS
     # A pipe would wait for ever.
@@ -228,11 +231,6 @@ def read_metrics(folder: Path, need: Collection[str] = ()) -> list[dict[str, Any
             raise EqpropError(
                 f"{path}, line {number}, is not the metrics of epoch {number}: restore that line"
             )
-        if missing := sorted(set(need) - metrics.flat(row).keys()):
-            raise EqpropError(
-                f"{path}, line {number}, has no number {missing[0]}: restore that line, or leave "
-                "this run out"
-            )
         rows.append(row)
     return rows
 
@@ -242,16 +240,6 @@ def seed_folders(folder: Path, record: Record) -> list[tuple[int, Path]]:
     if len(record.seeds) == 1:
         return [(record.seeds[0], folder)]
     return [(seed, folder / f"seed-{seed}") for seed in record.seeds]
-
-
-def _spread(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation of each column that all rows have."""
-    columns = {name: [row[name] for row in rows if name in row] for name in rows[0]}
-    return {
-        name: dict(zip(("mean", "std"), metrics.mean_and_std(values), strict=True))
-        for name, values in columns.items()
-        if len(values) == len(rows)
-    }
 
 
 def _text(record: Record) -> str:

@@ -19,14 +19,14 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.display import Display, Now, Stopwatch
 from eqprop.training.divergence import copy, find, whole
-from eqprop.training.experiment import Experiment, Start, evaluate_each
+from eqprop.training.experiment import Experiment, Start, evaluate
 from eqprop.training.runs import Run
 from eqprop.training.trainer import TrainState
 from eqprop.types import Array, Int
 
 _STRETCH = 0.5  # seconds
-_LARGE_BETA = 10.0
-"""Beyond it, of either sign, nudged states are driven more by their targets than by the network."""
+# Beyond them nudged states may be driven by their targets, or leap over where they head for.
+_LARGE_BETA, _LARGE_DT = 10.0, 0.5
 _SAVE_AFTER_EPOCH, _SAVE_WITHIN_EPOCH = 10.0, 60.0  # seconds since the last checkpoint
 
 
@@ -138,14 +138,13 @@ class Session:
         """Tests, writes the epoch's metrics, and turns to the next epoch."""
         experiment, watch = self._experiment, Stopwatch()
 
-        def go_on(done: int) -> bool:
+        def look(done: int) -> None:
             self._show(state, ("testing", done, len(experiment.test.labels)))
-            return not signals.heard_anywhere()
+            if signals.heard_anywhere():
+                self._save(state, seconds)
+                self._stop(state, signals)
 
-        scores = evaluate_each(experiment, state.network, experiment.test, go_on)
-        if scores is None:
-            self._save(state, seconds)
-            self._stop(state, signals)
+        scores = evaluate(experiment, state.network, experiment.test, look)
         epoch = state.position[0] + 1
         for replica, score in enumerate(scores):
             if not math.isfinite(score["loss"]):
@@ -244,10 +243,13 @@ def _calmer(recipe: Recipe) -> str:
     """What to change in a recipe that has diverged: learning rates, unless something else of it is
     extreme.
     """
-    rates = f"lower learning rates than --lr {' '.join(map(str, recipe.lr))}"
+    causes = []
     if abs(recipe.beta) > _LARGE_BETA and recipe.rule not in {"bptt", "rbp"}:
-        return f"train with a smaller --beta than {recipe.beta:g}, or {rates}"
-    return f"train with {rates}"
+        causes.append(f"a --beta nearer to 0 than {recipe.beta:g}")
+    if recipe.setting == "energy" and recipe.dt > _LARGE_DT:
+        causes.append(f"a smaller --dt than {recipe.dt:g}")
+    causes.append(f"lower learning rates than --lr {' '.join(map(str, recipe.lr))}")
+    return f"train with {', or '.join(causes)}"
 
 
 @final

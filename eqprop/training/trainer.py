@@ -18,13 +18,14 @@ import optax
 from jax import lax
 
 from eqprop.data.augmentation import Augmentation, Images, augment
+from eqprop.dynamics.relaxation import Settled
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.learners import Learner
 from eqprop.networks.network import Network
 from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
-from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets, UInt8
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, States, Targets, UInt8
 
 
 @final
@@ -249,12 +250,15 @@ class Trainer:
     def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
         batch = self.fetch(state, examples, rows)
         key = minibatch_key(state.seed, state.epoch, state.minibatch)
-        network, memory, (free, settled) = self.learner.learn(
+        network, memory, free = self.learner.learn(
             self.system, state.network, state.memory, batch, key
         )
-        seen = metrics.Seen(self.system.cost, state.network.read(free[-1]), free, batch[1])
-        totals = metrics.add(state.totals, seen, settled)
+        totals = metrics.add(state.totals, self._seen(state.network, free, batch[1]))
         return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
+
+    def _seen(self, network: Network, free: tuple[States, Settled], y: Targets) -> metrics.Seen:
+        states, settled = free
+        return metrics.Seen(self.system.cost, network.read(states[-1]), states, y, settled)
 
     def _order_plain(
         self, seed: Int[Array, "*replicas"], epoch: Int[Array, "*replicas"], n: int
@@ -275,9 +279,8 @@ class Trainer:
 
         def block(index: Int[Array, " rows"]) -> metrics.Totals:
             x, y = self.layout.over_rows(fetch(examples, jnp.minimum(index, n - 1), network))
-            states, _ = self._tested.free(self._tested.clamp(network, x), x)
-            seen = metrics.Seen(self.system.cost, network.read(states[-1]), states, y)
-            return metrics.sums(seen, index < n)
+            free = self._tested.free(self._tested.clamp(network, x), x)
+            return metrics.sums(self._seen(network, free, y), index < n)
 
         return jax.tree.map(functools.partial(jnp.sum, axis=0), lax.map(block, index))
 
