@@ -18,6 +18,7 @@ from eqprop.benchmarks import operations
 from eqprop.benchmarks.machine import seconds
 from eqprop.data import named as data
 from eqprop.data.named import Dataset
+from eqprop.data.targets import Classes
 from eqprop.errors import DataUnavailable
 from eqprop.networks.edges import Edge
 from eqprop.networks.network import Network
@@ -222,4 +223,4 @@ def random_images(train: int, test: int, size: int = 28) -> Dataset:
         return images, rng.integers(10, size=n, dtype=np.uint8)
 
     source = "Random images of the shape of MNIST, which is unavailable; for timing only."
-    return Dataset("random", *draw(train), *draw(test), 10, source)
+    return Dataset("random", *draw(train), *draw(test), Classes.of(10), source)

@@ -1,15 +1,17 @@
-"""A data set: labelled images for training and for testing.
+"""A data set: inputs of any shape with their targets, for training and for testing.
 
-Images stay unsigned bytes, 0 to 255, in the order of their files: a data set lives whole on the
-device in a quarter of the memory, and the compiled step scales by 1/255 and makes one-hot targets.
+Bytes, as those of images, stay bytes in the order of their files: such a data set lives whole on
+the device in a quarter of the memory, and is scaled where a minibatch is fetched. Other numbers are
+float32.
 """
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
+from eqprop.data.targets import Target, as_float32, first_not_finite, kind_of
 from eqprop.errors import EqpropError
 from eqprop.types import Shape
 
@@ -17,11 +19,11 @@ from eqprop.types import Shape
 @final
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, grey or in colour, for training and for testing.
+    """Inputs and their targets, for training and for testing.
 
-    Images are ``(N, H, W)`` or ``(N, H, W, channels)`` unsigned bytes, 0 to 255; labels are
-    ``(N,)`` unsigned bytes, 0 to ``classes - 1``. ``source`` is a sentence that says where they
-    came from.
+    Inputs are ``(N, *shape)`` unsigned bytes or float32; targets are as ``target`` stores them.
+    ``source`` is a sentence that says where they came from; ``features`` are the names of the
+    columns of inputs ``(N, features)`` that have names.
 
     Raises:
         EqpropError: the arrays do not belong together.
@@ -32,54 +34,235 @@ class Dataset:
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
-    classes: int
+    target: Target
     source: str
+    features: tuple[str, ...] = ()
 
-    # Users bring arrays of their own, so the shapes are checked in every run, not in tests alone.
+    # Users bring arrays of their own, so they are checked in every run, not in tests alone.
     def __post_init__(self):
-        parts = (("training", self.train_x, self.train_y), ("test", self.test_x, self.test_y))
-        for part, x, y in parts:
-            where = f"data set {self.name} ({self.source}), {part} part"
-            if x.dtype != np.uint8 or y.dtype != np.uint8 or x.ndim not in (3, 4) or y.ndim != 1:
-                raise EqpropError(
-                    f"{where}: need uint8 images (N, H, W) or (N, H, W, channels) and uint8 labels "
-                    f"(N,), not {x.dtype} {x.shape} and {y.dtype} {y.shape}"
-                )
-            if not x.size or len(x) != len(y):
-                raise EqpropError(
-                    f"{where}: {len(x)} images of {x.shape[1:]} and {len(y)} labels; "
-                    "need as many of each, and none empty"
-                )
-            if y.max() >= self.classes:
-                raise EqpropError(
-                    f"{where}: label {y.max()}; the {self.classes} classes are 0 to "
-                    f"{self.classes - 1}"
-                )
-        if self.train_x.shape[1:] != self.test_x.shape[1:]:
+        for part, x, y in self.parts():
+            where = f"{_where(self.name, self.source)}, {part} part"
+            _check_inputs(x, self.features, where)
+            _check_lengths(x, y, where)
+            self.target.check(y, where)
+        _check_equal(self.train_x, self.test_x, _where(self.name, self.source))
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, or of outputs for other targets."""
+        return self.target.width
+
+    @property
+    def shape(self) -> Shape:
+        """Of one input."""
+        return self.train_x.shape[1:]
+
+    def parts(self) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
+        """Name, inputs and targets of the training and the test part."""
+        return (
+            ("training", self.train_x, self.train_y),
+            ("test", self.test_x, self.test_y),
+        )
+
+    def check_learnable(self) -> None:
+        """Raises ``EqpropError`` where the training part lacks a class, or its target is the same
+        everywhere.
+        """
+        where = f"{_where(self.name, self.source)}, training part"
+        self.target.check_learnable(self.train_y, where)
+
+    @staticmethod
+    def from_arrays(  # noqa: PLR0913 (all that may be known of arrays)
+        x: Any,
+        y: Any,
+        *,
+        test_size: float = 0.2,
+        seed: int = 0,
+        stratify: bool = True,
+        target: type[Target] | None = None,
+        name: str = "data",
+        source: str = "Arrays.",
+        features: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+    ) -> "Dataset":
+        """Inputs ``(n, *shape)`` and targets ``(n,)`` or ``(n, outputs)``, some drawn for testing:
+        that fraction, or that number; of each class alike if ``stratify``.
+
+        Unsigned bytes stay, other numbers become float32. Integers, booleans or text ``(n,)`` are
+        classes, ``(n, d)`` of 0 and 1 are labels, other numbers are real, unless ``target`` says
+        otherwise. ``names`` are those of the classes, in their order, or of the outputs.
+
+        Raises:
+            EqpropError: in one line, what is wrong with which of them, and where.
+        """
+        where = _where(name, source)
+        features = features or _column_names(x)
+        x, y = _inputs(x, where), _targets(y, where)
+        _check_inputs(x, features, where)
+        _check_lengths(x, y, where)
+        kind = (target or kind_of(y, where)).infer(y, names, where)
+        y = kind.encode(y, where)
+        kind.check(y, where)
+        strata = kind.strata(y, where) if stratify else None
+        train, test = _split(strata, len(y), test_size, seed, where)
+        made = Dataset(name, x[train], y[train], x[test], y[test], kind, source, features)
+        made.check_learnable()
+        return made
+
+    @staticmethod
+    def from_splits(  # noqa: PLR0913 (all that may be known of arrays)
+        x_train: Any,
+        y_train: Any,
+        x_test: Any,
+        y_test: Any,
+        *,
+        target: type[Target] | None = None,
+        name: str = "data",
+        source: str = "Arrays.",
+        features: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+    ) -> "Dataset":
+        """Inputs and targets as ``from_arrays`` takes them, in parts that are there already."""
+        where = _where(name, source)
+        features = features or _column_names(x_train)
+        places = [f"{where}, {part} part" for part in ("training", "test")]
+        xs = [_inputs(x, place) for x, place in zip((x_train, x_test), places, strict=True)]
+        if {x.dtype for x in xs} != {np.dtype(np.uint8)}:
+            xs = [as_float32(x) for x in xs]
+        ys = [_targets(y, place) for y, place in zip((y_train, y_test), places, strict=True)]
+        for x, y, place in zip(xs, ys, places, strict=True):
+            _check_lengths(x, y, place)
+        if ys[0].shape[1:] != ys[1].shape[1:] or len({y.dtype.kind == "U" for y in ys}) > 1:
             raise EqpropError(
-                f"data set {self.name} ({self.source}): training images of "
-                f"{self.train_x.shape[1:]}, test images of {self.test_x.shape[1:]}; make them equal"
+                f"{where}: training targets are {ys[0].dtype} {ys[0].shape}, test targets "
+                f"{ys[1].dtype} {ys[1].shape}; make them alike"
             )
+        y = np.concatenate(ys)
+        kind = (target or kind_of(y, where)).infer(y, names, where)
+        train_y, test_y = (kind.encode(y, place) for y, place in zip(ys, places, strict=True))
+        made = Dataset(name, xs[0], train_y, xs[1], test_y, kind, source, features)
+        made.check_learnable()
+        return made
 
 
-def check_fits(dataset: Dataset, input_shape: Shape, classes: int) -> None:
+def _where(name: str, source: str) -> str:
+    return f"data set {name} ({source})"
+
+
+def _column_names(x: Any) -> tuple[str, ...]:
+    """Of a table of Pandas or Polars."""
+    return tuple(map(str, getattr(x, "columns", ())))
+
+
+def _inputs(x: Any, where: str) -> np.ndarray:
+    """Numbers as an array ``(n, *shape)`` of bytes or float32."""
+    x = _array(x, "inputs", where)
+    if x.dtype.kind not in "biuf":
+        raise EqpropError(f"{where}: inputs are {x.dtype}: give numbers, or a CSV file with names")
+    if x.ndim < 2:
+        raise EqpropError(
+            f"{where}: inputs have shape {x.shape}: give a row for each example, (n, features); "
+            "x.reshape(-1, 1) for one feature"
+        )
+    return x if x.dtype == np.uint8 else as_float32(x)
+
+
+def _targets(y: Any, where: str) -> np.ndarray:
+    """Numbers or text as an array ``(n,)`` or ``(n, d)``; a column of classes is ``(n,)``."""
+    y = _array(y, "targets", where)
+    if y.dtype.kind == "O" and all(isinstance(value, str) for value in y.flat):
+        y = y.astype(str)
+    if y.dtype.kind == "S":
+        y = y.astype(str)
+    if y.dtype.kind not in "biufU" or y.ndim not in (1, 2):
+        raise EqpropError(
+            f"{where}: targets are {y.dtype} of shape {y.shape}: give numbers or text, (n,) or "
+            "(n, outputs)"
+        )
+    return y[:, 0] if y.shape[1:] == (1,) and y.dtype.kind != "f" else y
+
+
+def _array(values: Any, what: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:  # rows of several lengths
+        raise EqpropError(f"{where}: {what} are no array ({error}): make rows equal") from error
+
+
+def _check_inputs(x: np.ndarray, features: tuple[str, ...], where: str) -> None:
+    if x.dtype not in (np.uint8, np.float32) or x.ndim < 2:
+        raise EqpropError(
+            f"{where}: need uint8 or float32 inputs (N, ...), not {x.dtype} {x.shape}; "
+            "Dataset.from_splits converts them"
+        )
+    if features and x.shape[1:] != (len(features),):
+        raise EqpropError(
+            f"{where}: {len(features)} names of features for inputs of {x.shape[1:]}: give one for "
+            "each"
+        )
+    if (bad := first_not_finite(x)) is not None:
+        row, *rest = bad
+        place = f"feature {features[rest[0]]!r}" if features else f"x[{', '.join(map(str, bad))}]"
+        raise EqpropError(
+            f"{where}: {place} of row {row} is {x[bad]}: leave that row out, or fill it in"
+        )
+
+
+def _check_lengths(x: np.ndarray, y: np.ndarray, where: str) -> None:
+    if not x.size or not y.size or len(x) != len(y):
+        raise EqpropError(
+            f"{where}: {len(x)} inputs of {x.shape[1:]} and {len(y)} targets; need as many of "
+            "each, and none empty"
+        )
+
+
+def _check_equal(train: np.ndarray, test: np.ndarray, where: str) -> None:
+    ours, theirs = (f"{x.shape[1:]} {x.dtype}" for x in (train, test))
+    if ours != theirs:
+        raise EqpropError(
+            f"{where}: training inputs of {ours}, test inputs of {theirs}; make them equal"
+        )
+
+
+def _split(
+    strata: np.ndarray | None, number: int, size: float, seed: int, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows for training and for testing, each in the order in which they are."""
+    from sklearn.model_selection import train_test_split  # a slow import
+
+    try:
+        size = size if 0 < size < 1 else int(size)
+        parts = train_test_split(
+            np.arange(number), test_size=size, random_state=seed, stratify=strata
+        )
+    except ValueError as error:
+        raise EqpropError(
+            f"{where}: cannot be split with test_size {size} ({error}): give another size, or "
+            "parts that are split already"
+        ) from error
+    train, test = map(np.sort, parts)
+    return train, test
+
+
+def check_fits(dataset: Dataset, input_shape: Shape, outputs: int) -> None:
     """Checks that a network with that input layer and that many output units takes the data set.
 
-    The input layer has the shape of an image, ``(H, W)`` or ``(H, W, channels)``, or all its pixels
-    in a row; that of ``(H, W)`` images may be ``(H, W, 1)``.
+    The input layer has the shape of an input, or all its numbers in a row; that of images
+    ``(H, W)`` may be ``(H, W, 1)``.
 
     Raises:
         EqpropError: it does not.
     """
-    image = dataset.train_x.shape[1:]
-    flat, maps = (math.prod(image),), image if len(image) == 3 else (*image, 1)
-    if input_shape not in (flat, image, maps):
+    shape = dataset.shape
+    flat, maps = (math.prod(shape),), (*shape, 1) if len(shape) == 2 else shape
+    if input_shape not in (flat, shape, maps):
+        other = f" or {maps}" if maps != flat else ""
         raise EqpropError(
-            f"the images of {dataset.name} are {'x'.join(map(str, image))}, the input layer has "
-            f"shape {input_shape}; make it {flat} or {maps}"
+            f"the inputs of {dataset.name} are {'x'.join(map(str, shape))}, the input layer has "
+            f"shape {input_shape}; make it {flat}{other}"
         )
-    if classes != dataset.classes:
+    if outputs != dataset.target.width:
         raise EqpropError(
-            f"{dataset.name} has {dataset.classes} classes, the output layer has {classes} units; "
-            "make them equal"
+            f"{dataset.name} has {dataset.target.about}, the output layer has {outputs} units; "
+            f"make it {dataset.target.width}"
         )

@@ -22,6 +22,7 @@ from eqprop.data.files import (
     reading,
 )
 from eqprop.data.idx import header, parse_idx, read_idx, sha256
+from eqprop.data.targets import Classes
 from eqprop.errors import DataUnavailable, EqpropError
 
 _FILES = (
@@ -150,7 +151,8 @@ def load_idx(folder: Path | str, name: str | None = None) -> Dataset:
             )
     classes = 1 + int(max(train_y.max(), test_y.max()))
     source = f"IDX files in {folder}."
-    return Dataset(name or folder.name, train_x, train_y, test_x, test_y, classes, source)
+    target, name = Classes.of(classes), name or folder.name
+    return Dataset(name, train_x, train_y, test_x, test_y, target, source)
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -171,7 +173,7 @@ def _load_published(name: str, published: _Published) -> Dataset:
         used[path.parent] = None
     train_x, train_y, test_x, test_y = arrays
     source = f"{published.title}, IDX files in {' and '.join(map(str, used))}."
-    return Dataset(name, train_x, train_y, test_x, test_y, 10, source)
+    return Dataset(name, train_x, train_y, test_x, test_y, Classes.of(10), source)
 
 
 def _download(published: _Published, to: Path, axes: int, expected: str) -> Path:
@@ -192,7 +194,7 @@ def _load_cifar(name: str, parts: cifar.Cifar) -> Dataset:
     )
     (train_x, train_y), (test_x, test_y) = cifar.read(parts, path)
     source = f"{parts.title}, {path}."
-    return Dataset(name, train_x, train_y, test_x, test_y, parts.classes, source)
+    return Dataset(name, train_x, train_y, test_x, test_y, Classes.of(parts.classes), source)
 
 
 def _load_svhn() -> Dataset:
@@ -205,7 +207,7 @@ def _load_svhn() -> Dataset:
     (train_x, train_y), (test_x, test_y) = map(_read_svhn, paths)
     where = dict.fromkeys(str(path.parent) for path in paths)
     source = f"SVHN, cropped digits in {' and '.join(where)}."
-    return Dataset("svhn", train_x, train_y, test_x, test_y, 10, source)
+    return Dataset("svhn", train_x, train_y, test_x, test_y, Classes.of(10), source)
 
 
 def _read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -231,4 +233,5 @@ def _digits(source: str) -> Dataset:
     x, y = load_digits(return_X_y=True)
     images = np.rint(np.reshape(x, (-1, 8, 8)) * (255 / 16)).astype(np.uint8)
     labels = np.asarray(y, np.uint8)
-    return Dataset("digits", images[:1500], labels[:1500], images[1500:], labels[1500:], 10, source)
+    train, test = (images[:1500], labels[:1500]), (images[1500:], labels[1500:])
+    return Dataset("digits", *train, *test, Classes.of(10), source)

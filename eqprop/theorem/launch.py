@@ -16,6 +16,7 @@ import numpy as np
 
 from eqprop.data import named as data
 from eqprop.data.named import Dataset
+from eqprop.data.targets import Classes
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.recipes.build import increment, nudge
 from eqprop.recipes.recipe import Recipe
@@ -95,7 +96,7 @@ def _random(recipe: Recipe, inputs: int, classes: int, seed: int) -> Dataset:
     x = generator.integers(256, size=(recipe.batch, 1, inputs)).astype(np.uint8)
     y = generator.integers(classes, size=recipe.batch).astype(np.uint8)
     source = f"{inputs} random inputs between 0 and 1, a random target out of {classes} classes."
-    return Dataset("random", x, y, x[:1], y[:1], classes, source)
+    return Dataset("random", x, y, x[:1], y[:1], Classes.of(classes), source)
 
 
 def plan_for(recipe: Recipe, options: VerifyOptions) -> Plan:

@@ -24,6 +24,7 @@ from hypothesis.extra import numpy as hnp
 from eqprop.data import named as data
 from eqprop.data.dataset import check_fits
 from eqprop.data.idx import read_idx, sha256
+from eqprop.data.targets import Classes
 from eqprop.errors import DataUnavailable, EqpropError
 
 STEMS = (
@@ -318,15 +319,17 @@ def test_image_sizes_must_match(tmp_path):
     [
         ({"train_x": np.zeros((7, 4, 5))}, "need uint8"),
         ({"test_y": np.zeros((3, 1), np.uint8)}, "need uint8"),
-        ({"train_y": np.zeros(6, np.uint8)}, "6 labels"),
+        ({"train_y": np.zeros(6, np.uint8)}, "7 inputs of (4, 5) and 6 targets"),
         ({"test_x": np.zeros((0, 4, 5), np.uint8), "test_y": np.zeros(0, np.uint8)}, "none empty"),
-        ({"classes": 3}, "label 3; the 3 classes are 0 to 2"),
+        ({"target": Classes.of(3)}, "label 3; the 3 classes are 0 to 2"),
     ],
 )
 def test_dataset_checks_its_arrays(change, reason):
     fields = dict(zip(("train_x", "train_y", "test_x", "test_y"), tiny(), strict=True))
     with pytest.raises(EqpropError) as error:
-        data.Dataset(**({**fields, "name": "own", "classes": 4, "source": "Mine."} | change))
+        data.Dataset(
+            **({**fields, "name": "own", "target": Classes.of(4), "source": "Mine."} | change)
+        )
     assert says(error, "own", "Mine.", reason)
 
 

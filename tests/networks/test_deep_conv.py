@@ -12,6 +12,7 @@ import pytest
 from problems import known
 
 from eqprop.data.dataset import Dataset
+from eqprop.data.targets import Classes
 from eqprop.dynamics.activations import tanh
 from eqprop.dynamics.costs import SquaredError
 from eqprop.dynamics.relaxation import FixedSteps
@@ -53,7 +54,9 @@ def colours() -> Dataset:
     waves = np.stack([np.sin(row), np.sin(column), np.sin(row + column)])
     clean = 128 + 60 * (1 + waves[y][..., None]) * (np.eye(3)[y][:, None, None] - 0.5)
     images = np.clip(clean + rng.normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
-    return Dataset("colours", images[:60], y[:60], images[60:], y[60:], CLASSES, "Made here.")
+    return Dataset(
+        "colours", images[:60], y[:60], images[60:], y[60:], Classes.of(CLASSES), "Made here."
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Scaling: numbers of any unit brought to a size that a network takes, by shift and scale."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, final
+
+import numpy as np
+
+from eqprop.types import Array
+
+type ScalingName = Literal["auto", "none", "unit", "standard"]
+
+
+@final
+class Scaling(NamedTuple):
+    """What is taken off, and what the rest is divided by: float32, numbers or one of each for
+    every feature.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @staticmethod
+    def fit(how: ScalingName, values: np.ndarray) -> "Scaling":
+        """The scaling that suits values ``(n, ...)``, those of the training part alone.
+
+        ``unit`` takes each feature to [0, 1], ``standard`` to mean 0 and standard deviation 1;
+        ``none`` leaves all as it is, bytes as 0 to 255. ``auto`` takes bytes, as those of images,
+        from 0 ... 255 to 0 ... 1, and is ``standard`` for other numbers. A feature that is the same
+        everywhere is shifted only.
+        """
+        if how == "none":
+            return _made(0, 1)
+        if how == "auto" and values.dtype == np.uint8:
+            return _made(0, 255)
+        low, high = values.min(axis=0), values.max(axis=0)
+        if how == "unit":
+            shift, scale = low, high.astype(np.float64) - low
+        else:
+            shift, scale = (part(values, axis=0, dtype=np.float64) for part in (np.mean, np.std))
+        # The mean of equal numbers is not always that number, nor their deviation 0.
+        same = low == high
+        return _made(np.where(same, low, shift), np.where(same, 1, scale))
+
+    def apply[A: (np.ndarray, Array)](self, values: A) -> A:
+        """Values ``(..., *features)``, scaled; of NumPy or JAX, in their precision or float32."""
+        return (values - self.shift) / self.scale
+
+    def undo[A: (np.ndarray, Array)](self, values: A) -> A:
+        """The values that were scaled to these."""
+        return values * self.scale + self.shift
+
+    def lists(self) -> dict[str, Any]:
+        """Both as (nested) lists, for JSON."""
+        return {"shift": self.shift.tolist(), "scale": self.scale.tolist()}
+
+    @staticmethod
+    def from_lists(lists: Mapping[str, Any]) -> "Scaling":
+        """The scaling whose ``lists`` these are."""
+        return _made(lists["shift"], lists["scale"])
+
+
+def _made(shift: Any, scale: Any) -> Scaling:
+    return Scaling(np.asarray(shift, np.float32), np.asarray(scale, np.float32))
