@@ -27,6 +27,7 @@ from eqprop.training.checkpoint import newest_path
 from eqprop.training.display import Display
 from eqprop.training.experiment import Experiment, load
 from eqprop.training.launch import precision, prepare_again
+from eqprop.training.metrics import predicted
 from eqprop.training.results import SeedResult
 from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, Shape, States
@@ -170,10 +171,10 @@ def relax(job: Experiment, network: Network, example: int) -> Relaxed:
         Trace(layer.shape, np.concatenate([np.zeros_like(states[:1]), states]), moved, layer)
         for layer, states, moved in zip(end, traces, residuals.T, strict=True)
     ]
-    predicted = int(jnp.argmax(system.cost.predict(network.read(jnp.asarray(end[-1][None])))[0]))
+    (class_,) = predicted(system.cost, network.read(jnp.asarray(end[-1][None])))
     pixels = np.asarray(job.test.images[example])
     return Relaxed(
-        _grey(pixels / 255, pixels.shape), int(job.test.labels[example]), predicted, layers
+        _grey(pixels / 255, pixels.shape), int(job.test.labels[example]), int(class_), layers
     )
 
 
