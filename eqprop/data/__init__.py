@@ -1,5 +1,6 @@
-"""What is learnt from: labelled data sets, by name or of your own, read without trusting files.
+"""What is learnt from: data sets, by name or of your own, read without trusting files.
 
-Read first `dataset.py`, then `named.py`, which loads by name; `files.py` finds and downloads. A
-format has a module of its own; `augmentation.py` alters images on the device.
+Read first `dataset.py`, with `targets.py` and `scaling.py`; then `named.py`, which loads by name,
+and `paths.py`, which loads your own. A format has a module of its own; `files.py` finds and
+downloads; `augmentation.py` alters images on the device.
 """

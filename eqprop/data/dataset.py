@@ -76,7 +76,7 @@ class Dataset:
         x: Any,
         y: Any,
         *,
-        test_size: float = 0.2,
+        test_size: float | int = 0.2,
         seed: int = 0,
         stratify: bool = True,
         target: type[Target] | None = None,
@@ -225,7 +225,7 @@ def _check_equal(train: np.ndarray, test: np.ndarray, where: str) -> None:
 
 
 def _split(
-    strata: np.ndarray | None, number: int, size: float, seed: int, where: str
+    strata: np.ndarray | None, number: int, size: float | int, seed: int, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows for training and for testing, each in the order in which they are."""
     from sklearn.model_selection import train_test_split  # a slow import

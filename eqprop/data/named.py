@@ -130,6 +130,11 @@ def load(name: str, *, fallback: bool = False) -> Dataset:
         )
 
 
+def has_idx(folder: Path) -> bool:
+    """Whether one of the files that ``load_idx`` reads is there."""
+    return any(_find(folder, stem) for stem in _FILES)
+
+
 def load_idx(folder: Path | str, name: str | None = None) -> Dataset:
     """Your own data set: four IDX files in a folder, named as those of MNIST, gzip'd or not.
 

@@ -5,8 +5,6 @@ from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 
-from eqprop.types import Array
-
 type ScalingName = Literal["auto", "none", "unit", "standard"]
 
 
@@ -41,11 +39,12 @@ class Scaling(NamedTuple):
         same = low == high
         return _made(np.where(same, low, shift), np.where(same, 1, scale))
 
-    def apply[A: (np.ndarray, Array)](self, values: A) -> A:
+    # Arrays of any kind: naming JAX's would load JAX for the command line's sake.
+    def apply(self, values: Any) -> Any:
         """Values ``(..., *features)``, scaled; of NumPy or JAX, in their precision or float32."""
         return (values - self.shift) / self.scale
 
-    def undo[A: (np.ndarray, Array)](self, values: A) -> A:
+    def undo(self, values: Any) -> Any:
         """The values that were scaled to these."""
         return values * self.scale + self.shift
 

@@ -1,0 +1,198 @@
+"""Tables with a header: CSV and Parquet files, whose columns are features and targets by name.
+
+A column of text is a feature for each of its values, ``colour=red``: 1 where it has that value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, final
+
+import numpy as np
+
+from eqprop.data.targets import Classes, Labels, Real, Target, is_one_hot
+from eqprop.errors import EqpropError, suggest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Of the files that are read."""
+
+_TARGETS = ("target", "label", "class", "y")
+_EMPTY = ["NA", "N/A", "NaN", "nan", "null", "?"]
+_MOST_CLASSES = 20  # of whole numbers; more of them are a quantity
+_MOST_VALUES = 100  # of a column of text; more of them are names
+
+
+@final
+class Columns(NamedTuple):
+    """What a table holds: inputs ``(n, features)``, targets ``(n,)`` or ``(n, outputs)``, and which
+    columns the targets are.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    features: tuple[str, ...]
+    kind: type[Target]
+    names: tuple[str, ...]
+    """Of classes or outputs."""
+    targets: tuple[str, ...]
+
+
+def read_table(path: Path, target: str | None, kind: type[Target] | None = None) -> Columns:
+    """The columns of a table; ``target`` names that of the targets, or several with commas between.
+
+    Without it, that is a column called target, label, class or y, else the last one. ``kind`` is
+    that of the targets, where their values do not say it.
+
+    Raises:
+        EqpropError: no such column, an empty field, or a file that cannot be read.
+    """
+    table = _read(path)
+    targets = _targets(table.columns, target, path)
+    inputs = [name for name in table.columns if name not in targets]
+    if not inputs:
+        raise EqpropError(f"{path} has no column but {', '.join(targets)}: add features")
+    x, features = zip(*(f for name in inputs for f in _features(table[name], path)), strict=True)
+    y, kind, names = _target([table[name] for name in targets], kind, path)
+    return Columns(np.stack(x, axis=1), y, features, kind, names, targets)
+
+
+def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
+    """Inputs ``(n, features)`` from a table with these features, whatever else it has.
+
+    Raises:
+        EqpropError: a column is not there, a field is empty or has a text that none of the features
+            has, or the file cannot be read.
+    """
+    table = _read(path)
+    found: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(f if f in table.columns else f.partition("=")[0] for f in features):
+        if name not in table.columns:
+            raise EqpropError(f"{path} has no column {suggest(name, table.columns)}")
+        own = {feature: column for column, feature in _features(table[name], path)}
+        if other := [f for f in own if f not in features]:
+            raise EqpropError(f"{path}: {other[0]} is none of the features that were trained on")
+        found |= own
+    none = np.zeros(len(table), np.float32)
+    return np.stack([found.get(feature, none) for feature in features], axis=1)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        if path.suffix == ".parquet":
+            table = pl.read_parquet(path, use_pyarrow=False)
+        else:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                header = file.readline()
+            separator = max(",;\t", key=header.count)
+            table = pl.read_csv(
+                path, separator=separator, null_values=_EMPTY, infer_schema_length=None
+            )
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).partition("\n")[0]
+        raise EqpropError(
+            f"{path} cannot be read as a table ({reason}): save it again, a CSV file "
+            "in UTF-8 with a header"
+        ) from error
+    if not len(table):
+        raise EqpropError(f"{path} has no rows: give a header and a row for each example")
+    if all(map(_is_number, table.columns)):
+        raise EqpropError(f"{path} has no header: put the names of the columns into its first line")
+    return table
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _targets(columns: list[str], asked: str | None, path: Path) -> tuple[str, ...]:
+    if asked is None:
+        called = (name for name in columns if name.lower() in _TARGETS)
+        return (next(called, columns[-1]),)
+    names = (asked,) if asked in columns else tuple(name.strip() for name in asked.split(","))
+    for name in names:
+        if name not in columns:
+            raise EqpropError(f"{path} has no column {suggest(name, columns)}")
+    return names
+
+
+def _features(column: pl.Series, path: Path) -> list[tuple[np.ndarray, str]]:
+    """The features of a column, float32 ``(n,)``, with their names."""
+    values = _values(column, path)
+    if values.dtype.kind != "U":
+        return [(values.astype(np.float32), column.name)]
+    names = np.unique(values)
+    if len(names) > _MOST_VALUES:
+        raise EqpropError(
+            f"{path}: column {column.name!r} has {len(names)} different texts, more than "
+            f"{_MOST_VALUES}: leave it out, or put numbers there"
+        )
+    return [((values == name).astype(np.float32), f"{column.name}={name}") for name in names]
+
+
+def _target(
+    columns: list[pl.Series], kind: type[Target] | None, path: Path
+) -> tuple[np.ndarray, type[Target], tuple[str, ...]]:
+    """Targets, their kind, and the names of classes or outputs."""
+    values = [_values(column, path) for column in columns]
+    names = tuple(column.name for column in columns)
+    if len(values) > 1:
+        if text := [n for n, each in zip(names, values, strict=True) if each.dtype.kind == "U"]:
+            raise EqpropError(f"{path}: column {text[0]!r} is text: several targets are numbers")
+        y = np.stack(values, axis=1)
+        if kind is None and is_one_hot(y):
+            raise EqpropError(
+                f"{path}: {', '.join(names)} are one-hot: make them one column with the class"
+            )
+        return y, kind or (Labels if np.isin(y, (0, 1)).all() else Real), names
+    (y,) = values
+    kind = kind or (Classes if _are_classes(y) else Real)
+    if kind is not Classes:
+        return y, kind, names
+    if y.dtype.kind == "f" and (y == np.rint(y)).all():
+        y = y.astype(np.int64)
+    # By name, but in the order of the numbers.
+    return y.astype(str), Classes, tuple(map(str, np.unique(y)))
+
+
+def _are_classes(y: np.ndarray) -> bool:
+    """Whether values are text, truth values or a few whole numbers, most of which come often."""
+    if y.dtype.kind in "Ub":
+        return True
+    found = np.unique(y)
+    return len(found) <= min(_MOST_CLASSES, len(y) / 2) and bool((found == np.rint(found)).all())
+
+
+def _values(column: pl.Series, path: Path) -> np.ndarray:
+    """A whole column as numbers, truth values or text."""
+    import polars as pl
+
+    kind = column.dtype
+    if kind in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    elif kind.is_decimal():
+        column = column.cast(pl.Float64)
+    elif not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
+        raise EqpropError(
+            f"{path}: column {column.name!r} is {kind}: leave it out, or put numbers or text there"
+        )
+    empty = column.is_null()
+    if column.dtype.is_float():
+        empty |= ~column.is_finite().fill_null(value=False)
+    if empty.any():
+        row = empty.arg_max() or 0
+        value = "empty" if column[row] is None else column[row]
+        raise EqpropError(
+            f"{path}: column {column.name!r} of row {row + 1} is {value}: leave that row out, or "
+            "fill it in"
+        )
+    values = column.to_numpy()
+    return values.astype(str) if column.dtype == pl.String else values

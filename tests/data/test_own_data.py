@@ -1,0 +1,495 @@
+"""Data of one's own: from arrays and files, against scikit-learn, Pillow and Polars; what is wrong
+is said in one line.
+"""
+
+import dataclasses
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from eqprop.data import paths
+from eqprop.data.dataset import Dataset, check_fits
+from eqprop.data.paths import load_inputs, load_path
+from eqprop.data.scaling import Scaling
+from eqprop.data.targets import Classes, Labels, Real
+from eqprop.errors import EqpropError
+from tests.data.test_data import STEMS, tiny, write
+
+X = np.arange(60.0).reshape(20, 3)
+Y = np.arange(20) % 4
+ROWS = "1,a,0.5\n2,b,1.5\n3,a,2.5\n4,b,3.5\n" * 5
+
+
+def wrong(what: str, make, *args, **kwargs) -> str:
+    """The message of the error, which has one line and these words."""
+    with pytest.raises(EqpropError) as error:
+        make(*args, **kwargs)
+    message = str(error.value)
+    assert "\n" not in message
+    assert what in message
+    return message
+
+
+def put(array: np.ndarray, place: tuple[int, ...], value: object) -> np.ndarray:
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+# ------------------------------------------------------------------------------------- arrays
+
+
+def test_split_is_that_of_scikit_learn():
+    x, y = load_iris(return_X_y=True)
+    dataset = Dataset.from_arrays(x, y, test_size=0.3, seed=4)
+    train, test = train_test_split(np.arange(150), test_size=0.3, random_state=4, stratify=y)
+    np.testing.assert_array_equal(dataset.train_x, x[np.sort(train)].astype(np.float32))
+    np.testing.assert_array_equal(dataset.test_y, y[np.sort(test)])
+    assert np.bincount(dataset.test_y).tolist() == [15, 15, 15]
+    assert dataset.target == Classes(("0", "1", "2"))
+    other = Dataset.from_arrays(x, y, test_size=0.3, seed=4, stratify=False)
+    assert not np.array_equal(other.test_y, dataset.test_y)
+    assert len(Dataset.from_arrays(x, y, test_size=17).test_y) == 17
+
+
+@pytest.mark.parametrize(
+    ("y", "target", "stored"),
+    [
+        (Y, Classes.of(4), Y),
+        (Y.astype(bool), Classes(("False", "True")), Y > 0),
+        (np.array(["d", "a", "c", "b"])[Y], Classes(("a", "b", "c", "d")), [3, 0, 2, 1] * 5),
+        (np.array(["b", "a"], object)[Y % 2], Classes(("a", "b")), [1, 0] * 10),
+        (np.array([3, 10, 9, 7])[Y], Classes(("3", "7", "9", "10")), [0, 3, 2, 1] * 5),
+        (Y[:, None], Classes.of(4), Y),
+        (Y / 2, Real(("y",)), Y[:, None] / 2),
+        (np.stack([Y, X[:, 0]], 1), Real(("y0", "y1")), np.stack([Y, X[:, 0]], 1)),
+        (np.stack([Y < 2, Y % 2], 1), Labels(("y0", "y1")), np.stack([Y < 2, Y % 2], 1)),
+    ],
+)
+def test_kind_of_target_follows_from_values(y, target, stored):
+    dataset = Dataset.from_splits(X, y, X[:8], y[:8])
+    assert dataset.target == target
+    np.testing.assert_array_equal(dataset.train_y, np.asarray(stored))
+    np.testing.assert_array_equal(dataset.test_y, np.asarray(stored)[:8])
+    assert dataset.train_y.dtype == (np.float32 if isinstance(target, Real) else np.uint8)
+
+
+def test_kind_of_target_can_be_named():
+    one_hot = np.eye(4)[Y]
+    assert Dataset.from_arrays(X, one_hot, target=Labels).target.width == 4
+    assert Dataset.from_arrays(X, Y, target=Real, names=("level",)).target == Real(("level",))
+    assert Dataset.from_arrays(X, Y.astype(float), target=Classes).target == Classes.of(4)
+    named = Dataset.from_splits(X, Y, X, Y, names=("a", "b", "c", "d"))
+    assert named.target.names == ("a", "b", "c", "d")
+    np.testing.assert_array_equal(named.train_y, Y)
+    # Text goes by the names, in whichever order they are given.
+    texts = np.array(["d", "c", "b", "a"])[Y]
+    np.testing.assert_array_equal(
+        Dataset.from_splits(X, texts, X, texts, names=("d", "c", "b", "a")).train_y, Y
+    )
+    many = np.arange(600) % 300
+    assert Dataset.from_arrays(np.zeros((600, 1)), many, test_size=300).train_y.dtype == np.int32
+
+
+@pytest.mark.parametrize("shape", [(3,), (12, 20), (12, 20, 3), (2, 3, 4, 5)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.int64, np.bool_])
+def test_inputs_of_any_shape(shape, dtype):
+    x = np.random.default_rng(0).integers(0, 200, (20, *shape)).astype(dtype)
+    dataset = Dataset.from_arrays(x, Y)
+    assert dataset.shape == shape
+    assert dataset.train_x.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
+    both = np.concatenate([dataset.train_x, dataset.test_x])
+    np.testing.assert_array_equal(np.sort(both, axis=None), np.sort(x, axis=None))
+
+
+def test_names_of_columns_come_from_tables():
+    table = pl.DataFrame(X, schema=["a", "b", "c"])
+    assert Dataset.from_arrays(table, pl.Series(Y)).features == ("a", "b", "c")
+
+
+ONE_HOT = np.eye(4)[Y]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (put(X, (3, 1), np.nan), Y, "x[3, 1] of row 3 is nan"),
+        (put(X, (3, 1), -np.inf), Y, "x[3, 1] of row 3 is -inf"),
+        (put(X, (3, 1), 1e300), Y, "x[3, 1] of row 3 is inf"),
+        (X, put(Y / 2, (5,), np.nan), "target 'y' of row 5 is nan"),
+        (X[:19], Y, "19 inputs of (3,) and 20 targets"),
+        (X[:0], Y[:0], "none empty"),
+        (X[:, :0], Y, "none empty"),
+        (X[:, 0], Y, "x.reshape(-1, 1)"),
+        (X, Y + 1, "labels are 1 to 4: number classes from 0, y - 1"),
+        (X, Y - 1, "label -1 is negative"),
+        (X, ONE_HOT, "one-hot: give classes, y.argmax(axis=1), or say target=Labels"),
+        (X, Y * 0, "all targets are 0: give examples of another class"),
+        (X, Y * 0.5 * 0, "target 'y' is 0.0 in all rows"),
+        (X, np.where(np.arange(20) == 7, 9, Y), "class 9 has one example"),
+        (X.astype(object), Y, "inputs are object"),
+        (X.astype(str), Y, "give numbers"),
+        ([[1, 2], [3]] * 10, Y, "inputs are no array"),
+        (X, np.array([None, 1] * 10), "targets are object"),
+        (X, np.zeros((20, 2, 2)), "shape (20, 2, 2)"),
+        (X, Y.astype(complex), "targets are complex"),
+    ],
+)
+def test_wrong_arrays(x, y, said):
+    message = wrong(said, Dataset.from_arrays, x, y, name="mine", source="From here.")
+    assert message.startswith("data set mine (From here.)")
+
+
+def test_wrong_feature_and_names():
+    features = ("age", "height", "weight")
+    bad = put(X, (3, 1), np.nan)
+    wrong("feature 'height' of row 3 is nan", Dataset.from_arrays, bad, Y, features=features)
+    wrong("2 names of features", Dataset.from_arrays, X, Y, features=features[:2])
+    wrong("2 names for 1 targets", Dataset.from_arrays, X, Y / 2, names=("a", "b"))
+    wrong("label 3 in row 3; the 3", Dataset.from_arrays, X, Y, names=("a", "b", "c"))
+    wrong("no example of class e", Dataset.from_arrays, X, Y, names=(*"abcde",), stratify=False)
+    texts = np.array(["a", "b", "c", "d"])[Y]
+    wrong("class 'd' in row 3 is none of a, b", Dataset.from_arrays, X, texts, names=(*"abc",))
+
+
+def test_wrong_kind():
+    wrong("y.argmax(axis=1)", Dataset.from_arrays, X, ONE_HOT, target=Classes)
+    wrong("label 0.5 in row 1", Dataset.from_arrays, X, Y / 2, target=Classes)
+    wrong("label 'y' of row 2 is 2", Dataset.from_arrays, X, Y, target=Labels)
+    wrong("give numbers", Dataset.from_arrays, X, Y.astype(str), target=Real)
+
+
+@pytest.mark.parametrize("size", [0, 1.0, -1, 20, 30, 0.001, float("nan")])
+def test_wrong_test_size(size):
+    wrong("give another size", Dataset.from_arrays, X, Y, test_size=size)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((X, Y, X[:, :2], Y), "training inputs of (3,) float32, test inputs of (2,) float32"),
+        ((X, Y, X, Y[:7]), "test part: 20 inputs of (3,) and 7 targets"),
+        ((X, Y, put(X, (2, 2), np.nan), Y), "test part: x[2, 2] of row 2 is nan"),
+        ((X, Y % 3, X, Y), "training part has no example of class 3"),
+        ((X, Y, X, Y.astype(str)), "make them alike"),
+        ((X, Y, X, np.stack([Y, Y], 1)), "make them alike"),
+        ((X, Y / 2, X, put(Y / 2, (4,), np.inf)), "test part: target 'y' of row 4 is inf"),
+    ],
+)
+def test_wrong_splits(parts, said):
+    wrong(said, Dataset.from_splits, *parts)
+
+
+def test_constructor_takes_what_is_stored_only():
+    dataset = Dataset.from_arrays(X, Y / 2)
+    for change, said in [
+        ({"train_x": X}, "need uint8 or float32"),
+        ({"train_y": X[:16]}, "need float32 targets (N, 1)"),
+        ({"features": ("a",)}, "1 names of features"),
+    ]:
+        wrong(said, dataclasses.replace, dataset, **change)
+    labels = Dataset.from_arrays(X, ONE_HOT, target=Labels)
+    wrong("up to 2: give 0 or 1", dataclasses.replace, labels, train_y=labels.train_y * 2)
+
+
+def test_fit_of_other_shapes():
+    dataset = Dataset.from_arrays(np.zeros((20, 2, 3, 4, 5)), Y / 2)
+    check_fits(dataset, (120,), 1)
+    check_fits(dataset, (2, 3, 4, 5), 1)
+    wrong("make it (120,) or (2, 3, 4, 5)", check_fits, dataset, (2, 3), 1)
+    wrong("real numbers: y, the output layer has 2 units", check_fits, dataset, (120,), 2)
+    wrong("make it (3,)", check_fits, Dataset.from_arrays(X, Y), (4,), 4)
+
+
+# ------------------------------------------------------------------------------------ scaling
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(2, 9), st.integers(1, 5)),
+        elements=st.integers(-1000, 1000).map(lambda n: n / 8),
+    )
+)
+def test_scaling_is_that_of_scikit_learn(x):
+    for how, oracle in (("standard", StandardScaler()), ("unit", MinMaxScaler())):
+        theirs = oracle.fit_transform(x.astype(np.float64))
+        scaling = Scaling.fit(how, x)
+        np.testing.assert_allclose(scaling.apply(x), theirs, atol=1e-5)
+        np.testing.assert_allclose(scaling.undo(scaling.apply(x)), x, atol=1e-3)
+
+
+def test_scaling_chosen():
+    x = np.arange(60, dtype=np.uint8).reshape(20, 3)
+    assert Scaling.fit("auto", x).apply(x) == pytest.approx(x / 255)
+    assert Scaling.fit("auto", x).apply(x).dtype == np.float32
+    np.testing.assert_array_equal(Scaling.fit("none", x).apply(x), x)
+    floats = x.astype(np.float32)
+    for a, b in zip(Scaling.fit("auto", floats), Scaling.fit("standard", floats), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert Scaling.fit("unit", x).apply(x).max() == 1
+
+
+def test_a_feature_that_is_the_same_everywhere_becomes_0():
+    x = np.full((7, 1), 0.1, np.float32)
+    for how in ("standard", "unit"):
+        assert (Scaling.fit(how, x).apply(x) == 0).all()
+        assert Scaling.fit(how, x).scale == 1
+
+
+def test_scaling_survives_json_and_keeps_precision():
+    x = load_diabetes(return_X_y=True, scaled=False)[0].astype(np.float32)
+    scaling = Scaling.fit("standard", x)
+    again = Scaling.from_lists(json.loads(json.dumps(scaling.lists())))
+    for a, b in zip(scaling, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert b.dtype == np.float32
+    assert scaling.apply(x.astype(np.float64)).dtype == np.float64
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_table_written_and_read_back(tmp_path, suffix):
+    x, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])
+    table = pl.DataFrame(x, schema=["a", "b", "c", "d"]).insert_column(
+        1, pl.Series("Class", names[y])
+    )
+    path = tmp_path / f"iris{suffix}"
+    match suffix:
+        case ".csv":
+            table.write_csv(path)
+        case ".tsv":
+            table.write_csv(path, separator="\t")
+        case _:
+            table.write_parquet(path)
+    dataset = load_path(path, test_size=0.3, seed=4)
+    oracle = Dataset.from_arrays(x, y, test_size=0.3, seed=4)
+    for ours, theirs in zip(dataset.parts(), oracle.parts(), strict=True):
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        np.testing.assert_array_equal(ours[2], theirs[2])
+    assert dataset.target == Classes((*names,))
+    assert dataset.features == ("a", "b", "c", "d")
+    assert (dataset.name, dataset.source) == ("iris", f"{path}, target Class.")
+    np.testing.assert_array_equal(load_inputs(path, dataset.features), x.astype(np.float32))
+
+
+def table(folder: Path, content: str, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_text_is_one_hot_by_name(tmp_path):
+    path = table(tmp_path, "\ufeffsize,colour,price\n" + ROWS.replace("a", "red"))
+    dataset = load_path(path, target="price", test_size=0.25)
+    assert dataset.features == ("size", "colour=b", "colour=red")
+    sizes = np.concatenate([dataset.train_x, dataset.test_x])
+    np.testing.assert_array_equal(sizes[:, 1], sizes[:, 0] % 2 == 0)
+    np.testing.assert_array_equal(sizes[:, 2], sizes[:, 0] % 2 == 1)
+    # To predict from: other columns and others orders, and not all texts.
+    other = table(tmp_path, "colour;id;size\nred;x;7\nred;y;8\n", "other.csv")
+    np.testing.assert_array_equal(load_inputs(other, dataset.features), [[7, 0, 1], [8, 0, 1]])
+    green = table(tmp_path, "colour,size\ngreen,7\n", "green.csv")
+    wrong("colour=green is none of the features", load_inputs, green, dataset.features)
+    wrong("no column 'size': ", load_inputs, table(tmp_path, "colour\nred\n"), dataset.features)
+
+
+@pytest.mark.parametrize(
+    ("column", "target", "kind"),
+    [
+        (["no", "yes"], Classes(("no", "yes")), None),
+        (["true", "false"], Classes(("False", "True")), None),
+        (["1", "10", "2"], Classes(("1", "2", "10")), None),
+        (["1.0", "2.0"], Classes(("1", "2")), None),
+        (["1.5", "2"], Real(("z",)), None),
+        ([str(n) for n in range(30)], Real(("z",)), None),
+        (["3", "4", "5"], Real(("z",)), Real),
+    ],
+)
+def test_target_of_a_table(tmp_path, column, target, kind):
+    rows = [f"{n},{column[n % len(column)]}" for n in range(60)]
+    path = table(tmp_path, "\n".join(["a,z", *rows]))
+    assert load_path(path, kind=kind).target == target
+
+
+def test_several_targets_of_a_table(tmp_path):
+    rows = [f"{n},{n % 2},{n % 3},{n % 5 == 0:d}" for n in range(60)]
+    path = table(tmp_path, "\n".join(["a,b,c,d", *rows]))
+    assert load_path(path, target="b,c").target == Real(("b", "c"))
+    assert load_path(path, target="d, b").target == Labels(("d", "b"))
+    assert load_path(path, target="b,c").features == ("a", "d")
+    one_hot = [f"{n},{n % 2},{1 - n % 2}" for n in range(60)]
+    path = table(tmp_path, "\n".join(["a,b,c", *one_hot]))
+    wrong("b, c are one-hot", load_path, path, target="b,c")
+
+
+@pytest.mark.parametrize(
+    ("content", "target", "said"),
+    [
+        ("a,b\n1,2\n,4\n", None, "column 'a' of row 2 is empty"),
+        ("a,b\n1,2\n3,NA\n", None, "column 'b' of row 2 is empty"),
+        ("a,b\n1,2\n3\n", None, "column 'b' of row 2 is empty"),
+        ("a,b\n1.5,2\ninf,4\n", None, "column 'a' of row 2 is inf"),
+        ("1,2\n3,4\n", None, "has no header"),
+        ("a,b\n", None, "has no rows"),
+        ("", None, "cannot be read as a table"),
+        ("a,b\n1,2,3\n", None, "cannot be read as a table"),
+        ("b\n1\n", None, "no column but b"),
+        ("a,b\n1,2\n", "c", "no column 'c': choose one of a, b"),
+        ("length,b\n1,2\n", "lenght", "did you mean length?"),
+        ("a,b,c\n1,x,2\n", "b,c", "column 'b' is text"),
+        ("a,b\n" + "".join(f"name{n},{n}\n" for n in range(101)), None, "101 different texts"),
+        ("a,b\n1,x\n2,x\n3,x\n4,x\n", None, "all targets are x"),
+        ("a,b\n1,x\n2,x\n3,y\n4,y\n5,z\n", None, "class z has one example"),
+    ],
+)
+def test_wrong_table(tmp_path, content, target, said):
+    path = table(tmp_path, content)
+    assert str(path) in wrong(said, load_path, path, target=target)
+
+
+def test_table_that_is_none(tmp_path):
+    for name, content in (("a.parquet", b"PAR1 no PAR1"), ("a.csv", b"a,b\n\xff\xfe,3\n")):
+        (tmp_path / name).write_bytes(content)
+        wrong(f"{tmp_path / name} cannot be read as a table", load_path, tmp_path / name)
+    pl.DataFrame({"a": [[1], [2]], "b": [1, 2]}).write_parquet(tmp_path / "a.parquet")
+    wrong("column 'a' is List", load_path, tmp_path / "a.parquet")
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, x=X, y=Y, features=["a", "b", "c"], names=["k", "l", "m", "n"])
+    dataset = load_path(path, test_size=0.4, seed=1)
+    oracle = Dataset.from_arrays(X, Y, test_size=0.4, seed=1)
+    np.testing.assert_array_equal(dataset.test_x, oracle.test_x)
+    assert (dataset.features, dataset.target.names) == ((*"abc",), (*"klmn",))
+    np.testing.assert_array_equal(load_inputs(path), X)
+    np.savez_compressed(path, y_test=Y[:5], x_test=X[:5], x_train=X, y_train=Y)
+    dataset = load_path(path)
+    np.testing.assert_array_equal(dataset.train_x, X)
+    np.testing.assert_array_equal(dataset.test_y, Y[:5])
+    assert load_path(path, kind=Real).target == Real(("y",))
+
+
+def test_damaged_npz(tmp_path, monkeypatch):
+    path = tmp_path / "own.npz"
+    for content in (b"", b"PK\x03\x04 no zip", pickle.dumps({"x": 1})):
+        path.write_bytes(content)
+        wrong(f"{path} cannot be read as .npz", load_path, path)
+    np.savez(path, x=X, y=np.array([None] * 20))
+    wrong("cannot be read as .npz (Object arrays", load_path, path)
+    np.savez(path, x=X, z=Y)
+    wrong("has arrays x, z: save it with x, y or with x_train, y_train,", load_path, path)
+    np.savez(path, x=X, y=Y)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    wrong("cannot be read as .npz", load_path, path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"no array")
+        archive.writestr("y.npy", b"no array")
+    wrong("cannot be read as .npz", load_path, path)
+    np.savez(path, x=X, y=Y)
+    monkeypatch.setattr(paths, "MAX_FILE", 500)
+    wrong("bytes", load_path, path)
+    np.savez_compressed(path, x=X, y=Y)
+    monkeypatch.setattr(paths, "MAX_FILE", path.stat().st_size)
+    np.savez_compressed(path, x=np.zeros((1000, 3)), y=np.arange(1000) % 4)
+    monkeypatch.setattr(paths, "MAX_FILE", path.stat().st_size)
+    wrong("x has more than", load_path, path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_images_written_and_read_back(tmp_path, suffix, colour):
+    rng = np.random.default_rng(0)
+    # The palette that GIF has holds 256 colours; what has one is read in colour.
+    images = rng.integers(0, 2, (12, 12, 20, 3)[: 4 if colour else 3], dtype=np.uint8) * 255
+    for n, image in enumerate(images):
+        folder = tmp_path / ("train" if n < 8 else "test") / ("cat", "dog")[n % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{n:02}.{suffix}")
+    (tmp_path / "train" / "cat" / ".hidden").touch()
+    if suffix == "gif" and not colour:
+        images = np.repeat(images[..., None], 3, axis=3)
+    dataset = load_path(tmp_path)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    np.testing.assert_array_equal(dataset.train_x, images[order])
+    assert dataset.train_y.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert dataset.target == Classes(("cat", "dog"))
+    assert len(dataset.test_y) == 4
+    whole = load_path(tmp_path / "train", test_size=2)
+    assert (len(whole.train_y), whole.test_y.tolist()) == (6, [0, 1])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "train"), images[order])
+    np.testing.assert_array_equal(load_inputs(tmp_path / "test" / "dog"), images[[9, 11]])
+    one = tmp_path / "test" / "dog" / f"09.{suffix}"
+    np.testing.assert_array_equal(load_inputs(one), images[[9]])
+
+
+def test_jpeg_is_read(tmp_path):
+    for n in range(8):
+        folder = tmp_path / str(n % 2)
+        folder.mkdir(exist_ok=True)
+        Image.new("L", (20, 12), 100 * (n % 2)).save(folder / f"{n}.jpg")
+    dataset = load_path(tmp_path, test_size=0.5)
+    assert dataset.shape == (12, 20)
+    np.testing.assert_array_equal(dataset.train_x[:, 0, 0], 100 * dataset.train_y)
+
+
+def test_wrong_images(tmp_path):
+    for n in range(8):
+        folder = tmp_path / str(n % 2)
+        folder.mkdir(exist_ok=True)
+        Image.new("L", (20, 12), n).save(folder / f"{n}.png")
+    bad = tmp_path / "1" / "8.png"
+    for image, said in (
+        (Image.new("L", (12, 20)), "is 20 x 12 in grey, "),
+        (Image.new("RGB", (20, 12)), "is 12 x 20 in colour, "),
+        (Image.new("RGBA", (20, 12)), "has pixels of RGBA"),
+        (Image.new("I;16", (20, 12)), "has pixels of I;16"),
+    ):
+        image.save(bad)
+        assert str(bad) in wrong(said, load_path, tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (12, 20), dtype=np.uint8)
+    Image.fromarray(noise).save(bad)
+    content = bad.read_bytes()
+    for damaged in (b"", b"no image", content[:50], content[:-60]):
+        bad.write_bytes(damaged)
+        wrong(f"{bad} cannot be read as an image", load_path, tmp_path)
+    (tmp_path / "empty").mkdir()
+    wrong("has no folders of images", load_path, tmp_path / "empty")
+    wrong("has no folders of images", load_path, tmp_path / "0")
+
+
+def test_idx_folder(tmp_path):
+    arrays = tiny()
+    arrays[1][:4] = range(4)
+    dataset = load_path(write(tmp_path / "letters", arrays, zipped=True))
+    np.testing.assert_array_equal(dataset.train_x, arrays[0])
+    assert dataset.target == Classes.of(4)
+    arrays[1][:] = 3
+    wrong("no example of class 0, 1, 2", load_path, write(tmp_path / "lacking", arrays))
+    (tmp_path / "lacking" / STEMS[2]).unlink()
+    wrong(f"{STEMS[2]} is not a file", load_path, tmp_path / "lacking")
+
+
+def test_path_that_is_none(tmp_path):
+    wrong("is no file and no folder", load_path, tmp_path / "nowhere.csv")
+    wrong("leave out the target column 'a'", load_path, tmp_path, target="a")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(1))
+    wrong("a.pkl is no", load_path, tmp_path / "a.pkl")
