@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "list": Command("list", "recipes, with the published results"),
+    "data": Command("data PATH [options]", "what would be trained on, of data of your own"),
     "train": Command("train RECIPE [options]", "train a network, from the beginning"),
     "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
     "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),

@@ -230,8 +230,10 @@ def _split(
     """The rows for training and for testing, each in the order in which they are."""
     from sklearn.model_selection import train_test_split  # a slow import
 
+    if not 0 <= seed < 2**32:
+        raise EqpropError(f"{where}: the seed of the split is {seed}: give 0 to {2**32 - 1}")
     try:
-        size = size if 0 < size < 1 else int(size)
+        size = int(size) if size >= 1 and size == int(size) else size
         parts = train_test_split(
             np.arange(number), test_size=size, random_state=seed, stratify=strata
         )

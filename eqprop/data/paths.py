@@ -13,7 +13,7 @@ import numpy as np
 from eqprop.data.dataset import Dataset
 from eqprop.data.files import damaged
 from eqprop.data.image_folder import image_files, read_image_folder, read_images
-from eqprop.data.named import has_idx, load_idx
+from eqprop.data.named import NAMES, has_idx, load_idx
 from eqprop.data.tables import SUFFIXES, read_features, read_table
 from eqprop.data.targets import Target
 from eqprop.errors import EqpropError
@@ -66,12 +66,15 @@ def load_path(
         raise EqpropError(
             f"{path} is no table ({', '.join(SUFFIXES)}): leave out the target column {target!r}"
         )
+    # Never the name of another data set, by which runs would find that one.
+    name = path.resolve().stem
+    name = f"own-{name}" if name in NAMES else name
     split = functools.partial(
-        Dataset.from_arrays, test_size=test_size, seed=seed, name=path.stem, target=kind
+        Dataset.from_arrays, test_size=test_size, seed=seed, name=name, target=kind
     )
-    ready = functools.partial(Dataset.from_splits, name=path.stem, target=kind)
+    ready = functools.partial(Dataset.from_splits, name=name, target=kind)
     if has_idx(path):
-        dataset = load_idx(path)
+        dataset = load_idx(path, name)
         dataset.check_learnable()
         return dataset
     if path.is_dir():

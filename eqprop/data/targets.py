@@ -53,6 +53,12 @@ class Target(abc.ABC):
         """
 
     @abc.abstractmethod
+    def summary(self, train: np.ndarray, test: np.ndarray) -> list[tuple[str, ...]]:
+        """A table of the stored values of both parts: the heads of its columns, then a row for each
+        name.
+        """
+
+    @abc.abstractmethod
     def strata(self, y: np.ndarray, where: str) -> np.ndarray | None:
         """What parts of a data set have equal shares of, for each of these stored values, if there
         is such a thing. Raises ``EqpropError`` where a share cannot be had by both parts.
@@ -146,6 +152,11 @@ class Classes(Target):
             )
 
     @override
+    def summary(self, train: np.ndarray, test: np.ndarray) -> list[tuple[str, ...]]:
+        counts = [np.bincount(y, minlength=self.width).astype(str) for y in (train, test)]
+        return [("class", "training", "test"), *zip(self.names, *counts, strict=True)]
+
+    @override
     def strata(self, y: np.ndarray, where: str) -> np.ndarray:
         counts = np.bincount(y, minlength=self.width)
         if lone := [name for name, n in zip(self.names, counts, strict=True) if n == 1]:
@@ -188,6 +199,10 @@ class Real(Target):
     @override
     def check_learnable(self, y: np.ndarray, where: str) -> None:
         _check_varies(y, self.names, where)
+
+    @override
+    def summary(self, train: np.ndarray, test: np.ndarray) -> list[tuple[str, ...]]:
+        return summary_of("target", self.names, train)
 
     @override
     def strata(self, y: np.ndarray, where: str) -> None:
@@ -234,6 +249,11 @@ class Labels(Target):
         _check_varies(y, self.names, where)
 
     @override
+    def summary(self, train: np.ndarray, test: np.ndarray) -> list[tuple[str, ...]]:
+        counts = [np.sum(y, axis=0, dtype=np.int64).astype(str) for y in (train, test)]
+        return [("label", "training", "test"), *zip(self.names, *counts, strict=True)]
+
+    @override
     def strata(self, y: np.ndarray, where: str) -> None:
         return None
 
@@ -258,6 +278,13 @@ def is_one_hot(y: np.ndarray) -> bool:
     if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
         return False
     return bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
+
+
+def summary_of(what: str, names: Sequence[str], columns: np.ndarray) -> list[tuple[str, ...]]:
+    """A table of numbers ``(n, d)``: heads, then name, least, mean and greatest of each column."""
+    figures = columns.min(axis=0), columns.mean(axis=0, dtype=np.float64), columns.max(axis=0)
+    shown = ([f"{number:.4g}" for number in row] for row in figures)
+    return [(what, "min", "mean", "max"), *zip(names, *shown, strict=True)]
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:

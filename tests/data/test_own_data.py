@@ -171,7 +171,7 @@ def test_wrong_kind():
     wrong("give numbers", Dataset.from_arrays, X, Y.astype(str), target=Real)
 
 
-@pytest.mark.parametrize("size", [0, 1.0, -1, 20, 30, 0.001, float("nan")])
+@pytest.mark.parametrize("size", [0, 1.0, 4.5, -1, 20, 30, 0.001, float("nan")])
 def test_wrong_test_size(size):
     wrong("give another size", Dataset.from_arrays, X, Y, test_size=size)
 
@@ -493,3 +493,14 @@ def test_path_that_is_none(tmp_path):
     wrong("leave out the target column 'a'", load_path, tmp_path, target="a")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(1))
     wrong("a.pkl is no", load_path, tmp_path / "a.pkl")
+
+
+def test_own_data_never_have_the_name_of_others(tmp_path):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, x=X, y=Y)
+    assert load_path(path).name == "own-mnist"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_wrong_seed(seed):
+    wrong(f"seed of the split is {seed}: give 0", Dataset.from_arrays, X, Y, seed=seed)

@@ -1,0 +1,100 @@
+"""``eqprop data``."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, final
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from eqprop.cli.arguments import parse
+from eqprop.errors import typed
+
+_COLUMNS = 80
+_MOST_ROWS = 20  # of a table
+
+
+@final
+@dataclass(frozen=True)
+class SplitOptions:
+    """What is learnt of data of one's own, and on which part it is tested."""
+
+    target: str | None = None
+    """Column of the targets in a table, or several with commas between. Left out: one called
+    target, label, class or y, else the last one.
+    """
+    test_size: float = 0.2
+    """Part that is drawn for testing, or number of examples, where the data are not split."""
+    split_seed: int = 0
+    """The seed of that draw."""
+
+
+@final
+@dataclass(frozen=True)
+class DataOptions:
+    """What to show."""
+
+    path: Annotated[Positional[str], arg(metavar="PATH")]
+    """Data of your own, or the name of a data set."""
+    split: Annotated[SplitOptions, arg(name="")] = SplitOptions()
+
+
+_ABOUT = """Show what would be trained on. PATH is an .npz file (x and y, or x_train, y_train,
+x_test and y_test), a table with a header (.csv, .tsv, .parquet), a folder with a folder of images
+for each class, or a folder of IDX files, as those of MNIST."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Prints what is at the path that the arguments name."""
+    options = parse(DataOptions, args, "eqprop data", _ABOUT)
+
+    from eqprop.data.dataset import Dataset
+    from eqprop.data.named import NAMES, load
+    from eqprop.data.paths import load_path
+    from eqprop.data.targets import summary_of
+
+    split, path = options.split, Path(options.path)
+
+    def find() -> Dataset:
+        if options.path in NAMES and not path.exists():
+            return load(options.path)
+        with typed():
+            return load_path(
+                path, target=split.target, test_size=split.test_size, seed=split.split_seed
+            )
+
+    dataset = find()
+    x, bytes_ = dataset.train_x, dataset.train_x.dtype == np.uint8
+    shape = " x ".join(map(str, dataset.shape))
+    scaled = "0 ... 255 to 0 ... 1" if bytes_ else "each feature to mean 0, standard deviation 1"
+    _say("data", f"{dataset.name}: {dataset.source}")
+    _say("target", dataset.target.about)
+    _say("inputs", f"{shape} {'bytes' if bytes_ else 'numbers'}")
+    _say("examples", f"{len(x)} for training, {len(dataset.test_x)} for testing")
+    _say("scaling", f"{scaled}, unless another is chosen")
+    _table(dataset.target.summary(dataset.train_y, dataset.test_y))
+    features = dataset.features or tuple(f"x{n}" for n in range(x.shape[1]))
+    inputs, names = (x, features) if x.ndim == 2 else (x.reshape(-1, 1), ("all",))
+    _table(summary_of("input", names, inputs))
+
+
+def _say(what: str, text: str) -> None:
+    print(textwrap.fill(f"{what:10}{text}", _COLUMNS, subsequent_indent=" " * 10))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    """A table with its heads; the first rows of many, and long names cut."""
+    few = rows[: _MOST_ROWS + 1]
+    widths = [max(map(len, column)) for column in zip(*few, strict=True)]
+    widths[0] = min(widths[0], _COLUMNS - sum(widths[1:]) - 2 * len(widths))
+    print()
+    for name, *numbers in few:
+        print("  ".join([f"{name[: widths[0]]:{widths[0]}}", *_right(numbers, widths[1:])]))
+    if len(rows) > len(few):
+        print(f"... and {len(rows) - len(few)} more")
+
+
+def _right(texts: Iterable[str], widths: Iterable[int]) -> list[str]:
+    return [f"{text:>{width}}" for text, width in zip(texts, widths, strict=True)]
