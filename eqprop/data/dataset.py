@@ -6,7 +6,7 @@ float32.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -30,10 +30,10 @@ class Dataset:
     """
 
     name: str
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
+    train_x: np.ndarray = field(repr=False)
+    train_y: np.ndarray = field(repr=False)
+    test_x: np.ndarray = field(repr=False)
+    test_y: np.ndarray = field(repr=False)
     target: Target
     source: str
     features: tuple[str, ...] = ()
@@ -97,8 +97,7 @@ class Dataset:
         """
         where = _where(name, source)
         features = features or _column_names(x)
-        x, y = _inputs(x, where), _targets(y, where)
-        _check_inputs(x, features, where)
+        x, y = as_inputs(x, where, features), _targets(y, where)
         _check_lengths(x, y, where)
         kind = (target or kind_of(y, where)).infer(y, names, where)
         y = kind.encode(y, where)
@@ -126,7 +125,8 @@ class Dataset:
         where = _where(name, source)
         features = features or _column_names(x_train)
         places = [f"{where}, {part} part" for part in ("training", "test")]
-        xs = [_inputs(x, place) for x, place in zip((x_train, x_test), places, strict=True)]
+        both = zip((x_train, x_test), places, strict=True)
+        xs = [as_inputs(x, place, features) for x, place in both]
         if {x.dtype for x in xs} != {np.dtype(np.uint8)}:
             xs = [as_float32(x) for x in xs]
         ys = [_targets(y, place) for y, place in zip((y_train, y_test), places, strict=True)]
@@ -145,17 +145,13 @@ class Dataset:
         return made
 
 
-def _where(name: str, source: str) -> str:
-    return f"data set {name} ({source})"
+def as_inputs(x: Any, where: str, features: tuple[str, ...] = ()) -> np.ndarray:
+    """Numbers, as an array or a table, as inputs ``(n, *shape)`` of bytes or float32; ``where``
+    begins errors.
 
-
-def _column_names(x: Any) -> tuple[str, ...]:
-    """Of a table of Pandas or Polars."""
-    return tuple(map(str, getattr(x, "columns", ())))
-
-
-def _inputs(x: Any, where: str) -> np.ndarray:
-    """Numbers as an array ``(n, *shape)`` of bytes or float32."""
+    Raises:
+        EqpropError: they are none, not finite, or not of these features.
+    """
     x = _array(x, "inputs", where)
     if x.dtype.kind not in "biuf":
         raise EqpropError(f"{where}: inputs are {x.dtype}: give numbers, or a CSV file with names")
@@ -164,7 +160,18 @@ def _inputs(x: Any, where: str) -> np.ndarray:
             f"{where}: inputs have shape {x.shape}: give a row for each example, (n, features); "
             "x.reshape(-1, 1) for one feature"
         )
-    return x if x.dtype == np.uint8 else as_float32(x)
+    x = x if x.dtype == np.uint8 else as_float32(x)
+    _check_inputs(x, features, where)
+    return x
+
+
+def _where(name: str, source: str) -> str:
+    return f"data set {name} ({source})"
+
+
+def _column_names(x: Any) -> tuple[str, ...]:
+    """Of a table of Pandas or Polars."""
+    return tuple(map(str, getattr(x, "columns", ())))
 
 
 def _targets(y: Any, where: str) -> np.ndarray:

@@ -4,13 +4,14 @@ Nothing that is read can run anything: no pickles.
 """
 
 import functools
+import os
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from eqprop.data.dataset import Dataset
+from eqprop.data.dataset import Dataset, as_inputs
 from eqprop.data.files import damaged
 from eqprop.data.image_folder import image_files, read_image_folder, read_images
 from eqprop.data.named import NAMES, has_idx, load_idx
@@ -55,8 +56,8 @@ def load_path(
     - A folder with a folder of images for each class, or with such in ``train`` and in ``test``.
     - A folder of IDX files, as those of MNIST.
 
-    ``kind`` is the kind of target where another is wanted. What is not split yet is, as
-    ``Dataset.from_arrays`` says.
+    ``kind`` is the kind of target of arrays and tables where another is wanted. What is not split
+    yet is, as ``Dataset.from_arrays`` says.
 
     Raises:
         EqpropError: in one line, what is wrong in which file.
@@ -86,7 +87,7 @@ def load_path(
                 return split(*images, source=source)
     if path.suffix == ".npz":
         arrays = _read_npz(path, _WHOLE, _SPLIT)
-        features, names = (tuple(map(str, arrays.pop(key, ()))) for key in _NAMES)
+        features, names = (tuple(map(str, np.ravel(arrays.pop(key, ())))) for key in _NAMES)
         make = split if "x" in arrays else ready
         return make(*arrays.values(), source=f"{path}.", features=features, names=names)
     if path.suffix not in SUFFIXES:
@@ -105,26 +106,29 @@ def load_path(
 
 
 def load_inputs(path: Path | str, features: tuple[str, ...] = ()) -> np.ndarray:
-    """Inputs alone, to predict the targets of: ``x`` of an ``.npz`` file, the columns of a table
-    with these features, or an image or those in a folder, in the order of their names.
+    """Inputs alone, to predict the targets of: ``x`` of an ``.npz`` file; the columns of a table
+    with these features, or all where none are named; an image, or those in a folder, by name.
 
     Raises:
         EqpropError: in one line, what is wrong in which file.
     """
     path = _existing(path)
     if path.is_dir():
-        return read_images(image_files(path))
+        if not (files := image_files(path)):
+            raise EqpropError(f"{path} is empty: put images there")
+        return read_images(files)
     if path.suffix in SUFFIXES:
         return read_features(path, features)
     if path.suffix == ".npz":
-        return _read_npz(path, ("x",))["x"]
+        return as_inputs(_read_npz(path, ("x",))["x"], str(path))
     return read_images([path])
 
 
 def _existing(path: Path | str) -> Path:
     """The path, of a folder or of a file of a kind and size that is read."""
     path = Path(path)
-    if not (path.is_dir() or path.is_file()):
+    # Unlike those of pathlib, these bear a name that is too long.
+    if not (os.path.isdir(path) or os.path.isfile(path)):
         raise EqpropError(f"{path} is no file and no folder: correct the path")
     if path.is_file() and (size := path.stat().st_size) > MAX_FILE:
         raise EqpropError(f"{path} has {size} bytes: split it or thin it out, to {MAX_FILE}")

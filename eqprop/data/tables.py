@@ -60,13 +60,16 @@ def read_table(path: Path, target: str | None, kind: type[Target] | None = None)
 
 
 def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
-    """Inputs ``(n, features)`` from a table with these features, whatever else it has.
+    """Inputs ``(n, features)`` from a table with these features, whatever else it has; from all of
+    its columns, where no features are named.
 
     Raises:
         EqpropError: a column is not there, a field is empty or has a text that none of the features
             has, or the file cannot be read.
     """
     table = _read(path)
+    if not features:
+        return np.stack([x for name in table.columns for x, _ in _features(table[name], path)], 1)
     found: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(f if f in table.columns else f.partition("=")[0] for f in features):
         if name not in table.columns:

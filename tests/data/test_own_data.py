@@ -304,6 +304,7 @@ def test_text_is_one_hot_by_name(tmp_path):
     # To predict from: other columns and others orders, and not all texts.
     other = table(tmp_path, "colour;id;size\nred;x;7\nred;y;8\n", "other.csv")
     np.testing.assert_array_equal(load_inputs(other, dataset.features), [[7, 0, 1], [8, 0, 1]])
+    np.testing.assert_array_equal(load_inputs(table(tmp_path, "a,b\n1,2\n3,4\n")), [[1, 2], [3, 4]])
     green = table(tmp_path, "colour,size\ngreen,7\n", "green.csv")
     wrong("colour=green is none of the features", load_inputs, green, dataset.features)
     wrong("no column 'size': ", load_inputs, table(tmp_path, "colour\nred\n"), dataset.features)
@@ -379,6 +380,8 @@ def test_npz(tmp_path):
     np.testing.assert_array_equal(dataset.test_x, oracle.test_x)
     assert (dataset.features, dataset.target.names) == ((*"abc",), (*"klmn",))
     np.testing.assert_array_equal(load_inputs(path), X)
+    np.savez(path, x=put(X, (3, 1), np.nan))
+    wrong(f"{path}: x[3, 1] of row 3 is nan", load_inputs, path)
     np.savez_compressed(path, y_test=Y[:5], x_test=X[:5], x_train=X, y_train=Y)
     dataset = load_path(path)
     np.testing.assert_array_equal(dataset.train_x, X)
@@ -490,6 +493,8 @@ def test_idx_folder(tmp_path):
 
 def test_path_that_is_none(tmp_path):
     wrong("is no file and no folder", load_path, tmp_path / "nowhere.csv")
+    wrong("is no file and no folder", load_path, "9" * 5000)
+    wrong("is empty: put images there", load_inputs, tmp_path)
     wrong("leave out the target column 'a'", load_path, tmp_path, target="a")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(1))
     wrong("a.pkl is no", load_path, tmp_path / "a.pkl")
