@@ -5,6 +5,10 @@
 
 from .data.dataset import Dataset as Dataset
 from .data.named import load as load
+from .data.paths import load_path as load_path
+from .data.targets import Classes as Classes
+from .data.targets import Labels as Labels
+from .data.targets import Real as Real
 from .dynamics.activations import ACTIVATIONS as ACTIVATIONS
 from .dynamics.activations import activation as activation
 from .dynamics.anderson import Anderson as Anderson
@@ -113,6 +117,9 @@ from .recipes.recipe import Recipe as Recipe
 from .theorem.curves import Problem as Problem
 from .theorem.verification import Plan as Plan
 from .theorem.verification import verify as verify
+from .training.trained_run import TrainedRun as TrainedRun
+from .training.trained_run import fit as fit
+from .training.trained_run import open_run as open_run
 from .training.trainer import Examples as Examples
 from .training.trainer import Trainer as Trainer
 from .training.trainer import TrainState as TrainState

@@ -133,15 +133,15 @@ def measure(training: TimedTraining, minibatches: int | None, tell: Tell) -> Spe
 
     tell("evaluating")
     network = training.state.network
-    test = Examples(*(part[:_TEST] for part in job.test))
-    first, *again = [seconds(lambda: evaluate(job, network, test)) for _ in range(4)]
+    test = job.test.part(0, _TEST)
+    first, *again = [seconds(lambda: evaluate(job.trainer, network, test)) for _ in range(4)]
     work = operations.of_minibatch(job.recipe, network, free_steps)
     return Speed(
         batches=job.batches,
         minibatches=n,
         epoch_seconds=Timing.of(stretches, job.batches / n),
         compile_seconds=compile_train + max(0.0, first - min(again)),
-        test_seconds=min(again) * _IMAGES / len(test.labels),
+        test_seconds=min(again) * _IMAGES / len(test),
         free_steps=free_steps,
         epoch_flops=job.batches * work.total if work else None,
     )

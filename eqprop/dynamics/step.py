@@ -75,6 +75,10 @@ class Dynamics(eqx.Module):
         return tuple(new.get(n, s) for n, s in enumerate(states, 1))
 
 
+def _identity(v: Layer) -> Layer:
+    return v
+
+
 def _check_precision(network: Network, x: Layer, states: States, force: Layer | None) -> None:
     """Raises ``EqpropError`` where data and network would make states of another type."""
     own = jnp.finfo(network.dtype)
@@ -96,11 +100,13 @@ class Prototypical(Dynamics):
 
     The nudge stands outside the activation, ``s_N <- sigma(drive_N) + force``, as in the paper;
     with ``inside`` it is a force on the potential, ``s_N <- sigma(drive_N + force)``, and then the
-    updates follow the BPTT gradients for any differentiable activation.
+    updates follow the BPTT gradients for any differentiable activation. A ``linear_output`` is its
+    drive as it is, ``s_N <- drive_N + force``, as regressions want it.
     """
 
     activation: Activation = eqx.field(static=True)
     inside: bool = eqx.field(static=True, default=False)
+    linear_output: bool = eqx.field(static=True, default=False)
 
     @property
     @override
@@ -115,11 +121,13 @@ class Prototypical(Dynamics):
     def react(
         self, states: States, drives: States, force: Layer | None, *, with_output: bool
     ) -> States:
+        of_output = _identity if with_output and self.linear_output else self.activation
+        *hidden, last = drives
         if force is None:
-            return tuple(self.activation(v) for v in drives)
-        *hidden, output = drives
-        last = self.activation(output + force) if self.inside else self.activation(output) + force
-        return (*(self.activation(v) for v in hidden), last)
+            moved = of_output(last)
+        else:
+            moved = of_output(last + force) if self.inside else of_output(last) + force
+        return (*(self.activation(v) for v in hidden), moved)
 
 
 @final
@@ -132,7 +140,8 @@ class EnergyBased(Dynamics):
 
     Without ``output_slope`` the output moves by its drive as it is, ``s_N <- s_N + dt (-s_N +
     drive_N + force)``, as in the published programs, while rules go on reading ``rho(s_N)``: then
-    no energy has these dynamics, and Theorem 1 is approximate.
+    no energy has these dynamics, and Theorem 1 is approximate. A ``linear_output``, as regressions
+    want it, has the identity for its rho, and is not clipped.
     """
 
     activation: Activation = eqx.field(static=True)
@@ -140,6 +149,7 @@ class EnergyBased(Dynamics):
     clip: bool = eqx.field(static=True, default=False)
     raw_input: bool = eqx.field(static=True, default=False)
     output_slope: bool = eqx.field(static=True, default=True)
+    linear_output: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         if not (0 < self.time_step <= 1 and math.isfinite(self.time_step)):
@@ -155,7 +165,10 @@ class EnergyBased(Dynamics):
     @override
     def rates(self, x: Layer, states: States) -> Rates:
         r_input = x if self.raw_input else self.activation(x)
-        return (r_input, *(self.activation(s) for s in states))
+        rates = [self.activation(s) for s in states]
+        if states and self.linear_output:
+            rates[-1] = states[-1]
+        return (r_input, *rates)
 
     @override
     def check_analytic(self) -> None:
@@ -173,16 +186,17 @@ class EnergyBased(Dynamics):
         def slope(s: Layer) -> Layer:
             return jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
 
-        def move(s: Layer, pull: Layer) -> Layer:
-            moved = s + self.time_step * pull
-            return hardsigm(moved) if self.clip else moved
-
+        linear = with_output and self.linear_output
         pulls = [slope(s) * v - s for s, v in zip(states, drives, strict=True)]
-        if with_output and not self.output_slope:
+        if linear or (with_output and not self.output_slope):
             pulls[-1] = drives[-1] - states[-1]
         if force is not None:
             pulls[-1] = pulls[-1] + force
-        return tuple(move(s, pull) for s, pull in zip(states, pulls, strict=True))
+        moved = [s + self.time_step * pull for s, pull in zip(states, pulls, strict=True)]
+        if not self.clip:
+            return tuple(moved)
+        clipped = [hardsigm(s) for s in moved]
+        return (*clipped[:-1], moved[-1] if linear else clipped[-1])
 
 
 @final

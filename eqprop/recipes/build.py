@@ -51,23 +51,24 @@ class Built(NamedTuple):
     augmentations: tuple[Augmentation, ...]
 
 
-def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
-    """The objects of a recipe, for images ``(height, width)`` or
-    ``(height, width, channels)`` and ``batches`` minibatches an epoch.
+def build(recipe: Recipe, image: Shape, outputs: int, batches: int, *, real: bool = False) -> Built:
+    """The objects of a recipe, for inputs of a shape, ``(height, width)`` or
+    ``(height, width, channels)`` where there are convolutions, that many outputs, of ``real``
+    numbers or of scores, and ``batches`` minibatches an epoch.
 
     Raises ``EqpropError`` for values that cannot be.
     """
     if recipe.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
     system = System(
-        _dynamics(recipe),
+        _dynamics(recipe, linear=recipe.output == "linear" or (real and recipe.output == "auto")),
         SquaredError() if recipe.cost == "squared-error" else CrossEntropy(),
         _relaxation(recipe),
         recipe.K,
         sweeps=recipe.sweeps,
         nudged_sweeps=recipe.nudged_sweeps,
     )
-    shapes, links = _layers(recipe, image, classes)
+    shapes, links = _layers(recipe, image, outputs)
     read: Build | None = None
     if recipe.cost == "cross-entropy":
         shapes, links, read = _read_out(shapes, links)
@@ -75,7 +76,7 @@ def build(recipe: Recipe, image: Shape, classes: int, batches: int) -> Built:
     def init(key: PRNGKeyArray) -> Network:
         network = graph(shapes, links, key, angle=recipe.angle)
         if read is not None:
-            readout = read(network.shapes[-1], (classes,), jax.random.fold_in(key, len(links)))
+            readout = read(network.shapes[-1], (outputs,), jax.random.fold_in(key, len(links)))
             network = Network(network.shapes, network.edges, readout)
         return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
 
@@ -93,10 +94,15 @@ def _augmentations(recipe: Recipe) -> tuple[Augmentation, ...]:
     return (*shift, Flip()) if recipe.flip else shift
 
 
-def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], list[Link]]:
+def _layers(recipe: Recipe, image: Shape, outputs: int) -> tuple[list[Shape], list[Link]]:
     """The shapes of all layers, and the connections between them: those of the chain first."""
     shapes: list[Shape] = [(math.prod(image),)]
     if recipe.channels:
+        if len(image) not in (2, 3):
+            raise EqpropError(
+                f"convolutions need images, (height, width) or (height, width, channels), but "
+                f"inputs have shape {image}: use a recipe without --channels"
+            )
         shapes = [image if len(image) == 3 else (*image, 1)]
     layers = len(recipe.channels)
     paddings, windows = (
@@ -108,7 +114,7 @@ def _layers(recipe: Recipe, image: Shape, classes: int) -> tuple[list[Shape], li
         pool = _pool(recipe, window)
         shapes.append(conv_shape(shapes[-1], n, recipe.kernel, 1, padding, pool))
         builds.append(conv(recipe.kernel, 1, padding, pool))
-    dense = [(n,) for n in (*recipe.hidden, classes)]
+    dense = [(n,) for n in (*recipe.hidden, outputs)]
     links = [
         *in_a_row([*builds, *[Dense.init] * len(dense)]),
         *((pre, post, shortcut) for pre, post in recipe.skips),
@@ -147,12 +153,14 @@ def _pool(recipe: Recipe, window: int) -> Pool:
             return NoPool()
 
 
-def _dynamics(recipe: Recipe) -> Dynamics:
+def _dynamics(recipe: Recipe, *, linear: bool) -> Dynamics:
     rho = activation(recipe.activation)
     exact = (
-        EnergyBased(rho, recipe.dt, recipe.clip, recipe.raw_input, recipe.output_slope)
+        EnergyBased(
+            rho, recipe.dt, recipe.clip, recipe.raw_input, recipe.output_slope, linear_output=linear
+        )
         if recipe.setting == "energy"
-        else Prototypical(rho, recipe.inside)
+        else Prototypical(rho, recipe.inside, linear_output=linear)
     )
     return RoundedStates(rho, exact) if recipe.states == "bfloat16" else exact
 

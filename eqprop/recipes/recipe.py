@@ -33,12 +33,18 @@ class Recipe:
     """Name of the recipe."""
     about: str = ""
     """What the recipe is, in a line."""
-    dataset: Literal["mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", "digits"] = "mnist"
-    """Data set."""
+    dataset: Literal["mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", "digits", "own"] = (
+        "mnist"
+    )
+    """Data set; own, of a file that is named."""
     shift: int = 0
     """Move each training image by up to so many pixels up or down, and left or right, at random."""
     flip: bool = False
     """Mirror each training image, left to right, or not, at random."""
+    scaling: Literal["auto", "none", "unit", "standard"] = "auto"
+    """Bring each input to [0, 1], unit, or to mean 0 and standard deviation 1, standard; auto:
+    bytes, as those of images, to [0, 1] by 1/255, other numbers as standard.
+    """
     mean: tuple[float, ...] = ()
     """Subtract this from the input, channel by channel; as it is when left out."""
     std: tuple[float, ...] = ()
@@ -76,6 +82,8 @@ class Recipe:
     train_input_bias: bool = True
     """Train the bias into the first layer, which the published C-VF programs leave as it is drawn.
     """
+    output: Literal["auto", "activation", "linear"] = "auto"
+    """Whether the output has the activation, or none, linear; auto: linear for real targets."""
     rule: Literal["ep", "c-ep", "vf", "c-vf", "bptt", "rbp"] = "ep"
     """Learning rule: ep, vf; or continually, c-ep, c-vf. As baselines backpropagation through the
     last K free steps, bptt, and recurrent backpropagation, rbp: they nudge nothing.

@@ -96,7 +96,7 @@ def inspect(group: Group, example: int, theorem: bool, display: Display) -> Insp
         return Inspection(missing={"network": NO_CHECKPOINT})
     with precision(group.recipe):
         try:
-            job = prepare_again(member.record, group.recipe, display)
+            job = prepare_again(member.folder, member.record, group.recipe, display)
         except EqpropError as error:
             missing = {"network": str(error) if kept else NO_CHECKPOINT}
             return Inspection(missing=missing | ({"theorem": str(error)} if theorem else {}))
@@ -172,9 +172,9 @@ def relax(job: Experiment, network: Network, example: int) -> Relaxed:
         for layer, states, moved in zip(end, traces, residuals.T, strict=True)
     ]
     (class_,) = predicted(system.cost, network.read(jnp.asarray(end[-1][None])))
-    pixels = np.asarray(job.test.images[example])
+    pixels = np.asarray(job.test.inputs[example])
     return Relaxed(
-        _grey(pixels / 255, pixels.shape), int(job.test.labels[example]), int(class_), layers
+        _grey(pixels / 255, pixels.shape), int(job.test.targets[example]), int(class_), layers
     )
 
 
@@ -202,7 +202,7 @@ def receptive_fields(job: Experiment, network: Network, example: int) -> list[Ti
         Tiles(
             captions[layer],
             [_unit(int(unit), network.shapes[layer]) for unit in chosen[layer]],
-            np.stack([_grey(field, job.test.images.shape[1:]) for field in fields[layer]]),
+            np.stack([_grey(field, job.test.inputs.shape[1:]) for field in fields[layer]]),
         )
         for layer in sorted(fields)
     ]

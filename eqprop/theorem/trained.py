@@ -51,7 +51,7 @@ def examine(job: Experiment, network: Network, seed: int, tell: Callable[[str], 
     rule = increment(recipe)
     rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
     x, y = fetch(job.train, rows, network)
-    image, classes = job.train.images.shape[1:], network.scores[0]
+    image, classes = job.train.inputs.shape[1:], network.scores[0]
     built = build(recipe, image, classes, job.batches)
     # The same parameters in a network that rounds nothing, should the recipe have rounded states.
     exact = jax.tree.structure(jax.eval_shape(built.init, jax.random.key(0)))

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from eqprop.data.dataset import Dataset, check_fits
+from eqprop.data.scaling import Scaling
+from eqprop.data.targets import Classes, Real, Target
 from eqprop.errors import EqpropError
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.replicas import Layout
+from eqprop.training.run_data import fit_scalings
 from eqprop.training.runs import Run
 from eqprop.training.trainer import Examples, Trainer, TrainState
-from eqprop.types import PRNGKeyArray
+from eqprop.types import PRNGKeyArray, Shape
 
 _EVALUATE = 2000  # examples between two looks at whether to stop
 
@@ -67,20 +71,54 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
         EqpropError: values in the recipe that cannot be, or do not fit the data.
     """
     batches = max(1, len(dataset.train_y) // recipe.batch)
-    built = build(recipe, dataset.train_x.shape[1:], dataset.classes, batches)
+    inputs, outputs = fit_scalings(recipe, dataset)
+    # What a trainer does to bytes by itself it does in fewer operations.
+    plain = recipe.scaling == "auto" and dataset.train_x.dtype == np.uint8
+    scaling = None if plain else inputs
+    trainer, init = plan(recipe, dataset.shape, dataset.target, batches, scaling)
+    network = jax.eval_shape(init, jax.random.key(0))
+    check_fits(dataset, network.shapes[0], network.scores[0])
+    _check_size(recipe, network, batches)
+
+    def put(x: np.ndarray, y: np.ndarray) -> Examples:
+        if outputs is None:
+            return Examples.put(x, y, network)
+        unit = jnp.broadcast_to(jnp.asarray(outputs.scale), network.scores)
+        return replace(Examples.put(x, outputs.apply(y), network), unit=unit)
+
+    train, test = (put(x, y) for _, x, y in dataset.parts())
+    return Experiment(recipe, trainer, init, train, test, trainer.batches(train))
+
+
+def plan(
+    recipe: Recipe, shape: Shape, target: Target, batches: int, scaling: Scaling | None
+) -> tuple[Trainer, Callable[[PRNGKeyArray], Network]]:
+    """What trains a recipe on inputs of a shape, with that many minibatches an epoch, and what
+    draws a network. Needs no data.
+
+    Raises:
+        EqpropError: values in the recipe that cannot be, or do not fit such data.
+    """
+    if recipe.cost == "cross-entropy" and type(target) is not Classes:
+        raise EqpropError(
+            f"cost {recipe.cost} is for classes, but the data have {target.about}: use --cost "
+            "squared-error"
+        )
+    if (recipe.shift or recipe.flip) and len(shape) not in (2, 3):
+        raise EqpropError(
+            f"shift and flip move images, but inputs have shape {shape}: leave them out"
+        )
+    built = build(recipe, shape, target.width, batches, real=type(target) is Real)
     trainer = Trainer(
         built.system,
         built.learner,
         recipe.batch,
         built.augmentations,
         test_tolerance=recipe.test_tolerance,
+        scaling=scaling,
+        target=type(target),
     )
-    network = jax.eval_shape(built.init, jax.random.key(0))
-    check_fits(dataset, network.shapes[0], network.scores[0])
-    _check_size(recipe, network, batches)
-    train = Examples.put(dataset.train_x, dataset.train_y, network)
-    test = Examples.put(dataset.test_x, dataset.test_y, network)
-    return Experiment(recipe, trainer, built.init, train, test, trainer.batches(train))
+    return trainer, built.init
 
 
 def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
@@ -103,7 +141,7 @@ def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
 
 
 def evaluate(
-    experiment: Experiment,
+    trainer: Trainer,
     networks: Network,
     examples: Examples,
     tell: Callable[[int], None] = lambda _: None,
@@ -112,14 +150,14 @@ def evaluate(
 
     ``tell`` is told, now and then, how many examples are done; what it raises ends the evaluation.
     """
-    n = len(examples.labels)
+    n = len(examples)
     totals: dict[str, np.ndarray] = {}
     for start in range(0, n, _EVALUATE):
         tell(start)
-        block = Examples(*(part[start : start + _EVALUATE] for part in examples))
-        for name, sums in experiment.trainer.test(networks, block).items():
+        block = examples.part(start, start + _EVALUATE)
+        for name, sums in trainer.test(networks, block).items():
             totals[name] = totals.get(name, 0) + np.ravel(sums).astype(float)
-    replicas = experiment.trainer.layout.replicas or 1
+    replicas = trainer.layout.replicas or 1
     each = ({name: sums[n] for name, sums in totals.items()} for n in range(replicas))
     return [metrics.scores(sums, n) for sums in each]
 

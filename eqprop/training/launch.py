@@ -2,16 +2,14 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from eqprop.data import named as data
-from eqprop.data.named import Dataset
+from eqprop.data.dataset import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.networks.network import Network
 from eqprop.recipes.catalogue import RECIPES, published_for
@@ -21,9 +19,10 @@ from eqprop.training.display import Display
 from eqprop.training.experiment import Experiment, evaluate, load, prepare, restore
 from eqprop.training.figures import training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
-from eqprop.training.records import DataUsed, Made, Record, Replicas, made
+from eqprop.training.records import Made, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
 from eqprop.training.results import read_run
+from eqprop.training.run_data import describe, load_again, pack
 from eqprop.training.runs import Run, is_run, read_metrics, read_record, seed_folders
 from eqprop.training.session import Session
 from eqprop.training.trainer import Examples
@@ -38,8 +37,10 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
     hardware: Hardware = DEFAULT,
     *,
     until: float = math.inf,
+    dataset: Dataset | None = None,
 ) -> None:
-    """Trains a recipe from the beginning, once for each seed, as long as ``Session.train`` says.
+    """Trains a recipe from the beginning, once for each seed, as long as ``Session.train`` says; on
+    the data set of the recipe, or on another one.
 
     ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
     is no faster, and the first result comes later; other devices a small net leaves idle.
@@ -48,8 +49,11 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
     display = Display(jax.process_index(), jax.process_count())
     with precision(recipe):
         display.say(f"{recipe.name}: {recipe.about}")
-        with display.doing("loading data"):
-            dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
+        if dataset is None:
+            with display.doing("loading data"):
+                dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
+        elif recipe.dataset != "own":
+            recipe = dataclasses.replace(recipe, dataset="own")
         _introduce(dataset, recipe, display)
         with typed():
             experiment = prepare(recipe, dataset)
@@ -57,8 +61,9 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
                 replicas == "together" or (replicas == "auto" and _is_parallel())
             )
             layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
-            record = Record(recipe, tuple(seeds), _used(dataset), made(command), together=together)
-            run = hosts.on_lead(lambda: Run.create(out, record)) or Run.watch(out, record)
+            used, kept = describe(dataset, recipe), pack(dataset)
+            record = Record(recipe, tuple(seeds), used, made(command), together=together)
+            run = hosts.on_lead(lambda: Run.create(out, record, kept)) or Run.watch(out, record)
         with run:
             _train_seeds(experiment.lay_out(layout), run, run.record.started, display, until)
 
@@ -82,7 +87,7 @@ def resume(
             _check_epochs(run, epochs)
         with precision(recipe):
             display.say(f"{recipe.name}: {recipe.about}")
-            experiment = prepare_again(run.record, recipe, display)
+            experiment = prepare_again(folder, run.record, recipe, display)
             now = made(command)
             _compare(run.record, now, display)
             if epochs is not None:
@@ -112,7 +117,7 @@ def evaluate_run(folder: Path) -> None:
     display = Display()
     record = read_record(folder)
     with precision(record.recipe):
-        experiment = prepare_again(record, record.recipe, display)
+        experiment = prepare_again(folder, record, record.recipe, display)
         for seed, place in seed_folders(folder, record):
             found = load(experiment, place / "checkpoints", seed)
             if found is None:
@@ -131,10 +136,13 @@ def _evaluate(
     experiment: Experiment, network: Network, examples: Examples, display: Display
 ) -> str:
     """The metrics of examples, in words."""
-    n = len(examples.labels)
+    n = len(examples)
     with display.doing("evaluating") as tell:
-        (scores,) = evaluate(experiment, network, examples, lambda done: tell(f"{done}/{n}"))
-    shown = ((m.name, f"{scores[m.name]:.{m.digits}f}{m.unit}") for m in metrics.of_examples())
+        (scores,) = evaluate(
+            experiment.trainer, network, examples, lambda done: tell(f"{done}/{n}")
+        )
+    own = [metric for metric in metrics.of_examples() if metric.name in scores]
+    shown = ((m.name, f"{scores[m.name]:.{m.digits}f}{m.unit}") for m in own)
     return ", ".join(f"{name} {value}" for name, value in shown)
 
 
@@ -219,34 +227,24 @@ def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return jax.enable_x64(recipe.dtype == "float64")
 
 
-def prepare_again(record: Record, recipe: Recipe, display: Display) -> Experiment:
-    """The experiment of a run, with the data that the run has used.
+def prepare_again(folder: Path, record: Record, recipe: Recipe, display: Display) -> Experiment:
+    """The experiment of the run in a folder, with the data that it has used.
 
     Raises ``EqpropError`` where they are not at hand, or are others.
     """
     with display.doing("loading data"):
-        dataset = data.load(record.data.name)
-    if _used(dataset).sha256 != record.data.sha256:
-        raise EqpropError(
-            f"the data set {record.data.name} is not the one that the run was trained on "
-            f"({record.data.source}): put that back"
-        )
+        dataset = load_again(folder, record.data)
     return prepare(recipe, dataset)
 
 
-def _used(dataset: Dataset) -> DataUsed:
-    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
-    digest.update(np.ascontiguousarray(dataset.train_y))
-    sizes = len(dataset.train_y), len(dataset.test_y)
-    image = dataset.train_x.shape[1:]
-    return DataUsed(dataset.name, dataset.source, *sizes, image, digest.hexdigest())
-
-
 def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
-    sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test images"
-    image = "x".join(map(str, dataset.train_x.shape[1:]))
-    note = "data" if dataset.name == recipe.dataset else "NOTE"
-    display.say(f"{note}: {dataset.source} {sizes} of {image}")
+    shape = "x".join(map(str, dataset.shape))
+    inputs = f"images of {shape}" if len(dataset.shape) > 1 else f"rows of {shape} numbers"
+    sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test {inputs}"
+    line = f"{dataset.source} {sizes}"
+    if recipe.dataset == "own":
+        line += f"; target: {dataset.target.about}"
+    display.say(f"{'data' if recipe.dataset in (dataset.name, 'own') else 'NOTE'}: {line}")
 
 
 def _compare(record: Record, now: Made, display: Display) -> None:
@@ -268,14 +266,17 @@ def _tell_damage(damaged: Sequence[str], display: Display) -> None:
 def _report(run: Run, display: Display) -> None:
     """The result, beside the published one, and the curves."""
     recipe, folder, results = run.record.recipe, run.folder, read_run(run.folder)
-    test, training = (
-        metrics.show_mean_and_std([result.last(name) for result in results])
-        for name in ("test_error", "train_error")
-    )
+    columns = {name for result in results for name in result.columns}
+    told = [m for m in metrics.of_examples() if m.name != "loss" and f"test_{m.name}" in columns]
+    parts: list[str] = []
+    for part, words in (("test", "test"), ("train", "training")):
+        for metric in told:
+            values = [result.last(f"{part}_{metric.name}") for result in results]
+            shown = metrics.show_mean_and_std(values, metric.digits)
+            what = (metric.title or metric.name).partition(" (")[0]
+            parts.append(f"{words} {what} {shown}{metric.unit}")
     seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""
-    display.say(
-        f"test error {test} %, training error {training} % ({results[0].epochs} epochs{seeds})"
-    )
+    display.say(f"{', '.join(parts)} ({results[0].epochs} epochs{seeds})")
     if published := published_for(recipe, run.record.data.name):
         display.say(_published(recipe, published))
     folders = [result.folder for result in results]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final, override
 
+from eqprop.data.targets import Classes, Labels, Real, Target
 from eqprop.recipes.recipe import Recipe
 
 type Row = Mapping[str, Any]
@@ -29,8 +30,9 @@ type Totals = dict[str, Any]
 
 @final
 class Seen(NamedTuple):
-    """Examples after a free phase: their ``Cost``, scores ``(B, classes)``, states of the layers
-    1 ... N and one-hot targets ``(B, classes)``; and how the phase ended, a ``Settled``.
+    """Examples after a free phase: their ``Cost``, scores ``(B, outputs)``, states of the layers
+    1 ... N and targets ``(B, outputs)``, one-hot ones of classes; how the phase ended, a
+    ``Settled``; and the variance of each real target, and what 1 of it is in the user's numbers.
     """
 
     cost: Any
@@ -38,6 +40,8 @@ class Seen(NamedTuple):
     states: Any
     y: Any
     settled: Any
+    variance: Any = None
+    unit: Any = None
 
 
 @final
@@ -86,6 +90,8 @@ class Metric(abc.ABC):
     """Both of them in progress."""
     title: str | None = None
     """Of its panel in a report; None: it has none."""
+    targets: tuple[type[Target], ...] = (Classes, Real, Labels)
+    """For which kinds of target it is measured."""
     logarithmic: bool = True
     """Whether that panel may have a logarithmic axis."""
     label: str = "{}"
@@ -153,8 +159,11 @@ class Accumulated(Metric):
 @dataclass(frozen=True, kw_only=True)
 class OfExamples(Accumulated):
     """The mean over examples, each after its free phase, in training and in testing; the share in
-    %, where it ``counts`` examples. ``function`` returns numbers, or booleans, ``(B,)``.
+    %, where it ``counts`` examples. ``function`` returns numbers, or booleans, ``(B,)``;
+    ``finish`` makes of their mean what is told.
     """
+
+    finish: Callable[[float], float] = lambda mean: mean
 
     @override
     def add(self, total: Any, seen: Seen) -> Any:
@@ -162,7 +171,8 @@ class OfExamples(Accumulated):
 
     def mean(self, total: Any, n: int) -> float:
         """What a total over n examples makes."""
-        return (100 if self.counts else 1) * self.number(total) / n
+        mean = (100 if self.counts else 1) * self.number(total) / n
+        return mean if math.isnan(mean) else self.finish(mean)
 
     @override
     def measure(self, epoch: Epoch) -> dict[str, Any]:
@@ -228,10 +238,44 @@ METRICS: tuple[Metric, ...] = (
         function=lambda seen: predicted(seen.cost, seen.scores) != seen.y.argmax(axis=-1),
         total="errors",
         counts=True,
+        targets=(Classes,),
         words={"training": "  train ", "test": "  test "}.get,
         unit=" %",
         title="error (%)",
         head="{} error (%)",
+    ),
+    OfExamples(
+        name="label_error",
+        function=lambda seen: 100 * ((seen.scores > 0.5) != (seen.y > 0.5)).mean(axis=-1),
+        total="label_errors",
+        targets=(Labels,),
+        words={"training": "  train ", "test": "  test "}.get,
+        unit=" % of labels",
+        title="wrong labels (%)",
+        head="{} wrong labels (%)",
+    ),
+    OfExamples(
+        name="rmse",
+        function=lambda seen: ((seen.unit * (seen.y - seen.scores)) ** 2).mean(axis=-1),
+        finish=math.sqrt,
+        total="squares",
+        targets=(Real,),
+        words={"training": "  RMSE train ", "test": "  RMSE test "}.get,
+        digits=4,
+        title="RMSE",
+        head="{} RMSE",
+    ),
+    OfExamples(
+        name="r2",
+        function=lambda seen: ((seen.y - seen.scores) ** 2 / seen.variance).mean(axis=-1),
+        finish=lambda unexplained: 1 - unexplained,
+        total="unexplained",
+        targets=(Real,),
+        words={"training": "  R² train ", "test": "  R² test "}.get,
+        digits=3,
+        title="R²",
+        logarithmic=False,
+        head="{} R²",
     ),
     OfExamples(
         name="loss",
@@ -290,31 +334,34 @@ def _kept() -> list[Accumulated]:
     return [metric for metric in METRICS if isinstance(metric, Accumulated)]
 
 
-def of_examples() -> list[OfExamples]:
-    """Those that a test measures."""
-    return [metric for metric in METRICS if isinstance(metric, OfExamples)]
+def of_examples(*targets: type[Target]) -> list[OfExamples]:
+    """Those that a test measures, for some kinds of target, or all."""
+    wanted = set(targets or (Classes, Real, Labels))
+    return [m for m in METRICS if isinstance(m, OfExamples) and wanted & set(m.targets)]
 
 
-def start(dtype: Any) -> Totals:
-    """All totals before the first minibatch, for a network of that dtype."""
+def start(dtype: Any, target: type[Target] = Classes) -> Totals:
+    """All totals before the first minibatch, for a network of that dtype and a kind of target."""
     import jax.numpy as jnp
 
-    return {m.total: jnp.zeros((), "int32" if m.counts else dtype) for m in _kept()}
+    kept = [metric for metric in _kept() if target in metric.targets]
+    return {m.total: jnp.zeros((), "int32" if m.counts else dtype) for m in kept}
 
 
 def add(totals: Totals, seen: Seen) -> Totals:
     """All totals after another minibatch."""
-    return {metric.total: metric.add(totals[metric.total], seen) for metric in _kept()}
+    kept = [metric for metric in _kept() if metric.total in totals]
+    return {metric.total: metric.add(totals[metric.total], seen) for metric in kept}
 
 
-def sums(seen: Seen, those: Any) -> Totals:
+def sums(seen: Seen, those: Any, target: type[Target] = Classes) -> Totals:
     """Sums over some of the test examples, ``(B,)`` booleans, by the names of metrics."""
-    return {m.name: (m.function(seen) * those).sum() for m in of_examples()}
+    return {m.name: (m.function(seen) * those).sum() for m in of_examples(target)}
 
 
 def scores(sums: Mapping[str, Any], n: int) -> dict[str, float]:
     """What the sums over n test examples make: means, and shares in %."""
-    return {metric.name: metric.mean(sums[metric.name], n) for metric in of_examples()}
+    return {m.name: m.mean(sums[m.name], n) for m in of_examples() if m.name in sums}
 
 
 def unknown(dtype: Any) -> Any:
@@ -326,7 +373,8 @@ def unknown(dtype: Any) -> Any:
 
 def measure(epoch: Epoch) -> dict[str, Any]:
     """The row of an epoch; what is not known is left out."""
-    parts = {k: v for metric in METRICS for k, v in metric.measure(epoch).items()}
+    own = [m for m in METRICS if not isinstance(m, Accumulated) or m.total in epoch.totals]
+    parts = {k: v for metric in own for k, v in metric.measure(epoch).items()}
     return {"epoch": epoch.number} | {k: v for k, v in parts.items() if _is_finite({k: v})}
 
 

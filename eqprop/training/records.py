@@ -22,7 +22,21 @@ type Replicas = Literal["auto", "together", "in-turn"]
 
 _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "numpy")
 
+type Kind = Literal["classes", "real", "labels"]
+"""What is learnt: one of several classes, real numbers, or several labels at once."""
+
 type Facts = Mapping[str, str | int | float | bool | None]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """How numbers were scaled, ``(x - shift) / scale``: one number each, or one for each feature
+    in a row.
+    """
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
 
 
 @final
@@ -35,8 +49,18 @@ class DataUsed:
     train: int
     test: int
     image: tuple[int, ...]
+    """The shape of an input."""
     sha256: str
-    """Of the training images and labels."""
+    """Of the training inputs and targets."""
+    target: Kind = "classes"
+    names: tuple[str, ...] = ()
+    """Of the classes, or of the outputs; unknown to older versions."""
+    features: tuple[str, ...] = ()
+    """Names of the columns of inputs, where these have names."""
+    input_scaling: Scaled | None = None
+    """None, of older versions: bytes by 1/255."""
+    target_scaling: Scaled | None = None
+    """Of real targets."""
 
 
 @final

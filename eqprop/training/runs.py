@@ -1,6 +1,7 @@
 """Run directories: what a training leaves behind, and all that it needs to go on.
 
 - ``run.json``: the record (records.py)
+- ``data.npz``: data of one's own (run_data.py)
 - ``metrics.jsonl``: a JSON object per epoch
 - ``events/``: the same for TensorBoard
 - ``checkpoints/``: see checkpoint.py
@@ -26,6 +27,8 @@ from eqprop.training.files import partial, write_whole
 from eqprop.training.records import Record
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
+DATA = "data.npz"
+"""Where data of one's own are kept (run_data.py)."""
 _SUMMARY = "summary.json"
 
 
@@ -38,8 +41,8 @@ class Run:
         self._events: Events | None = None
 
     @classmethod
-    def create(cls, folder: Path, record: Record) -> "Run":
-        """A new run, in a folder that is empty or not there yet.
+    def create(cls, folder: Path, record: Record, data: bytes | None = None) -> "Run":
+        """A new run, in a folder that is empty or not there yet; with data of one's own, packed.
 
         Raises:
             EqpropError: there is something in the folder, or it cannot be written.
@@ -50,6 +53,8 @@ class Run:
             lock = _hold(folder)
             try:
                 check_new(folder)  # another process may have been quicker
+                if data is not None:
+                    write_whole(folder / DATA, data)
                 write_whole(folder / _RECORD, _text(record))
             except BaseException:
                 lock.close()
@@ -157,10 +162,10 @@ class Run:
 def check_new(folder: Path) -> None:
     """Raises ``EqpropError`` unless the folder is empty or not there."""
     if os.path.isdir(folder):
-        # The two are what a crash leaves of a run that had not begun.
-        if any(
-            path.name not in (_LOCK, partial(folder / _RECORD).name) for path in folder.iterdir()
-        ):
+        # What a crash leaves of a run that had not begun; without the lock it is somebody else's.
+        names = {path.name for path in folder.iterdir()}
+        left = {_LOCK, partial(folder / _RECORD).name, partial(folder / DATA).name}
+        if names - left - ({DATA} if _LOCK in names else set()):
             go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
             raise EqpropError(
                 f"the run directory {folder} exists, and is not empty: give another with "

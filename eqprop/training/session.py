@@ -139,12 +139,12 @@ class Session:
         experiment, watch = self._experiment, Stopwatch()
 
         def look(done: int) -> None:
-            self._show(state, ("testing", done, len(experiment.test.labels)))
+            self._show(state, ("testing", done, len(experiment.test)))
             if signals.heard_anywhere():
                 self._save(state, seconds)
                 self._stop(state, signals)
 
-        scores = evaluate(experiment, state.network, experiment.test, look)
+        scores = evaluate(experiment.trainer, state.network, experiment.test, look)
         epoch = state.position[0] + 1
         for replica, score in enumerate(scores):
             if not math.isfinite(score["loss"]):

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import final
 
 import equinox as eqx
 import jax
@@ -18,6 +18,8 @@ import optax
 from jax import lax
 
 from eqprop.data.augmentation import Augmentation, Images, augment
+from eqprop.data.scaling import Scaling
+from eqprop.data.targets import Classes, Target
 from eqprop.dynamics.relaxation import Settled
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
@@ -25,7 +27,7 @@ from eqprop.learning.learners import Learner
 from eqprop.networks.network import Network
 from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
-from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, States, Targets, UInt8
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Shape, States, Targets, UInt8
 
 
 @final
@@ -59,61 +61,101 @@ def _first(counts: Int[Array, "*replicas"]) -> int:
 
 
 @final
-class Examples(NamedTuple):
-    """Images as bytes, and labels, on the device."""
+class Examples(eqx.Module):
+    """Inputs and targets on the device."""
 
-    images: UInt8[Array, "n rows columns *channels"]
-    labels: Int[Array, " n"]
+    inputs: UInt8[Array, "n *shape"] | Float[Array, "n *shape"]
+    targets: Int[Array, " n"] | Float[Array, "n outputs"]
+    variance: Float[Array, " outputs"] | None = None
+    """Of real targets, over these examples."""
+    unit: Float[Array, " outputs"] | None = None
+    """What 1 is, of real targets, in the numbers of the user."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.targets)
+
+    def part(self, start: int, stop: int) -> "Examples":
+        """Some of them, one after another."""
+        some = self.inputs[start:stop], self.targets[start:stop]
+        return Examples(*some, self.variance, self.unit)
 
     @staticmethod
-    def put(images: np.ndarray, labels: np.ndarray, network: Network) -> "Examples":
-        """Examples on the device: images ``(n, *image)`` of unsigned bytes, which stand for 0 to 1,
-        and labels ``(n,)``.
+    def put(inputs: np.ndarray, targets: np.ndarray, network: Network) -> "Examples":
+        """Examples on the device: inputs ``(n, *shape)``, and labels ``(n,)`` or, where they are
+        floating-point numbers or bytes, outputs ``(n, outputs)``.
 
-        An image has the shape of the network's input, but for a last axis of one channel, or any
-        shape where that input is a row of pixels.
+        Unsigned bytes, as those of images, stand for 0 to 1, unless a ``Trainer`` has another
+        scaling; floating-point numbers are taken as they are. An input has the shape of the
+        network's, but for a last axis of one channel, or any shape where that is a row.
 
-        Raises ``EqpropError`` where images or labels are something else, or do not fit the network.
+        Raises ``EqpropError`` where they are something else, or do not fit the network.
         """
-        shape, (classes,) = network.shapes[0], network.scores
-        image, n = images.shape[1:], len(images)
-        if images.dtype != np.uint8:
-            raise EqpropError(
-                f"images are {images.dtype}: give unsigned bytes, 0 to 255, as uint8: "
-                "(255 * images).round().astype('uint8') where they are from 0 to 1"
-            )
-        flat = len(shape) == 1 and math.prod(image) == shape[0]
-        if not n or not (flat or shape in (image, (*image, 1))):
-            raise EqpropError(
-                f"{n} images of shape {image} do not fit a network with an input of shape {shape}: "
-                "give some of that shape, or another network"
-            )
-        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-            raise EqpropError(
-                f"labels are {labels.dtype} of shape {labels.shape} for {n} images: give "
-                f"an integer for each, 0 to {classes - 1}"
-            )
-        for label in (labels.min(), labels.max()):
-            if not 0 <= label < classes:
+        _check_inputs(inputs, network.shapes[0])
+        (outputs,) = network.scores
+        if targets.ndim == 2 and targets.dtype in (np.uint8, np.float32, np.float64):
+            if targets.shape != (len(inputs), outputs):
                 raise EqpropError(
-                    f"label {label} does not fit a network with {classes} outputs: give 0 to "
-                    f"{classes - 1}"
+                    f"targets have shape {targets.shape} for {len(inputs)} inputs and a network "
+                    f"with {outputs} outputs: give a row of {outputs} for each input"
                 )
-        return Examples(jnp.asarray(images), jnp.asarray(labels.astype(np.int32)))
+            y = jnp.asarray(targets.astype(np.float32))
+            return Examples(jnp.asarray(inputs), y, jnp.var(y, axis=0), jnp.ones(outputs))
+        _check_labels(targets, len(inputs), outputs)
+        return Examples(jnp.asarray(inputs), jnp.asarray(targets.astype(np.int32)))
+
+
+def _check_inputs(inputs: np.ndarray, shape: Shape) -> None:
+    one, n = inputs.shape[1:], len(inputs)
+    if inputs.dtype != np.uint8 and not np.issubdtype(inputs.dtype, np.floating):
+        raise EqpropError(
+            f"inputs are {inputs.dtype}: give unsigned bytes, 0 to 255, as uint8, or "
+            "floating-point numbers"
+        )
+    flat = len(shape) == 1 and math.prod(one) == shape[0]
+    if not n or not (flat or shape in (one, (*one, 1))):
+        raise EqpropError(
+            f"{n} inputs of shape {one} do not fit a network with an input of shape {shape}: "
+            "give some of that shape, or another network"
+        )
+
+
+def _check_labels(labels: np.ndarray, n: int, classes: int) -> None:
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise EqpropError(
+            f"labels are {labels.dtype} of shape {labels.shape} for {n} inputs: give an integer "
+            f"for each, 0 to {classes - 1}"
+        )
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            raise EqpropError(
+                f"label {label} does not fit a network with {classes} outputs: give 0 to "
+                f"{classes - 1}"
+            )
 
 
 def fetch(
     examples: Examples,
     rows: Int[Array, " B"],
     network: Network,
+    scaling: Scaling | None = None,
     alter: Callable[[Images], Images] = lambda images: images,
 ) -> tuple[Layer, Targets]:
-    """The input, pixels in [0, 1] in the shape of the network's input, and the one-hot targets of
-    some examples, their images altered.
+    """The input, scaled, in the shape of the network's, and the targets, classes as one-hot ones,
+    of some examples; images altered.
+
+    Without a scaling, bytes become 0 to 1, and other numbers stay as they are.
     """
-    images = alter(examples.images[rows]).reshape(-1, *network.shapes[0])
-    x = images.astype(network.dtype) / 255
-    return x, jax.nn.one_hot(examples.labels[rows], network.scores[0], dtype=network.dtype)
+    raw, y = alter(examples.inputs[rows]), examples.targets[rows]
+    values = raw.astype(network.dtype)
+    if scaling is not None:
+        values = scaling.apply(values).astype(network.dtype)
+    elif raw.dtype == jnp.uint8:
+        values = values / 255
+    x = values.reshape(-1, *network.shapes[0])
+    if y.ndim == 2:
+        return x, y.astype(network.dtype)
+    return x, jax.nn.one_hot(y, network.scores[0], dtype=network.dtype)
 
 
 @final
@@ -123,10 +165,11 @@ class Trainer:
     ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from.
     ``layout`` says whether a state is that of one network or of replicas, and where it lies. An
     evaluation stops iterating when no unit moves faster than ``test_tolerance`` per unit of time;
-    where that is 0, it relaxes as in training.
+    where that is 0, it relaxes as in training. ``scaling`` is that of the inputs, as ``fetch`` has
+    it, and ``target`` says what is learnt, and so what is measured.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all that a training is made of)
         self,
         system: System,
         learner: Learner,
@@ -135,14 +178,17 @@ class Trainer:
         layout: Layout | None = None,
         *,
         test_tolerance: float = 1e-4,
+        scaling: Scaling | None = None,
+        target: type[Target] = Classes,
     ) -> None:
         self.system, self.learner, self.batch = system, learner, batch
         self.augmentations, self.test_tolerance = augmentations, test_tolerance
+        self.scaling, self.target = scaling, target
         self.layout = layout or Layout()
-        self._tested = system
+        self.tested = system  # as it settles in tests
         if test_tolerance:
             settle = system.relaxation.until(test_tolerance * system.dynamics.dt)
-            self._tested = dataclasses.replace(system, relaxation=settle)
+            self.tested = dataclasses.replace(system, relaxation=settle)
         # The state is donated: weights are updated where they lie.
         self._advance = jax.jit(self._advance_plain, donate_argnums=0)
         self._test = jax.jit(self._test_plain, static_argnums=2)
@@ -151,7 +197,13 @@ class Trainer:
     def lay_out(self, layout: Layout) -> "Trainer":
         """The same for networks side by side, or over several devices."""
         same = (self.system, self.learner, self.batch, self.augmentations)
-        return Trainer(*same, layout, test_tolerance=self.test_tolerance)
+        return Trainer(
+            *same,
+            layout,
+            test_tolerance=self.test_tolerance,
+            scaling=self.scaling,
+            target=self.target,
+        )
 
     def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
         """The state of one network before the first minibatch.
@@ -163,7 +215,7 @@ class Trainer:
         # A buffer each: what is donated must not be shared.
         n, epoch, minibatch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
-        totals = metrics.start(network.dtype)
+        totals = metrics.start(network.dtype, self.target)
         return TrainState(network, memory, n, epoch, minibatch, totals)
 
     def batches(self, examples: Examples) -> int:
@@ -171,7 +223,7 @@ class Trainer:
 
         Raises ``EqpropError`` when there is not one.
         """
-        n = len(examples.labels)
+        n = len(examples)
         if n < self.batch:
             raise EqpropError(f"a minibatch of {self.batch} does not fit {n} training examples")
         return n // self.batch
@@ -180,7 +232,7 @@ class Trainer:
         """The rows of each minibatch of the state's epoch: a permutation that seed and epoch
         decide.
         """
-        rows = self._order(state.seed, state.epoch, len(examples.labels))
+        rows = self._order(state.seed, state.epoch, len(examples))
         n = self.batches(examples)
         return rows[..., : n * self.batch].reshape(*rows.shape[:-1], n, self.batch)
 
@@ -190,7 +242,11 @@ class Trainer:
         """The state's next minibatch: those rows, altered by the augmentations."""
         key = jax.random.fold_in(minibatch_key(state.seed, state.epoch, state.minibatch), 1)
         fetched = fetch(
-            examples, rows, state.network, lambda images: augment(self.augmentations, images, key)
+            examples,
+            rows,
+            state.network,
+            self.scaling,
+            lambda images: augment(self.augmentations, images, key),
         )
         return self.layout.over_rows(fetched)
 
@@ -218,7 +274,7 @@ class Trainer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica."""
         sums = self.test(network, examples, rows)
-        return np.asarray(sums["loss"] / len(examples.labels)), sums["error"]
+        return np.asarray(sums["loss"] / len(examples)), sums["error"]
 
     def test(
         self, network: Network, examples: Examples, rows: int = 200
@@ -228,7 +284,7 @@ class Trainer:
 
         Rows that have settled after fewer than T steps are not iterated on.
         """
-        return jax.device_get(self._test(network, examples, min(rows, len(examples.labels))))
+        return jax.device_get(self._test(network, examples, min(rows, len(examples))))
 
     def _advance_plain(
         self,
@@ -253,12 +309,16 @@ class Trainer:
         network, memory, free = self.learner.learn(
             self.system, state.network, state.memory, batch, key
         )
-        totals = metrics.add(state.totals, self._seen(state.network, free, batch[1]))
+        totals = metrics.add(state.totals, self._seen(state.network, free, batch[1], examples))
         return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
 
-    def _seen(self, network: Network, free: tuple[States, Settled], y: Targets) -> metrics.Seen:
+    def _seen(
+        self, network: Network, free: tuple[States, Settled], y: Targets, examples: Examples
+    ) -> metrics.Seen:
         states, settled = free
-        return metrics.Seen(self.system.cost, network.read(states[-1]), states, y, settled)
+        scores = network.read(states[-1])
+        real = examples.variance, examples.unit
+        return metrics.Seen(self.system.cost, scores, states, y, settled, *real)
 
     def _order_plain(
         self, seed: Int[Array, "*replicas"], epoch: Int[Array, "*replicas"], n: int
@@ -271,16 +331,17 @@ class Trainer:
         return self.layout.everywhere(test(network, examples))
 
     def _test_one(self, network: Network, examples: Examples, *, rows: int) -> metrics.Totals:
-        n, along = len(examples.labels), self.layout.devices[DATA]
+        n, along = len(examples), self.layout.devices[DATA]
         rows = -(-rows // along) * along
         blocks = -(-n // rows)
         # The last block is filled up with rows that do not count.
         index = jnp.arange(blocks * rows).reshape(blocks, rows)
 
         def block(index: Int[Array, " rows"]) -> metrics.Totals:
-            x, y = self.layout.over_rows(fetch(examples, jnp.minimum(index, n - 1), network))
-            free = self._tested.free(self._tested.clamp(network, x), x)
-            return metrics.sums(self._seen(network, free, y), index < n)
+            rows = jnp.minimum(index, n - 1)
+            x, y = self.layout.over_rows(fetch(examples, rows, network, self.scaling))
+            free = self.tested.free(self.tested.clamp(network, x), x)
+            return metrics.sums(self._seen(network, free, y, examples), index < n, self.target)
 
         return jax.tree.map(functools.partial(jnp.sum, axis=0), lax.map(block, index))
 

@@ -184,7 +184,7 @@ def test_it_learns_digits(changes: dict) -> None:
     for _ in range(8):
         order = job.trainer.order(state, job.train)
         state = job.trainer.next_epoch(job.trainer.advance(state, job.train, order, job.batches))
-    (score,) = evaluate(job, state.network, job.test)
+    (score,) = evaluate(job.trainer, state.network, job.test)
     # Logistic regression on the pixels, which this contains, errs on 4 to 5 %; chance on 90 %.
     assert score["error"] < 15
     assert score["loss"] < 0.5 * np.log(10)

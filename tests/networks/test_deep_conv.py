@@ -119,11 +119,11 @@ def test_it_learns_to_tell_colours(name: str) -> None:
     # Nets as thin as these pass little on, unless their weights are larger.
     larger = jax.tree.map(lambda leaf: 1.5 * leaf, state.network)
     state = dataclasses.replace(state, network=larger)
-    before = evaluate(job, state.network, job.train)[0]
+    before = evaluate(job.trainer, state.network, job.train)[0]
     for _ in range(12):
         order = job.trainer.order(state, job.train)
         state = job.trainer.next_epoch(job.trainer.advance(state, job.train, order, job.batches))
-    after = evaluate(job, state.network, job.train)[0]
+    after = evaluate(job.trainer, state.network, job.train)[0]
     assert np.max(after["loss"]) < 0.5 * np.max(before["loss"])
     assert np.max(after["error"]) < 0.6 * np.max(before["error"])
 

@@ -119,13 +119,13 @@ def test_the_metrics_are_right(oracle):
 def test_blocks_have_no_effect_on_an_evaluation(oracle, monkeypatch):
     job = job_of(oracle)
     network = job.start(0).network
-    (whole_score,) = evaluate(job, network, job.train)
+    (whole_score,) = evaluate(job.trainer, network, job.train)
     monkeypatch.setattr("eqprop.training.experiment._EVALUATE", 400)
-    (score,) = evaluate(job, network, job.train)
+    (score,) = evaluate(job.trainer, network, job.train)
     assert score["error"] == whole_score["error"]
     assert score["loss"] == pytest.approx(whole_score["loss"], rel=1e-5)
     told = []
-    evaluate(job, network, job.train, told.append)
+    evaluate(job.trainer, network, job.train, told.append)
     assert told == [0, 400, 800, 1200]
 
 

@@ -183,8 +183,8 @@ def test_images_that_lie_on_their_side() -> None:
         jax.random.key(0),
     )
     images, labels = np.zeros((3, 6, 4), np.uint8), np.zeros(3, np.uint8)
-    assert Examples.put(images, labels, network).images.shape == (3, 6, 4)
-    assert Examples.put(images[..., None], labels, network).images.shape == (3, 6, 4, 1)
+    assert Examples.put(images, labels, network).inputs.shape == (3, 6, 4)
+    assert Examples.put(images[..., None], labels, network).inputs.shape == (3, 6, 4, 1)
     for wrong in (images.transpose(0, 2, 1), images.reshape(3, -1), images[..., None, None]):
         with pytest.raises(EqpropError, match=r"images of shape .* do not fit"):
             Examples.put(wrong, labels, network)

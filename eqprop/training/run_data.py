@@ -1,0 +1,119 @@
+"""The data of a run: what its record says of them, and how they are found again.
+
+Data that have a name are found by it. All others, of one's own, are kept in the run directory, as
+``data.npz``: so a run goes on wherever it is, whatever became of the file they were read from.
+"""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from eqprop.data import named
+from eqprop.data.dataset import Dataset
+from eqprop.data.scaling import Scaling
+from eqprop.data.targets import Classes, Labels, Real, Target
+from eqprop.errors import EqpropError
+from eqprop.recipes.recipe import Recipe
+from eqprop.training.records import DataUsed, Kind, Scaled
+from eqprop.training.runs import DATA
+
+_KINDS: dict[Kind, type[Target]] = {"classes": Classes, "real": Real, "labels": Labels}
+_PARTS = ("train_x", "train_y", "test_x", "test_y")
+
+
+def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
+    """What the record of a run of a recipe says of its data."""
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
+    digest.update(np.ascontiguousarray(dataset.train_y))
+    inputs, outputs = fit_scalings(recipe, dataset)
+    return DataUsed(
+        dataset.name,
+        dataset.source,
+        len(dataset.train_y),
+        len(dataset.test_y),
+        dataset.shape,
+        digest.hexdigest(),
+        next(name for name, kind in _KINDS.items() if type(dataset.target) is kind),
+        dataset.target.names,
+        dataset.features,
+        _scaled(inputs),
+        None if outputs is None else _scaled(outputs),
+    )
+
+
+def fit_scalings(recipe: Recipe, dataset: Dataset) -> tuple[Scaling, Scaling | None]:
+    """The scaling of the inputs, as the recipe has it, and that of the targets, where these are
+    real: to mean 0 and standard deviation 1. Both are fitted on the training part alone.
+    """
+    inputs = Scaling.fit(recipe.scaling, dataset.train_x)
+    if type(dataset.target) is not Real:
+        return inputs, None
+    return inputs, Scaling.fit("standard", dataset.train_y)
+
+
+def target(used: DataUsed) -> Target:
+    """What a run has learnt. Older records do not name the classes: then the data set does.
+
+    Raises ``EqpropError`` where that is not at hand.
+    """
+    if not used.names:
+        return named.load(used.name).target
+    return _KINDS[used.target](used.names)
+
+
+def scalings(used: DataUsed) -> tuple[Scaling, Scaling | None]:
+    """The scaling of the inputs of a run, and that of its targets, where these are real."""
+    # Older records are of images as bytes, by 1/255.
+    inputs = _scaling(used.input_scaling or Scaled((0.0,), (255.0,)), used.image)
+    return inputs, used.target_scaling and _scaling(used.target_scaling, (len(used.names),))
+
+
+def pack(dataset: Dataset) -> bytes | None:
+    """What is kept of data of one's own; None for those that have a name."""
+    if dataset.name in named.NAMES:
+        return None
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **{n: getattr(dataset, n) for n in _PARTS})
+    return file.getvalue()
+
+
+def load_again(folder: Path, used: DataUsed) -> Dataset:
+    """The data of the run in a folder.
+
+    Raises ``EqpropError`` where they are not at hand, are damaged, or are others.
+    """
+    if used.name in named.NAMES:
+        dataset = named.load(used.name)
+    else:
+        # That of several seeds is kept once, above them.
+        place = next((p for p in (folder, folder.parent) if (p / DATA).is_file()), folder) / DATA
+        try:
+            with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                train_x, train_y, test_x, test_y = (arrays[name] for name in _PARTS)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise EqpropError(
+                f"{place} cannot be read ({error}): put back the data of this run"
+            ) from error
+        parts = (train_x, train_y, test_x, test_y)
+        dataset = Dataset(used.name, *parts, target(used), used.source, used.features)
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
+    digest.update(np.ascontiguousarray(dataset.train_y))
+    if digest.hexdigest() != used.sha256:
+        raise EqpropError(
+            f"the data set {used.name} is not the one that the run was trained on "
+            f"({used.source}): put that back"
+        )
+    return dataset
+
+
+def _scaled(scaling: Scaling) -> Scaled:
+    shift, scale = (tuple(np.ravel(part).tolist()) for part in scaling)
+    return Scaled(shift, scale)
+
+
+def _scaling(scaled: Scaled, shape: tuple[int, ...]) -> Scaling:
+    parts = (np.asarray(part, np.float32) for part in (scaled.shift, scaled.scale))
+    return Scaling(*(part.reshape(shape if part.size > 1 else ()) for part in parts))

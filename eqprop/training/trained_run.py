@@ -1,0 +1,279 @@
+"""A training as an object of Python: begun by ``fit``, opened again by ``open_run``.
+
+What it offers comes from the run directory alone: predictions need no training data.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from eqprop.data.dataset import Dataset
+from eqprop.data.scaling import Scaling
+from eqprop.data.targets import Classes, Real, Target
+from eqprop.dynamics.system import System
+from eqprop.errors import EqpropError
+from eqprop.networks.network import Network
+from eqprop.networks.parameter_names import named_parameters
+from eqprop.recipes.catalogue import recipe as recipe_of
+from eqprop.recipes.recipe import Recipe
+from eqprop.training import checkpoint, launch, run_data
+from eqprop.training.experiment import evaluate, plan
+from eqprop.training.files import write_whole
+from eqprop.training.records import Record
+from eqprop.training.results import read_run
+from eqprop.training.runs import is_run, read_record, seed_folders
+from eqprop.training.trainer import Examples, Trainer
+from eqprop.types import Array, Float, Layer, States
+
+_ROWS = 500  # predicted together
+
+
+def fit(
+    recipe: str | Recipe, dataset: Dataset, out: Path | str, *, seed: int = 0, **fields: Any
+) -> "TrainedRun":
+    """Trains a recipe, of that name or an own one, on a data set, with some fields of the recipe
+    changed, as ``epochs=10``; all that ``eqprop train`` leaves is in the run directory ``out``.
+
+    A run of the same training that is there already goes on where it stands, to the last epoch.
+
+    Raises:
+        EqpropError: values that cannot be, or do not fit the data; a directory that holds
+            something else.
+    """
+    wanted = recipe_of(recipe) if isinstance(recipe, str) else recipe
+    names = {field.name for field in dataclasses.fields(Recipe)} - {"name", "about", "published"}
+    if unknown := sorted(fields.keys() - names):
+        raise EqpropError(f"{unknown[0]} is no field of a recipe: choose among {sorted(names)}")
+    wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
+    folder, command = Path(out), ["eqprop.fit"]
+    if not is_run(folder):
+        launch.train(wanted, [seed], folder, command, dataset=dataset)
+        return open_run(folder)
+    record = read_record(folder)
+    same = record.data.sha256 == run_data.describe(dataset, wanted).sha256
+    if not same or record.recipe.essence != wanted.essence or record.seeds != (seed,):
+        raise EqpropError(
+            f"{folder} is a run of another recipe, of other data or of another seed: give another "
+            "directory with out"
+        )
+    launch.resume(folder, wanted.epochs, command)
+    return open_run(folder)
+
+
+def open_run(folder: Path | str) -> "TrainedRun":
+    """The run in a directory, of one seed: what ``fit`` or ``eqprop train`` has made.
+
+    Raises ``EqpropError`` where there is none, or one of several seeds.
+    """
+    record = read_record(Path(folder))
+    if len(record.seeds) > 1:
+        first = seed_folders(Path(folder), record)[0][1]
+        raise EqpropError(f"{folder} has {len(record.seeds)} seeds: open one of them, as {first}")
+    return TrainedRun(Path(folder), record)
+
+
+@final
+class TrainedRun:
+    """A run directory, and the network of its newest checkpoint."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder, self.record = folder, record
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.folder)!r}, {self.recipe.name})"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was trained."""
+        return self.record.recipe
+
+    @functools.cached_property
+    def target(self) -> Target:
+        """What was learnt."""
+        return run_data.target(self.record.data)
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The metrics by column, ``test_error``, ``train_loss`` ..., each with a number an epoch;
+        NaN where an epoch has none.
+        """
+        (result,) = read_run(self.folder)
+        return {name: np.asarray(column) for name, column in result.columns.items()}
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The trained network. Raises ``EqpropError`` where there is no checkpoint."""
+        trainer, init = self._plan
+        with launch.precision(self.recipe):
+            like = jax.eval_shape(lambda: trainer.start(init, self.record.seeds[0]))
+            found = checkpoint.newest(self.folder / "checkpoints", like)
+        if found is None:
+            raise EqpropError(f"{self.folder} has no checkpoint yet: eqprop resume {self.folder}")
+        return found.state.network
+
+    @property
+    def system(self) -> System:
+        """What settles, and how, in a test."""
+        return self._plan[0].tested
+
+    def scores(self, x: Any) -> np.ndarray:
+        """The outputs ``(n, outputs)`` for raw inputs ``(n, *shape)``: of classes the largest is
+        predicted; real numbers are in the units of the targets.
+        """
+        x = self._raw(x)
+        with launch.precision(self.recipe):
+            parts = [
+                np.asarray(_settle(self.system, self.network, self._scaled(x[n : n + _ROWS])))
+                for n in range(0, len(x), _ROWS)
+            ]
+        scores = np.concatenate(parts)
+        outputs = self._scalings[1]
+        return scores if outputs is None else outputs.undo(scores)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """What is predicted for raw inputs ``(n, *shape)``: classes ``(n,)``, by name, or by number
+        where these are their names; real numbers ``(n,)`` or ``(n, outputs)``; labels ``(n,
+        labels)`` of 0 and 1.
+        """
+        scores = self.scores(x)
+        if isinstance(self.target, Real):
+            return scores[:, 0] if scores.shape[1] == 1 else scores
+        if not isinstance(self.target, Classes):
+            return (scores > 0.5).astype(int)
+        numbers = scores.argmax(axis=1)
+        names = self.target.names
+        if names == tuple(map(str, range(len(names)))):
+            return numbers
+        return np.asarray(names)[numbers]
+
+    def evaluate(self, dataset: Dataset) -> dict[str, float]:
+        """The metrics of the test part of a data set, by name: ``error`` in % and ``loss``, or
+        ``rmse`` and ``r2``, as trainings measure them.
+
+        Raises ``EqpropError`` where it does not fit.
+        """
+        if type(dataset.target) is not type(self.target) or dataset.classes != self.target.width:
+            raise EqpropError(
+                f"{dataset.name} has {dataset.target.about}, but the run has learnt "
+                f"{self.target.about}: give data of the same kind"
+            )
+        with launch.precision(self.recipe):
+            y, outputs = dataset.test_y, self._scalings[1]
+            if outputs is not None:
+                y = outputs.apply(y)
+            examples = Examples.put(dataset.test_x, y, self.network)
+            if outputs is not None:
+                unit = jnp.broadcast_to(jnp.asarray(outputs.scale), self.network.scores)
+                examples = dataclasses.replace(examples, unit=unit)
+            (scores,) = evaluate(self._plan[0], self.network, examples)
+        return scores
+
+    def relax(self, x: Any) -> list[np.ndarray]:
+        """The states of a free phase of T steps from 0 for raw inputs ``(n, *shape)``, step by
+        step: of each layer, ``(T + 1, n, *units)``.
+        """
+        x = self._raw(x)
+        system = self._plan[0].system
+        with launch.precision(self.recipe):
+            steps = system.relaxation.steps
+            states = _relax(system, self.network, self._scaled(x), steps)
+            return [np.asarray(layer) for layer in states]
+
+    def export(self, path: Path | str) -> Path:
+        """Writes the weights, and what an input and an output have to be scaled by, as
+        ``.safetensors`` or ``.npz``: arrays ``W1``, ``b1`` ..., ``input.shift``, ``input.scale``
+        and, of real targets, ``target.shift``, ``target.scale``; the recipe and the names as JSON.
+
+        Raises ``EqpropError`` for another ending, or where it cannot be written.
+        """
+        path = Path(path)
+        arrays = {name: np.asarray(leaf) for name, leaf in named_parameters(self.network).items()}
+        inputs, outputs = self._scalings
+        for what, scaling in (("input", inputs), ("target", outputs)):
+            if scaling is not None:
+                arrays |= {f"{what}.shift": scaling.shift, f"{what}.scale": scaling.scale}
+        about = {
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "shapes": json.dumps(self.network.shapes),
+            "target": self.record.data.target,
+            "names": json.dumps(self.target.names),
+        }
+        try:
+            write_whole(path, _packed(path, arrays, about))
+        except OSError as error:
+            raise EqpropError(
+                f"{path} cannot be written ({error.strerror}): give another file"
+            ) from error
+        return path
+
+    @functools.cached_property
+    def _plan(self) -> tuple[Trainer, Callable[..., Network]]:
+        used = self.record.data
+        batches = max(1, used.train // self.recipe.batch)
+        with launch.precision(self.recipe):
+            return plan(self.recipe, used.image, self.target, batches, self._scalings[0])
+
+    @functools.cached_property
+    def _scalings(self) -> tuple[Scaling, Scaling | None]:
+        return run_data.scalings(self.record.data)
+
+    def _raw(self, x: Any) -> np.ndarray:
+        """Inputs as an array. Raises ``EqpropError`` for others than the run was trained on."""
+        x, shape = np.asarray(x), self.record.data.image
+        if x.dtype.kind not in "biuf" or x.shape[1:] != shape or not len(x):
+            raise EqpropError(
+                f"inputs are {x.dtype} of shape {x.shape}: give numbers of shape (n, "
+                f"{', '.join(map(str, shape))}), as in training"
+            )
+        if not np.isfinite(x).all():
+            row = int(np.argmin(np.isfinite(x.reshape(len(x), -1)).all(axis=1)))
+            raise EqpropError(f"input {row} has a number that is NaN or infinite: mend it")
+        return x
+
+    def _scaled(self, x: np.ndarray) -> Layer:
+        values = self._scalings[0].apply(jnp.asarray(x.astype(self.network.dtype)))
+        return values.astype(self.network.dtype).reshape(len(x), *self.network.shapes[0])
+
+
+@eqx.filter_jit
+def _settle(system: System, network: Network, x: Layer) -> Float[Array, "n outputs"]:
+    states, _ = system.free(system.clamp(network, x), x)
+    return network.read(states[-1])
+
+
+@eqx.filter_jit
+def _relax(system: System, network: Network, x: Layer, steps: int) -> States:
+    clamped = system.clamp(network, x)
+    step, start = system.free_step(clamped, x), clamped.zeros(len(x))
+
+    def body(s: States, _: None) -> tuple[States, States]:
+        new = step(s)
+        return new, new
+
+    _, states = lax.scan(body, start, length=steps)
+    return tuple(jnp.concatenate([s[None], on]) for s, on in zip(start, states, strict=True))
+
+
+def _packed(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
+    """The content of a file with that ending."""
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import save
+
+        return save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=about)
+    if path.suffix == ".npz":
+        import io
+
+        file = io.BytesIO()
+        words = {name: np.asarray(text) for name, text in about.items()}
+        np.savez(file, allow_pickle=False, **arrays, **words)
+        return file.getvalue()
+    raise EqpropError(f"{path} is neither .safetensors nor .npz: give one of these endings")
