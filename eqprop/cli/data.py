@@ -4,13 +4,16 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import TYPE_CHECKING, Annotated, final
 
 import numpy as np
 from tyro.conf import Positional, arg
 
 from eqprop.cli.arguments import parse
 from eqprop.errors import typed
+
+if TYPE_CHECKING:
+    from eqprop.data.dataset import Dataset
 
 _COLUMNS = 80
 _MOST_ROWS = 20  # of a table
@@ -31,6 +34,9 @@ class SplitOptions:
     """The seed of that draw."""
 
 
+DEFAULT_SPLIT = SplitOptions()
+
+
 @final
 @dataclass(frozen=True)
 class DataOptions:
@@ -38,7 +44,7 @@ class DataOptions:
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """Data of your own, or the name of a data set."""
-    split: Annotated[SplitOptions, arg(name="")] = SplitOptions()
+    split: Annotated[SplitOptions, arg(name="")] = DEFAULT_SPLIT
 
 
 _ABOUT = """Show what would be trained on. PATH is an .npz file (x and y, or x_train, y_train,
@@ -50,22 +56,11 @@ def run(args: Sequence[str]) -> None:
     """Prints what is at the path that the arguments name."""
     options = parse(DataOptions, args, "eqprop data", _ABOUT)
 
-    from eqprop.data.dataset import Dataset
-    from eqprop.data.named import NAMES, load
-    from eqprop.data.paths import load_path
+    from eqprop.data.named import load
     from eqprop.data.targets import summary_of
 
-    split, path = options.split, Path(options.path)
-
-    def find() -> Dataset:
-        if options.path in NAMES and not path.exists():
-            return load(options.path)
-        with typed():
-            return load_path(
-                path, target=split.target, test_size=split.test_size, seed=split.split_seed
-            )
-
-    dataset = find()
+    name = options.path
+    dataset = load(name) if is_name(name) else load_own(name, options.split)
     x, bytes_ = dataset.train_x, dataset.train_x.dtype == np.uint8
     shape = " x ".join(map(str, dataset.shape))
     scaled = "0 ... 255 to 0 ... 1" if bytes_ else "each feature to mean 0, standard deviation 1"
@@ -78,6 +73,23 @@ def run(args: Sequence[str]) -> None:
     features = dataset.features or tuple(f"x{n}" for n in range(x.shape[1]))
     inputs, names = (x, features) if x.ndim == 2 else (x.reshape(-1, 1), ("all",))
     _table(summary_of("input", names, inputs))
+
+
+def is_name(typed_: str) -> bool:
+    """Whether what was typed for data is the name of a data set, and no path."""
+    from eqprop.data.named import NAMES
+
+    return typed_ in NAMES and not Path(typed_).exists()
+
+
+def load_own(path: str, split: SplitOptions) -> "Dataset":
+    """The data at a path. Raises ``UsageError`` that says what is wrong with them, and where."""
+    from eqprop.data.paths import load_path
+
+    with typed():
+        return load_path(
+            path, target=split.target, test_size=split.test_size, seed=split.split_seed
+        )
 
 
 def _say(what: str, text: str) -> None:

@@ -30,6 +30,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train RECIPE [options]", "train a network, from the beginning"),
     "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
     "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),
+    "predict": Command("predict RUN --data PATH", "what a trained network makes of other data"),
+    "export": Command("export RUN FILE", "the weights of a trained network, for other programs"),
     "report": Command("report RUN ...", "one HTML page on runs: results, curves, what was learnt"),
     "verify": Command("verify RECIPE [options]", "compare a rule's updates with BPTT gradients"),
     "reproduce": Command("reproduce NAME ...", "tables and figures of the paper, within a time"),

@@ -3,18 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import TYPE_CHECKING, Annotated, final
 
 import tyro
 
 from eqprop.cli.arguments import listing, split_name
-from eqprop.cli.recipe_options import as_options, parse_with_fields
+from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, is_name, load_own
+from eqprop.cli.recipe_options import as_options, changed, parse_with_fields
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES, SERIES, fast
 from eqprop.recipes.recipe import Recipe, changes
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.records import Replicas
 from eqprop.training.runs import check_new, is_run
+
+if TYPE_CHECKING:
+    from eqprop.data.dataset import Dataset
 
 _MOST_SEEDS = 10_000
 
@@ -32,6 +36,11 @@ class TrainOptions:
     """Train the seeds together in one program, or in turn. Auto is in turn on a CPU, where together
     is no faster.
     """
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Data of your own, as `eqprop data PATH` shows them: an .npz file, a table, a folder of images
+    or of IDX files. The network gets the inputs and outputs that fit them.
+    """
+    split: Annotated[SplitOptions, tyro.conf.arg(name="")] = DEFAULT_SPLIT
     fast: bool = False
     """Settings that reach the same error sooner; tells which."""
     out: Path | None = None
@@ -56,10 +65,11 @@ def run(args: Sequence[str]) -> None:
         recipe = _make_fast(recipe)
     seeds = range(options.seed, options.seed + options.seeds)
     command = ["eqprop", "train", *args]
+    recipe, dataset = _data(options, recipe)
     if series:
         with typed():
             members = series.members(recipe)
-        _train_series(members, seeds, out, command, options)
+        _train_series(members, seeds, out, command, options, dataset)
         return
     if options.hardware.coordinator is None:  # else the first process may already have begun
         with typed():
@@ -67,7 +77,20 @@ def run(args: Sequence[str]) -> None:
 
     from eqprop.training.launch import train  # loads JAX
 
-    train(recipe, seeds, out, command, options.replicas, options.hardware)
+    train(recipe, seeds, out, command, options.replicas, options.hardware, dataset=dataset)
+
+
+def _data(options: TrainOptions, recipe: Recipe) -> tuple[Recipe, "Dataset | None"]:
+    """The recipe with the data set that is named, or the data that are not found by a name."""
+    if options.data is not None and not is_name(options.data):
+        return recipe, load_own(options.data, options.split)
+    if options.split != DEFAULT_SPLIT:
+        raise UsageError("--target, --test-size and --split-seed are for a file: --data PATH")
+    if options.data is not None:
+        recipe = changed(recipe, ["--dataset", options.data], "eqprop train")
+    if recipe.dataset == "own":
+        raise UsageError("the data set is own: name its file, --data PATH")
+    return recipe, None
 
 
 def _train_series(
@@ -76,6 +99,7 @@ def _train_series(
     out: Path,
     command: Sequence[str],
     options: TrainOptions,
+    dataset: "Dataset | None",
 ) -> None:
     """Trains each member in a directory of its own; goes on with those that have begun."""
     from eqprop.training.launch import resume, train  # loads JAX
@@ -84,7 +108,8 @@ def _train_series(
         if is_run(out / name):
             resume(out / name, recipe.epochs, command, options.hardware)
         else:
-            train(recipe, seeds, out / name, command, options.replicas, options.hardware)
+            where = out / name, command, options.replicas, options.hardware
+            train(recipe, seeds, *where, dataset=dataset)
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[TrainOptions, Recipe]:

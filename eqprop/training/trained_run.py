@@ -144,7 +144,10 @@ class TrainedRun:
         where these are their names; real numbers ``(n,)`` or ``(n, outputs)``; labels ``(n,
         labels)`` of 0 and 1.
         """
-        scores = self.scores(x)
+        return self.predicted(self.scores(x))
+
+    def predicted(self, scores: np.ndarray) -> np.ndarray:
+        """What ``predict`` makes of these scores."""
         if isinstance(self.target, Real):
             return scores[:, 0] if scores.shape[1] == 1 else scores
         if not isinstance(self.target, Classes):

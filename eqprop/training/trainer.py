@@ -225,7 +225,10 @@ class Trainer:
         """
         n = len(examples)
         if n < self.batch:
-            raise EqpropError(f"a minibatch of {self.batch} does not fit {n} training examples")
+            raise EqpropError(
+                f"a minibatch of {self.batch} does not fit {n} training examples: make batch at "
+                f"most {n}"
+            )
         return n // self.batch
 
     def order(self, state: TrainState, examples: Examples) -> Int[Array, "*replicas batches B"]:

@@ -50,7 +50,7 @@ BAD = {
         ["ep-1h", "--zzzzzz", "3"],
         ["'--zzzzzz'", "--seeds, --seed, --replicas"],
     ),
-    "published": (["ep-1h", "--published", "1"], ["'--published'", "choose one of --seeds,"]),
+    "published": (["ep-1h", "--published", "1"], ["unknown option '--published'"]),
     "learning rate": (["ep-1h", "--learning-rate", "1"], ["did you mean --lr?"]),
     "learning rates": (["ep-1h", "--learning_rates=1"], ["did you mean --lr?"]),
     "hidden size": (["ep-1h", "--hidden-size", "9"], ["did you mean --hidden?"]),
