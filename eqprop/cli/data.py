@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, final
 
-import numpy as np
 from tyro.conf import Positional, arg
 
 from eqprop.cli.arguments import parse
@@ -55,6 +54,8 @@ for each class, or a folder of IDX files, as those of MNIST."""
 def run(args: Sequence[str]) -> None:
     """Prints what is at the path that the arguments name."""
     options = parse(DataOptions, args, "eqprop data", _ABOUT)
+
+    import numpy as np
 
     from eqprop.data.named import load
     from eqprop.data.targets import summary_of
