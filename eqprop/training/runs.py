@@ -18,13 +18,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from eqprop.errors import EqpropError
-from eqprop.training import metrics, records
-from eqprop.training.events import Events
+from eqprop.training import records
 from eqprop.training.files import partial, write_whole
 from eqprop.training.records import Record
+
+if TYPE_CHECKING:
+    from eqprop.training.events import Events
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
 DATA = "data.npz"
@@ -117,6 +119,8 @@ class Run:
             file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
+        from eqprop.training.events import Events  # loads NumPy
+
         events = self.folder / "events"
         with _writing(events):
             # TensorBoard then hides what a training that was cut had told of this epoch and later.
@@ -138,6 +142,8 @@ class Run:
         """Writes ``summary.json``: mean and sample standard deviation of what the seeds measured, a
         row per epoch that all of them have finished.
         """
+        from eqprop.training import metrics  # loads NumPy
+
         summary = []
         for number, rows in enumerate(zip(*seeds, strict=False), 1):
             tables = [metrics.flat(row) for row in rows]
@@ -221,6 +227,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
         EqpropError: another line is damaged.
     """
+    from eqprop.training import metrics  # loads NumPy
+
     path = folder / _METRICS
     # A pipe would wait for ever.
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
