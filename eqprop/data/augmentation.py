@@ -13,9 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.errors import EqpropError
-from eqprop.types import Array, PRNGKeyArray, UInt8
+from eqprop.types import Array, Float, PRNGKeyArray, UInt8
 
-type Images = UInt8[Array, "B rows columns *channels"]
+type Images = UInt8[Array, "B rows columns *channels"] | Float[Array, "B rows columns *channels"]
+
+type Inputs = UInt8[Array, "B ..."] | Float[Array, "B ..."]
+"""Images, or inputs of any shape where there is nothing to alter them."""
 
 
 class Augmentation(eqx.Module):
@@ -61,7 +64,7 @@ class Flip(Augmentation):
         return jnp.where(flips, images[:, :, ::-1], images)
 
 
-def augment(augmentations: tuple[Augmentation, ...], images: Images, key: PRNGKeyArray) -> Images:
+def augment(augmentations: tuple[Augmentation, ...], images: Inputs, key: PRNGKeyArray) -> Inputs:
     """The images after all augmentations, one after the other, each with random numbers of its
     own.
     """

@@ -1,13 +1,25 @@
-"""Figures: how all are made and written, and the curves of a training."""
+"""Figures: how all are made and written, the curves of a training, and a network's mistakes."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from eqprop.errors import EqpropError
+from eqprop.training.metrics import METRICS, flat, of_examples
 from eqprop.training.runs import read_metrics
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from eqprop.training.mistakes import Agreement, Counts, Mistakes
+
+_PICTURES = 4  # in a row of a figure
+_MOST_NUMBERS = 400  # that a matrix has room for
 
 # Without dates and versions, so that a figure drawn again is the same file.
 _METADATA = {".png": {"Software": None}, ".svg": {"Date": None}}
@@ -30,35 +42,93 @@ def save(figure: "Figure", *paths: Path) -> None:
 
 
 def training_curves(folders: Sequence[Path], out: Path, title: str) -> Path:
-    """Training and test error over the epochs of some run directories, as an image ``out``.
+    """What was measured on training and test examples over the epochs of some run directories, but
+    for the loss, as an image ``out``: errors, or RMSE and R².
 
-    Below them, for untied networks, the angles between forward and feedback weights.
+    Below it, for untied networks, the angles between forward and feedback weights.
     """
     from matplotlib.ticker import MaxNLocator
 
-    runs = [read_metrics(folder) for folder in folders]
-    edges = sorted({edge for rows in runs for row in rows for edge in row.get("angles", ())})
-    panels = 2 if edges else 1
-    figure = new_figure((6.4, 1.6 + 2.4 * panels))
-    top, *below = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
-    style = {"lw": 1.2, "marker": ".", "ms": 4}
-    for rows in runs:
-        epochs, first = [row["epoch"] for row in rows], rows is runs[0]
-        for key, label in (("train_error", "training"), ("test_error", "test")):
-            colour = "tab:blue" if label == "training" else "tab:orange"
-            errors = [row.get(key) for row in rows]
-            top.plot(epochs, errors, color=colour, label=label if first else None, **style)
-        for n, edge in enumerate(edges):
-            angles = [row.get("angles", {}).get(edge) for row in rows]
-            name = f"layers {edge}" if first else None
-            below[0].plot(epochs, angles, color=f"C{n + 2}", label=name, **style)
-    top.set(ylabel="error (%)", title=title, ylim=(0, None))
-    for axes in below:
-        axes.set(ylabel="angle of forward to\nfeedback weights (degrees)", ylim=(0, None))
-    for axes in (top, *below):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    (below or [top])[-1].set(xlabel="epoch")
-    top.xaxis.set_major_locator(MaxNLocator(integer=True))
+    runs = [[flat(row) for row in read_metrics(folder)] for folder in folders]
+    names = dict.fromkeys(name for rows in runs for row in rows for name in row)
+    examples = [metric for metric in of_examples() if metric.name != "loss"]
+    shown = [m for m in METRICS if m.title and (m in examples or m.name == "angles")]
+    panels = [(m, columns) for m in shown if (columns := m.columns(names))]
+    figure = new_figure((6.4, 1.6 + 2.4 * max(1, len(panels))))
+    axes = figure.subplots(max(1, len(panels)), sharex=True, squeeze=False)[:, 0]
+    style: dict[str, Any] = {"lw": 1.2, "marker": ".", "ms": 4}
+    for panel, (metric, columns) in zip(axes, panels, strict=False):
+        for n, column in enumerate(columns):
+            for rows in runs:
+                values = [row.get(column.name, math.nan) for row in rows]
+                label = column.label if rows is runs[0] else None
+                panel.plot(range(1, len(rows) + 1), values, color=f"C{n}", label=label, **style)
+        panel.set(ylabel=textwrap.fill(metric.title or "", 24))
+        panel.set_ylim(min(0, panel.dataLim.y0))
+        panel.grid(alpha=0.3)
+        panel.legend()
+    axes[0].set(title=title)
+    axes[-1].set(xlabel="epoch")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     save(figure, out)
     return out
+
+
+def mistakes_figure(found: "Mistakes", out: Path) -> Path:
+    """Confusion matrix, or predicted against true values, and the worst mistakes, where inputs are
+    pictures, as an image ``out``. Raises ``EqpropError`` where that cannot be written.
+    """
+    captions = found.captions if found.pictures else []
+    left = max(1, len(found.agreements))
+    rows = -(-len(captions) // _PICTURES)
+    figure = new_figure((4.2 * left + 4.8 * bool(captions), max(3.8, 1.3 * rows)))
+    ratios = [4.2 * left, *([4.8] if captions else [])]
+    parts = figure.subfigures(1, len(ratios), squeeze=False, width_ratios=ratios).ravel()
+    panels = parts[0].subplots(1, left, squeeze=False)[0]
+    if found.counts is not None:
+        _draw_counts(panels[0], found.counts)
+    for panel, agreement in zip(panels, found.agreements, strict=False):
+        draw_agreement(panel, agreement)
+        panel.set(title=agreement.name, xlabel="true", ylabel="predicted")
+    if captions:
+        places = parts[-1].subplots(rows, _PICTURES, squeeze=False).ravel()
+        for place in places:
+            place.set_axis_off()
+        for place, x, caption in zip(places, found.inputs, captions, strict=False):
+            place.imshow(x if x.shape[2:] in ((3,), (4,)) else x.reshape(x.shape[:2]), cmap="gray")
+            place.set_title(textwrap.fill(caption, 18), fontsize=6)
+    try:
+        save(figure, out)
+    except OSError as error:
+        raise EqpropError(
+            f"{out} cannot be written ({error.strerror}): give another file with --figure"
+        ) from error
+    return out
+
+
+def draw_agreement(axes: "Axes", agreement: "Agreement") -> None:
+    """Predicted over true values, a point each, and the line where they are equal."""
+    true, predicted = agreement.true, agreement.predicted
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axes.plot(ends, ends, color="grey", lw=0.8)
+    axes.plot(true, predicted, ".", color="C0", ms=4, alpha=0.6)
+    axes.grid(alpha=0.3)
+
+
+def _draw_counts(axes: "Axes", found: "Counts") -> None:
+    """Shades are shares of a row."""
+    shares = found.counts / np.maximum(found.counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    few = found.counts.size <= _MOST_NUMBERS
+    if few:
+        for (row, column), number in np.ndenumerate(found.counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": colour}
+            axes.text(column, row, f"{number}", **style)
+        rows, columns = (
+            [textwrap.shorten(name, 16, placeholder="…") for name in names]
+            for names in (found.rows, found.columns)
+        )
+        axes.set_xticks(range(len(columns)), columns, rotation=45 * (len(columns) > 4))
+        axes.set_yticks(range(len(rows)), rows)
+    axes.set(xlabel="predicted", ylabel="true")

@@ -17,8 +17,9 @@ from eqprop.recipes.recipe import Published, Recipe, changes
 from eqprop.training import hosts, metrics
 from eqprop.training.display import Display
 from eqprop.training.experiment import Experiment, evaluate, load, prepare, restore
-from eqprop.training.figures import training_curves
+from eqprop.training.figures import mistakes_figure, training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
+from eqprop.training.mistakes import find
 from eqprop.training.records import Made, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
 from eqprop.training.results import read_run
@@ -112,8 +113,10 @@ def _check_epochs(run: Run, epochs: int) -> None:
         raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
 
 
-def evaluate_run(folder: Path) -> None:
-    """Prints loss and error of the newest checkpoint of a run, on the test and the training set."""
+def evaluate_run(folder: Path, figure: Path | None = None) -> None:
+    """Prints loss and error of the newest checkpoint of a run, on the test and the training set,
+    and what it takes for what in the test set; that also as a ``figure``, of the first seed.
+    """
     display = Display()
     record = read_record(folder)
     with precision(record.recipe):
@@ -130,6 +133,13 @@ def evaluate_run(folder: Path) -> None:
             epochs, minibatches = found.state.position
             done = f"{epochs} epochs" + (f" and {minibatches} minibatches" if minibatches else "")
             display.say(f"{place}, seed {seed}, after {done}: test {test}; training {training}")
+            with display.doing("looking at mistakes"):
+                mistakes = find(experiment, found.state.network, record.data, experiment.test)
+            for table in (*mistakes.tables, mistakes.worst):
+                for line in ("", *table.lines()) if table.rows else ():
+                    display.say(line)
+            if figure is not None and seed == record.seeds[0]:
+                display.say(f"\nfigure in {mistakes_figure(mistakes, figure)}")
 
 
 def _evaluate(

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from eqprop.data.augmentation import Augmentation, Images, augment
+from eqprop.data.augmentation import Augmentation, Inputs, augment
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Target
 from eqprop.dynamics.relaxation import Settled
@@ -139,7 +139,7 @@ def fetch(
     rows: Int[Array, " B"],
     network: Network,
     scaling: Scaling | None = None,
-    alter: Callable[[Images], Images] = lambda images: images,
+    alter: Callable[[Inputs], Inputs] = lambda images: images,
 ) -> tuple[Layer, Targets]:
     """The input, scaled, in the shape of the network's, and the targets, classes as one-hot ones,
     of some examples; images altered.
