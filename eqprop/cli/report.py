@@ -27,14 +27,16 @@ class ReportOptions:
     """
     theorem: bool = True
     """Measure Theorem 1 on each network, which takes some seconds."""
+    mistakes: bool = True
+    """Test each network again, for the confusion matrix and the worst mistakes."""
     example: int = 0
     """Test example, from 0, whose relaxation is shown."""
 
 
 _ABOUT = """Write one HTML page on runs, to be read anywhere, without a network: results beside the
-published ones, training curves, Theorem 1, angles, filters and receptive fields, a relaxation, the
-configuration, and how to reproduce it all. What needs a checkpoint is left out where there is
-none."""
+published ones, training curves, mistakes, Theorem 1, angles, filters and receptive fields, a
+relaxation, the configuration, and how to reproduce it all. What needs a checkpoint is left out
+where there is none."""
 
 
 def run(args: Sequence[str]) -> None:
@@ -56,5 +58,13 @@ def run(args: Sequence[str]) -> None:
 
     display, watch = Display(), Stopwatch()
     command = ["eqprop", "report", *args]
-    write(compose(options.runs, options.example, options.theorem, command, display), out)
+    page = compose(
+        options.runs,
+        command,
+        display,
+        example=options.example,
+        theorem=options.theorem,
+        mistakes=options.mistakes,
+    )
+    write(page, out)
     display.say(f"report in {out}; {watch.seconds:.1f} s")

@@ -9,9 +9,12 @@ from typing import final
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES, published_for
 from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.training.metrics import show_mean_and_std
+from eqprop.training.metrics import OfExamples, of_examples, show_mean_and_std
 from eqprop.training.results import SeedResult, groups, read_run
 from eqprop.training.runs import is_run, read_record
+
+_HEADLINE = ("error", "label_error", "rmse", "r2")
+"""Metrics that tell how good a network is."""
 
 
 @final
@@ -49,12 +52,23 @@ class Group:
         spent = sum(member.seconds for member in self.members)
         return spent / sum(member.epochs for member in self.members)
 
-    def final(self, metric: str) -> str:
-        """The last value of a metric: mean, and std over the seeds if there are several.
+    def final(self, metric: OfExamples, part: str) -> str:
+        """The last value of a metric of the ``test`` or ``train`` part: mean, and std over the
+        seeds if there are several; a dash where it is none of the group's.
 
         Raises ``EqpropError`` where a seed has none.
         """
-        return show_mean_and_std([member.last(metric) for member in self.members])
+        if metric not in self.headline:
+            return "–"
+        values = [member.last(f"{part}_{metric.name}") for member in self.members]
+        return show_mean_and_std(values, metric.digits)
+
+    @property
+    def headline(self) -> list[OfExamples]:
+        """The metrics that tell how good it is: errors, or RMSE and R²."""
+        known = [metric for metric in of_examples() if metric.name in _HEADLINE]
+        # A run that should have errors and has none is refused where they are asked for.
+        return [m for m in known if f"test_{m.name}" in self.columns] or known[:1]
 
 
 def expand(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ drawn.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from eqprop.data.scaling import Scaling
+from eqprop.data.targets import Classes, Labels, Real, Target
 from eqprop.dynamics.relaxation import iterate, largest_change
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
@@ -28,7 +30,9 @@ from eqprop.training.display import Display
 from eqprop.training.experiment import Experiment, load
 from eqprop.training.launch import precision, prepare_again
 from eqprop.training.metrics import predicted
+from eqprop.training.mistakes import Mistakes, find
 from eqprop.training.results import SeedResult
+from eqprop.training.run_data import scalings, target
 from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, Shape, States
 
@@ -61,8 +65,13 @@ class Relaxed(NamedTuple):
     """The free phase for one test example."""
 
     image: Float[np.ndarray, "rows columns"]
-    label: int
-    predicted: int
+    """As the network gets it; of numbers that are no picture, a row."""
+    label: str
+    predicted: str
+    marked: dict[int, str]
+    """Outputs that are told apart from the others, with their names."""
+    levels: tuple[float, ...]
+    """What outputs should come to, where targets are real."""
     layers: list[Trace]
 
 
@@ -79,12 +88,15 @@ class Inspection:
     filters: tuple[Tiles, ...] = ()
     fields: tuple[Tiles, ...] = ()
     relaxed: Relaxed | None = None
+    mistakes: Mistakes | None = None
     theorem: Theorem | None = None
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By part, ``network`` and ``theorem``."""
 
 
-def inspect(group: Group, example: int, theorem: bool, display: Display) -> Inspection:
+def inspect(
+    group: Group, example: int, theorem: bool, mistakes: bool, display: Display
+) -> Inspection:
     """The network of the first seed of a group that has a checkpoint.
 
     Without one, Theorem 1 is measured on the network as it was before training. What cannot be had
@@ -102,6 +114,11 @@ def inspect(group: Group, example: int, theorem: bool, display: Display) -> Insp
             return Inspection(missing=missing | ({"theorem": str(error)} if theorem else {}))
         with display.doing("looking into the network"):
             network, found = _look(job, member, example)
+        if mistakes and found.relaxed is not None:
+            with display.doing("looking at mistakes") as tell:
+                done = f"{{}}/{len(job.test)}".format
+                seen = find(job, network, member.record.data, job.test, lambda n: tell(done(n)))
+            found = dataclasses.replace(found, mistakes=seen)
         if not theorem:
             return found
         with display.doing("verifying Theorem 1") as tell:
@@ -126,17 +143,19 @@ def _look(job: Experiment, member: SeedResult, example: int) -> tuple[Network, I
     network = found.state.network
     epochs, minibatches = found.state.position
     within = f" and {minibatches} minibatches" if minibatches else ""
+    used = member.record.data
+    learnt = target(used)
     return network, Inspection(
         f"seed {member.seed}, after {epochs} epoch{'s' if epochs != 1 else ''}{within}",
-        tuple(filters(network, member.record.data.image)),
-        tuple(receptive_fields(job, network, example)),
-        relax(job, network, example),
+        tuple(filters(network, used.image)),
+        tuple(receptive_fields(job, network, example, learnt.names)),
+        relax(job, network, example, learnt, scalings(used)[1]),
     )
 
 
 def filters(network: Network, image: Shape) -> list[Tiles]:
-    """Kernels, and the weights from all pixels of an ``image`` to hidden units; the strongest of
-    each.
+    """Kernels, and the weights from all numbers of an input, an ``image`` or a row, to hidden
+    units; the strongest of each.
     """
     found: list[Tiles] = []
     for name, leaf in named_parameters(network).items():
@@ -157,12 +176,19 @@ def filters(network: Network, image: Shape) -> list[Tiles]:
     return found
 
 
-def relax(job: Experiment, network: Network, example: int) -> Relaxed:
+def relax(
+    job: Experiment,
+    network: Network,
+    example: int,
+    learnt: Target,
+    outputs: Scaling | None = None,
+) -> Relaxed:
     """T free steps for a row of the test set, as in training, but without a tolerance.
 
-    Of a large layer the states shown are of units evenly spaced in the order in which they end.
+    ``outputs`` is the scaling of real targets. Of a large layer the states shown are of units
+    evenly spaced in the order in which they end.
     """
-    x, _ = fetch(job.test, jnp.asarray([example]), network)
+    x, y = fetch(job.test, jnp.asarray([example]), network, job.trainer.scaling)
     system = job.trainer.system
     end = [np.asarray(layer[0]) for layer in _settle(system, network, x)]
     picks = tuple(jnp.asarray(_spread(layer.ravel())) for layer in end)
@@ -171,20 +197,57 @@ def relax(job: Experiment, network: Network, example: int) -> Relaxed:
         Trace(layer.shape, np.concatenate([np.zeros_like(states[:1]), states]), moved, layer)
         for layer, states, moved in zip(end, traces, residuals.T, strict=True)
     ]
-    (class_,) = predicted(system.cost, network.read(jnp.asarray(end[-1][None])))
-    pixels = np.asarray(job.test.inputs[example])
-    return Relaxed(
-        _grey(pixels / 255, pixels.shape), int(job.test.targets[example]), int(class_), layers
-    )
+    scores = network.read(jnp.asarray(end[-1][None]))
+    (best,) = predicted(system.cost, scores)
+    said = _READINGS[type(learnt)](learnt.names, np.asarray(y[0]), np.asarray(scores[0]), int(best))
+    if outputs is not None:
+        values = (np.ravel(outputs.undo(np.asarray(part[0]))) for part in (y, scores))
+        label, taken = (" ".join(f"{value:.4g}" for value in each) for each in values)
+        said = said._replace(label=label, predicted=taken)
+    if network.readout is not None:  # its scores are no states
+        said = said._replace(marked={}, levels=())
+    shape = job.test.inputs.shape[1:]
+    return Relaxed(_grey(np.asarray(x[0], np.float64), shape), *said, layers)
 
 
-def receptive_fields(job: Experiment, network: Network, example: int) -> list[Tiles]:
+class _Reading(NamedTuple):
+    """What an example is, and what a network takes it for, as ``Relaxed`` has it."""
+
+    label: str
+    predicted: str
+    marked: dict[int, str]
+    levels: tuple[float, ...]
+
+
+def _class(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, best: int) -> _Reading:
+    label = int(y.argmax())
+    marked = {best: f"{names[best]}: predicted"} | {label: f"{names[label]}: the label"}
+    return _Reading(names[label], names[best], marked, ())
+
+
+def _labels(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, best: int) -> _Reading:
+    label, taken = (" + ".join(np.asarray(names)[part > 0.5]) or "no label" for part in (y, scores))
+    return _Reading(label, taken, {n: names[n] for n in np.nonzero(y > 0.5)[0].tolist()}, ())
+
+
+def _numbers(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, best: int) -> _Reading:
+    return _Reading("", "", dict(enumerate(names)), tuple(y.tolist()))
+
+
+_READINGS: dict[
+    type[Target], Callable[[tuple[str, ...], np.ndarray, np.ndarray, int], _Reading]
+] = {Classes: _class, Labels: _labels, Real: _numbers}
+
+
+def receptive_fields(
+    job: Experiment, network: Network, example: int, outputs: tuple[str, ...]
+) -> list[Tiles]:
     """``ds_i / dx`` after T free steps at a row of the test set: what raises the state of a unit.
 
     Of all outputs, and of units amid the maps of convolutional layers beyond the first, in the most
-    active channels. A field is zero where the unit is saturated.
+    active channels. A field is zero where the unit is saturated. ``outputs`` are their names.
     """
-    x, _ = fetch(job.test, jnp.asarray([example]), network)
+    x, _ = fetch(job.test, jnp.asarray([example]), network, job.trainer.scaling)
     system, last = job.trainer.system, len(network.shapes) - 1
     chosen: dict[int, Int[Array, " _"]] = {last: jnp.arange(network.shapes[last][0])}
     captions = {last: "outputs"}
@@ -201,7 +264,7 @@ def receptive_fields(job: Experiment, network: Network, example: int) -> list[Ti
     return [
         Tiles(
             captions[layer],
-            [_unit(int(unit), network.shapes[layer]) for unit in chosen[layer]],
+            [_unit(int(unit), network.shapes[layer], outputs) for unit in chosen[layer]],
             np.stack([_grey(field, job.test.inputs.shape[1:]) for field in fields[layer]]),
         )
         for layer in sorted(fields)
@@ -209,8 +272,8 @@ def receptive_fields(job: Experiment, network: Network, example: int) -> list[Ti
 
 
 def _grey(values: np.ndarray, image: Shape) -> Float[np.ndarray, "rows columns"]:
-    """Pixels as an image, the mean over its colours."""
-    return values.reshape(*image[:2], -1).mean(axis=-1)
+    """Pixels as an image, the mean over its colours; other numbers as a row."""
+    return values.reshape(*((1, *image) if len(image) == 1 else image[:2]), -1).mean(axis=-1)
 
 
 def _label(index: int, shape: Shape) -> str:
@@ -221,8 +284,10 @@ def _label(index: int, shape: Shape) -> str:
     return f"kernel from channel {pre} to channel {post}"
 
 
-def _unit(unit: int, shape: Shape) -> str:
-    return f"output {unit}" if len(shape) == 1 else f"channel {unit % shape[-1]}"
+def _unit(unit: int, shape: Shape, outputs: tuple[str, ...]) -> str:
+    if len(shape) > 1:
+        return f"channel {unit % shape[-1]}"
+    return f"output {outputs[unit] if shape == (len(outputs),) else unit}"
 
 
 def _spread(values: np.ndarray) -> Int[np.ndarray, " units"]:

@@ -25,6 +25,7 @@ from eqprop.reports.svg import image
 from eqprop.training import metrics
 from eqprop.training.display import Display
 from eqprop.training.files import write_whole
+from eqprop.training.mistakes import Mistakes
 from eqprop.training.records import Made
 from eqprop.training.results import SeedResult
 
@@ -32,13 +33,20 @@ _CHANNELS = 16  # of a convolutional layer whose states are shown
 
 
 def compose(
-    folders: Sequence[Path], example: int, theorem: bool, command: Sequence[str], display: Display
+    folders: Sequence[Path],
+    command: Sequence[str],
+    display: Display,
+    *,
+    example: int,
+    theorem: bool,
+    mistakes: bool,
 ) -> str:
     """The page on the runs in some folders, written by ``command``.
 
     ``example`` is a row of the test set, from 0, whose relaxation is shown; ``theorem`` measures
-    Theorem 1 on each network, which takes seconds. Raises ``EqpropError`` where a folder is no run,
-    is damaged or has no finished epoch.
+    Theorem 1 on each network, which takes seconds; ``mistakes`` tests it again.
+
+    Raises ``EqpropError`` where a folder is no run, is damaged or has no finished epoch.
     """
     groups, notes = gather(folders)
     for group in groups:
@@ -52,7 +60,7 @@ def compose(
     sections = []
     for number, group in enumerate(groups, 1):
         display.say(f"{group.recipe.name}: {', '.join(_folders(group))}")
-        inspection = inspect(group, example, theorem, display)
+        inspection = inspect(group, example, theorem, mistakes, display)
         for reason in inspection.missing.values():
             display.say(f"note: {reason}")
         with display.doing("drawing"):
@@ -77,7 +85,7 @@ def _section(group: Group, title: str, inspection: Inspection, name: str) -> dic
 
     ``title`` tells the group from others of the page, ``name`` its figures from theirs.
     """
-    relaxed, theorem = inspection.relaxed, inspection.theorem
+    relaxed, theorem, mistakes = inspection.relaxed, inspection.theorem, inspection.mistakes
     heads, epochs = _numbers(group)
     return {
         "group": group,
@@ -89,6 +97,8 @@ def _section(group: Group, title: str, inspection: Inspection, name: str) -> dic
         "theorem": draw.theorem(theorem, f"{name}-theorem") if theorem else (),
         "relaxation": draw.relaxation(relaxed, f"{name}-relaxation") if relaxed else (),
         "maps": _maps(relaxed) if relaxed else (),
+        "agreements": draw.agreements(mistakes, f"{name}-agreement") if mistakes else (),
+        "worst": _worst(mistakes) if mistakes else (),
         "environment": _environment(group),
         "commands": _commands(group),
     }
@@ -105,6 +115,15 @@ def _maps(relaxed: Relaxed) -> list[Tiles]:
         )
         for n, end in maps
     ]
+
+
+def _worst(mistakes: Mistakes) -> list[Tiles]:
+    """The worst mistakes, where inputs are pictures; these in the mean over their colours."""
+    if not mistakes.pictures or not mistakes.worst.rows:
+        return []
+    x = mistakes.inputs.astype(np.float64)
+    grey = x.reshape(*x.shape[:3], -1).mean(axis=-1)
+    return [Tiles(mistakes.worst.caption, mistakes.captions, grey)]
 
 
 def _numbers(group: Group) -> tuple[list[str], list[list[str]]]:
@@ -146,7 +165,8 @@ def _describe(member: SeedResult) -> dict[str, str]:
         "commit": _commit(made),
         "device": ", ".join(f"{key} {value}" for key, value in made.device.items()),
         "machine": ", ".join(f"{key} {value}" for key, value in made.machine.items()),
-        "data": f"{data.source} {data.train} training and {data.test} test images",
+        "data": f"{data.source} {data.train} training and {data.test} test examples of "
+        f"{' x '.join(map(str, data.image))}",
         "data, SHA-256": data.sha256,
     }
     return described | {name: str(number) for name, number in made.versions.items()}
@@ -192,7 +212,8 @@ def _fill(
         sections=sections,
         notes=notes,
         names=list(dict.fromkeys(group.recipe.name for group in groups)),
-        comparison=draw.comparison(titles, groups) if len(groups) > 1 else None,
+        comparison=draw.comparison(titles, groups) if len(groups) > 1 else (),
+        measured=[m for m in metrics.of_examples() if any(m in g.headline for g in groups)],
         command=shlex.join(command),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         version=version("eqprop"),

@@ -19,7 +19,9 @@ from eqprop.reports.svg import COLOURS, MUTED, figure, tint
 from eqprop.theorem.figure import draw_fall, draw_tensor, sample
 from eqprop.theorem.trained import Theorem
 from eqprop.training import metrics
+from eqprop.training.figures import draw_agreement
 from eqprop.training.metrics import show_mean_and_std
+from eqprop.training.mistakes import Agreement, Mistakes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,10 +56,32 @@ def _curves(group: Group, column: str) -> Curves:
     return [member.columns[column] for member in group.members if column in member.columns]
 
 
-def comparison(titles: Sequence[str], groups: Sequence[Group]) -> Markup:
-    """The test errors of several groups against epochs."""
-    curves = {t: _curves(group, "test_error") for t, group in zip(titles, groups, strict=True)}
-    return _against_epochs("test error (%)", curves, "comparison")
+def comparison(titles: Sequence[str], groups: Sequence[Group]) -> list[Markup]:
+    """The test errors of several groups against epochs, or what else a test measures, in panels."""
+    panels = []
+    for metric in metrics.of_examples():
+        every = {t: _curves(g, f"test_{metric.name}") for t, g in zip(titles, groups, strict=True)}
+        curves = {title: own for title, own in every.items() if own}
+        if metric.title and metric.name != "loss" and len(curves) > 1:
+            name = "comparison" if metric.name == "error" else f"comparison-{metric.name}"
+            title = f"test {metric.title}"
+            panels.append(_against_epochs(title, curves, name, log=metric.logarithmic))
+    return panels
+
+
+def agreements(found: Mistakes, name: str) -> list[Markup]:
+    """Predicted against true values of each real target."""
+    panels = []
+    for n, agreement in enumerate(found.agreements):
+
+        def draw(axes: "Axes", agreement: Agreement = agreement) -> None:
+            draw_agreement(axes, agreement)
+            axes.set_ylabel("predicted")
+
+        title = _plain(agreement.name)
+        label = f"Predicted against true values of {agreement.name}, {len(agreement.true)} examples"
+        panels.append(_panel(draw, (title, "true", label), f"{name}-{n}"))
+    return panels
 
 
 def _published_line(group: Group) -> Callable[["Axes"], None]:
@@ -253,24 +277,28 @@ def _units(layer: Trace, number: int, name: str) -> Markup:
 
 
 def _outputs(layer: Trace, relaxed: Relaxed, name: str) -> Markup:
+    # Of many units some are shown, by their places in the order in which they end.
+    whole = layer.states.shape[1] == layer.end.size
+    marked = dict(sorted(relaxed.marked.items())[: len(COLOURS)]) if whole else {}
+
     def draw(axes: "Axes") -> None:
         for unit, states in enumerate(layer.states.T):
-            style = {"color": MUTED, "lw": 0.8}
-            if unit == relaxed.label:
-                style = {"color": COLOURS[0], "lw": 2, "label": f"class {unit}: the label"}
-            elif unit == relaxed.predicted:
-                style = {"color": COLOURS[1], "lw": 2, "label": f"class {unit}: predicted"}
+            style: dict[str, Any] = {"color": MUTED, "lw": 0.8}
+            if unit in marked:
+                colour = COLOURS[list(marked).index(unit) % len(COLOURS)]
+                style = {"color": colour, "lw": 2, "label": _plain(marked[unit])}
             axes.plot(states, **style)
-        axes.plot([], [], color=MUTED, lw=0.8, label="other classes")
+        if len(marked) < layer.states.shape[1]:
+            axes.plot([], [], color=MUTED, lw=0.8, label="others")
+        for n, level in enumerate(relaxed.levels):
+            colour = COLOURS[n % len(COLOURS)]
+            axes.axhline(level, color=colour, ls="--", lw=1, label=None if n else "target")
         axes.set_ylabel("state")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
 
-    label = (
-        f"States of the outputs against steps; at the end that of the label, {relaxed.label}, is "
-        f"{layer.end[relaxed.label]:.2f}, and the highest is that of class {relaxed.predicted}, "
-        f"{layer.end.max():.2f}"
-    )
+    said = "".join(f", {name} {layer.end.ravel()[unit]:.2f}" for unit, name in marked.items())
+    label = f"States of the outputs against steps; at the end {layer.end.max():.2f} at most{said}"
     return _panel(draw, ("outputs", "step", label), name)
 
 

@@ -133,7 +133,7 @@ def _problem(job: Experiment, seed: int) -> tuple[Problem, list[int]]:
     """The network and the minibatch with which a training begins, and the rows of the latter."""
     start = job.start(seed)
     rows = job.trainer.order(start, job.train)[0]
-    batch = fetch(job.train, rows, start.network)
+    batch = fetch(job.train, rows, start.network, job.trainer.scaling)
     return Problem(job.trainer.system, start.network, batch), rows.tolist()
 
 

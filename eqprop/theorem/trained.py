@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from eqprop.data.targets import Real
 from eqprop.errors import EqpropError
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build, increment
@@ -50,9 +51,9 @@ def examine(job: Experiment, network: Network, seed: int, tell: Callable[[str], 
         )
     rule = increment(recipe)
     rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
-    x, y = fetch(job.train, rows, network)
+    x, y = fetch(job.train, rows, network, job.trainer.scaling)
     image, classes = job.train.inputs.shape[1:], network.scores[0]
-    built = build(recipe, image, classes, job.batches)
+    built = build(recipe, image, classes, job.batches, real=job.trainer.target is Real)
     # The same parameters in a network that rounds nothing, should the recipe have rounded states.
     exact = jax.tree.structure(jax.eval_shape(built.init, jax.random.key(0)))
     network = jax.tree.unflatten(exact, jax.tree.leaves(network))

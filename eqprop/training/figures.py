@@ -110,7 +110,7 @@ def draw_agreement(axes: "Axes", agreement: "Agreement") -> None:
     """Predicted over true values, a point each, and the line where they are equal."""
     true, predicted = agreement.true, agreement.predicted
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
-    axes.plot(ends, ends, color="grey", lw=0.8)
+    axes.plot(ends, ends, color="#808080", lw=0.8)
     axes.plot(true, predicted, ".", color="C0", ms=4, alpha=0.6)
     axes.grid(alpha=0.3)
 

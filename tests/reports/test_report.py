@@ -390,7 +390,7 @@ def test_rules_without_a_nudged_phase(run: Path, tmp_path: Path) -> None:
     change(folder, lambda it: it["recipe"].update(rule="bptt"))
     page = report(tmp_path / "page.html", folder)
     assert "Left out: rule bptt has no nudged phase" in page.text
-    assert "A test digit, layer by layer" in page.text
+    assert "A test example, layer by layer" in page.text
 
 
 def test_a_seed_that_has_not_begun(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def relaxed_by_numpy(network: Any, x: np.ndarray, steps: int) -> list[list[np.nd
 def test_a_relaxation_is_that_of_numpy(x64) -> None:
     job = trainings.prepare(small(), digits())
     network = job.start(3).network
-    found = relax(job, network, 5)
+    found = relax(job, network, 5, digits().target)
     states = relaxed_by_numpy(network, digits().test_x[5].ravel() / 255, 7)
     for n, layer in enumerate(found.layers):
         expected = np.stack([s[n] for s in states])
@@ -59,15 +59,15 @@ def test_a_relaxation_is_that_of_numpy(x64) -> None:
         np.testing.assert_allclose(layer.end, expected[-1], atol=1e-12)
         moved = np.abs(np.diff(expected, axis=0)).max(axis=1)
         np.testing.assert_allclose(layer.residuals, moved, atol=1e-12)
-    assert found.label == digits().test_y[5]
-    assert found.predicted == states[-1][1].argmax()
+    assert found.label == str(digits().test_y[5])
+    assert found.predicted == str(states[-1][1].argmax())
     np.testing.assert_array_equal(found.image, digits().test_x[5] / 255)
 
 
 def test_a_receptive_field_is_a_derivative(x64) -> None:
     job = trainings.prepare(small(), digits())
     network = job.start(3).network
-    (outputs,) = receptive_fields(job, network, 5)
+    (outputs,) = receptive_fields(job, network, 5, digits().target.names)
     x, h = digits().test_x[5].ravel() / 255, 1e-6
     for pixel in (0, 20, 37):
         step = h * np.eye(64)[pixel]
@@ -82,7 +82,7 @@ def test_fields_of_convolutional_layers(x64) -> None:
     )
     job = trainings.prepare(recipe, digits())
     network = job.start(0).network
-    maps, outputs = receptive_fields(job, network, 0)
+    maps, outputs = receptive_fields(job, network, 0, digits().target.names)
     assert [len(maps.images), len(outputs.images)] == [3, 10]
     x = jnp.asarray(digits().test_x[:1, :, :, None] / 255)
     system = job.trainer.system
