@@ -136,7 +136,8 @@ def _options(kind: Any) -> Iterator[tuple[str, Any]]:
         if dataclasses.is_dataclass(hint):
             yield from _options(hint)
         elif not _HIDDEN.intersection(mark for mark in marks if mark.__hash__):
-            yield "--" + field.name.replace("_", "-"), hint
+            called = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+            yield "--" + called.replace("_", "-"), hint
 
 
 def _unwrap(hint: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from eqprop.training.runs import check_new, is_run
 
 if TYPE_CHECKING:
     from eqprop.data.dataset import Dataset
+    from eqprop.training.experiment import WarmStart
 
 _MOST_SEEDS = 10_000
 
@@ -41,6 +42,9 @@ class TrainOptions:
     or of IDX files. The network gets the inputs and outputs that fit them.
     """
     split: Annotated[SplitOptions, tyro.conf.arg(name="")] = DEFAULT_SPLIT
+    start: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN")] = None
+    """Start from the weights of this run, of one seed and of the same layers, not from drawn ones.
+    """
     fast: bool = False
     """Settings that reach the same error sooner; tells which."""
     out: Path | None = None
@@ -77,7 +81,8 @@ def run(args: Sequence[str]) -> None:
 
     from eqprop.training.launch import train  # loads JAX
 
-    train(recipe, seeds, out, command, options.replicas, options.hardware, dataset=dataset)
+    where = out, command, options.replicas, options.hardware
+    train(recipe, seeds, *where, dataset=dataset, start=_start(options))
 
 
 def _data(options: TrainOptions, recipe: Recipe) -> tuple[Recipe, "Dataset | None"]:
@@ -91,6 +96,18 @@ def _data(options: TrainOptions, recipe: Recipe) -> tuple[Recipe, "Dataset | Non
     if recipe.dataset == "own":
         raise UsageError("the data set is own: name its file, --data PATH")
     return recipe, None
+
+
+def _start(options: TrainOptions) -> "WarmStart | None":
+    """The weights to start from, where a run is named."""
+    from eqprop.training import hosts
+    from eqprop.training.trained_run import open_run
+
+    if options.start is None:
+        return None
+    hosts.join(options.hardware)  # before JAX does anything else
+    with typed():
+        return open_run(options.start).warm_start
 
 
 def _train_series(
@@ -109,7 +126,7 @@ def _train_series(
             resume(out / name, recipe.epochs, command, options.hardware)
         else:
             where = out / name, command, options.replicas, options.hardware
-            train(recipe, seeds, *where, dataset=dataset)
+            train(recipe, seeds, *where, dataset=dataset, start=_start(options))
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[TrainOptions, Recipe]:

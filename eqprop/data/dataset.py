@@ -6,7 +6,7 @@ float32.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -71,6 +71,18 @@ class Dataset:
         where = f"{_where(self.name, self.source)}, training part"
         self.target.check_learnable(self.train_y, where)
 
+    def hold_back(self, size: float, seed: int = 0) -> "Dataset":
+        """The training part alone, of which that fraction is drawn and stands as the test part; of
+        each class alike. Raises ``EqpropError`` where that cannot be.
+        """
+        where = f"{_where(self.name, self.source)}, training part"
+        strata = self.target.strata(self.train_y, where)
+        learnt, held = _split(strata, len(self.train_y), size, seed, where, "validation")
+        x, y = self.train_x, self.train_y
+        made = replace(self, train_x=x[learnt], train_y=y[learnt], test_x=x[held], test_y=y[held])
+        made.check_learnable()
+        return made
+
     @staticmethod
     def from_arrays(  # noqa: PLR0913 (all that may be known of arrays)
         x: Any,
@@ -103,7 +115,7 @@ class Dataset:
         y = kind.encode(y, where)
         kind.check(y, where)
         strata = kind.strata(y, where) if stratify else None
-        train, test = _split(strata, len(y), test_size, seed, where)
+        train, test = _split(strata, len(y), test_size, seed, where, "test_size")
         made = Dataset(name, x[train], y[train], x[test], y[test], kind, source, features)
         made.check_learnable()
         return made
@@ -232,9 +244,11 @@ def _check_equal(train: np.ndarray, test: np.ndarray, where: str) -> None:
 
 
 def _split(
-    strata: np.ndarray | None, number: int, size: float | int, seed: int, where: str
+    strata: np.ndarray | None, number: int, size: float | int, seed: int, where: str, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows for training and for testing, each in the order in which they are."""
+    """The rows for training and for testing, each in the order in which they are; ``what`` is the
+    name of the size.
+    """
     from sklearn.model_selection import train_test_split  # a slow import
 
     if not 0 <= seed < 2**32:
@@ -246,7 +260,7 @@ def _split(
         )
     except ValueError as error:
         raise EqpropError(
-            f"{where}: cannot be split with test_size {size} ({error}): give another size, or "
+            f"{where}: cannot be split with {what} {size} ({error}): give another size, or "
             "parts that are split already"
         ) from error
     train, test = map(np.sort, parts)

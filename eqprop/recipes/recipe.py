@@ -140,6 +140,12 @@ class Recipe:
     """Examples in a minibatch."""
     epochs: int = 30
     """Passes through the training set."""
+    validation: float = 0.0
+    """Hold back that part of the training set, the same for every seed, and measure each epoch on
+    it. The best epoch is kept, and the test set is looked at once, at the end, with that.
+    """
+    patience: int = 0
+    """Stop when so many epochs have not improved the error on the validation part; 0 never does."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of states and weights."""
     states: Literal["full", "bfloat16"] = "full"
@@ -189,6 +195,15 @@ class Recipe:
         # Bounds of what the built objects do not see; the rest is checked where it is used.
         require(self.batch >= 1, f"batch is {self.batch}: a minibatch needs at least 1 example")
         require(self.epochs >= 1, f"epochs is {self.epochs}: it must be at least 1")
+        require(
+            0 <= self.validation < 1,
+            f"validation is {self.validation}: give a part of the training set, from 0 to below 1",
+        )
+        require(
+            self.patience == 0 or (self.patience > 0 and self.validation > 0),
+            f"patience is {self.patience} with validation {self.validation}: give at least 1 epoch "
+            "and a validation part, as --validation 0.1",
+        )
         require(
             math.isfinite(self.tolerance) and self.tolerance >= 0,
             f"the tolerance is {self.tolerance}: give a number above 0, or 0 for all T steps",

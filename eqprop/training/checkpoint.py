@@ -13,6 +13,7 @@ import re
 import reprlib
 from collections.abc import Container, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 import jax
@@ -62,7 +63,7 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
         for left_over in root.glob(".*"):
             if _NAME.fullmatch(left_over.name[1:].removesuffix(".partial")):
                 remove(left_over)
-        files.write_whole(path, _packed(state, notes))
+        files.write_whole(path, pack(state, notes))
         before = [other for other in _paths(root) if _position(other) < state.position]
         for other in _paths(root):
             if other != path and other not in before[1 - KEEP :]:
@@ -75,6 +76,24 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
             f"mend the disk: {there if newest_path(root) else none}"
         ) from error
     return path
+
+
+def pack(state: TrainState, notes: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """What the file of a checkpoint holds."""
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(state).items()}
+    return safetensors.numpy.save(arrays, _sealed(arrays, _FORMAT, json.dumps(dict(notes))))
+
+
+def read(path: Path, like: TrainState) -> Restored:
+    """One checkpoint, wherever it is, into what is ``like`` it.
+
+    Raises:
+        EqpropError: it is not there, damaged, or of another network.
+    """
+    try:
+        return Restored(*_read(path, like), path, ())
+    except (Damaged, OSError) as fault:
+        raise EqpropError(f"{path} is damaged ({fault}): put it back, or train again") from fault
 
 
 def newest(
@@ -133,12 +152,6 @@ def _leaves(state: TrainState) -> dict[str, Any]:
     """Arrays by name."""
     leaves = jax.tree.leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _packed(state: TrainState, notes: Mapping[str, Any]) -> bytes:
-    """What the file of a checkpoint holds."""
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(state).items()}
-    return safetensors.numpy.save(arrays, _sealed(arrays, _FORMAT, json.dumps(notes)))
 
 
 def _sealed(arrays: Mapping[str, np.ndarray], form: str, notes: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +17,14 @@ from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Real, Target
 from eqprop.errors import EqpropError
 from eqprop.networks.network import Network
+from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, hosts, metrics
+from eqprop.training.records import Origin
 from eqprop.training.replicas import Layout
-from eqprop.training.run_data import fit_scalings
-from eqprop.training.runs import Run
+from eqprop.training.run_data import fit_scalings, hold_back
+from eqprop.training.runs import BEST, START, Run, read_metrics
 from eqprop.training.trainer import Examples, Trainer, TrainState
 from eqprop.types import PRNGKeyArray, Shape
 
@@ -40,6 +43,19 @@ class Experiment:
     test: Examples
     batches: int
     """Minibatches in an epoch."""
+    validation: Examples | None = None
+    """Held back from the training set, to measure each epoch on."""
+
+    @property
+    def parts(self) -> dict[str, Examples]:
+        """All examples, by what they are for."""
+        held = {} if self.validation is None else {"validation": self.validation}
+        return {"test": self.test, **held, "training": self.train}
+
+    @property
+    def measured(self) -> Examples:
+        """What each epoch is measured on."""
+        return self.test if self.validation is None else self.validation
 
     def start(self, seed: int) -> TrainState:
         """The state of one network before the first minibatch."""
@@ -50,8 +66,8 @@ class Experiment:
         if layout == self.trainer.layout:
             return self
         put = layout.put_everywhere
-        trainer = self.trainer.lay_out(layout)
-        return replace(self, trainer=trainer, train=put(self.train), test=put(self.test))
+        parts = {name: put(getattr(self, name)) for name in ("train", "test", "validation")}
+        return replace(self, trainer=self.trainer.lay_out(layout), **parts)
 
 
 @final
@@ -64,14 +80,23 @@ class Start(NamedTuple):
     seconds: float
 
 
+@final
+class WarmStart(NamedTuple):
+    """A trained network to start a training from, and where it is from."""
+
+    network: Network
+    origin: Origin
+
+
 def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     """Builds what a recipe says for a data set, and puts that on the device.
 
     Raises:
         EqpropError: values in the recipe that cannot be, or do not fit the data.
     """
-    batches = max(1, len(dataset.train_y) // recipe.batch)
-    inputs, outputs = fit_scalings(recipe, dataset)
+    learnt = hold_back(recipe, dataset)
+    batches = max(1, len(learnt.train_y) // recipe.batch)
+    inputs, outputs = fit_scalings(recipe, learnt)
     # What a trainer does to bytes by itself it does in fewer operations.
     plain = recipe.scaling == "auto" and dataset.train_x.dtype == np.uint8
     scaling = None if plain else inputs
@@ -86,8 +111,10 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
         unit = jnp.broadcast_to(jnp.asarray(outputs.scale), network.scores)
         return replace(Examples.put(x, outputs.apply(y), network), unit=unit)
 
-    train, test = (put(x, y) for _, x, y in dataset.parts())
-    return Experiment(recipe, trainer, init, train, test, trainer.batches(train))
+    train, held = (put(x, y) for _, x, y in learnt.parts())
+    test = held if learnt is dataset else put(dataset.test_x, dataset.test_y)
+    validation = None if learnt is dataset else held
+    return Experiment(recipe, trainer, init, train, test, trainer.batches(train), validation)
 
 
 def plan(
@@ -173,13 +200,54 @@ def load(
     Raises:
         EqpropError: there is one, but of another network or seed, or none is whole.
     """
-    found = checkpoint.newest(checkpoints, jax.eval_shape(lambda: experiment.start(seed)), among)
+    like = jax.eval_shape(lambda: experiment.start(seed))
+    return _of_seed(checkpoint.newest(checkpoints, like, among), seed)
+
+
+def _of_seed(found: checkpoint.Restored | None, seed: int) -> checkpoint.Restored | None:
+    """What was found. Raises ``EqpropError`` where it is of another seed."""
     if found and (its := int(found.state.seed)) != seed:
         raise EqpropError(
             f"{found.path} is a checkpoint of seed {its}, not of seed {seed}: put back the "
             "checkpoints that belong to this run"
         )
     return found
+
+
+def load_best(
+    folder: Path, recipe: Recipe, like: TrainState, seed: int
+) -> checkpoint.Restored | None:
+    """The checkpoint that stands for a run of one seed: that of the best epoch, where the recipe
+    has a validation part, else the newest one that is whole, if there has been any.
+
+    Raises:
+        EqpropError: as ``load`` does; or that of the best epoch is damaged.
+    """
+    if recipe.validation and read_metrics(folder):
+        return _of_seed(checkpoint.read(folder / BEST, like), seed)
+    return _of_seed(checkpoint.newest(folder / "checkpoints", like), seed)
+
+
+def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
+    """The state before the first minibatch, with other weights than drawn ones.
+
+    Raises ``EqpropError`` where they do not fit.
+    """
+    return _start_from(experiment.start(seed), start.network)
+
+
+def _start_from(state: TrainState, network: Network) -> TrainState:
+    ours, theirs = named_parameters(state.network), named_parameters(network)
+    for name in {**ours, **theirs}:
+        here, there = (part[name].shape if name in part else "none" for part in (ours, theirs))
+        if here != there:
+            raise EqpropError(
+                f"the weights to start from do not fit: {name} is {there} there, {here} in this "
+                "recipe; give it the same layers"
+            )
+    leaves = [jnp.array(theirs[name], dtype=leaf.dtype, copy=True) for name, leaf in ours.items()]
+    network = jax.tree.unflatten(jax.tree.structure(state.network), leaves)
+    return eqx.tree_at(lambda s: s.network, state, network)
 
 
 def restore(
@@ -201,6 +269,8 @@ def restore(
     found, damaged = hosts.on_lead(lambda: _find(experiment, runs, seeds)) or (None, [])
     if found is not None:
         states = [f.state for f in found]
+    elif runs[0].record.origin is not None:
+        states = hosts.on_lead(lambda: [*map(_started, states, runs)]) or states
     seconds = 0.0 if found is None else _seconds(found[0])
     states, seconds = hosts.agree((states, seconds))
     return Start(experiment.trainer.layout.stack(states), float(seconds)), damaged
@@ -219,6 +289,15 @@ def _find(
                 f"{epochs}: restore metrics.jsonl, or delete that checkpoint"
             )
     return found, damaged
+
+
+def _started(state: TrainState, run: Run) -> TrainState:
+    """The state from which a training starts that does not start from drawn weights."""
+    # Those of several seeds are kept once, above them.
+    path = next((p / START for p in (run.folder, run.folder.parent) if (p / START).is_file()), None)
+    if path is None:
+        raise EqpropError(f"{run.folder / START} is missing: put it back, or train again")
+    return _start_from(state, checkpoint.read(path, state).state.network)
 
 
 def _seconds(found: checkpoint.Restored) -> float:

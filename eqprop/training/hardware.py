@@ -21,7 +21,7 @@ class Hardware:
     """How many processes there are; not with auto."""
     process: int | None = None
     """Which of them this is, from 0 on; not with auto."""
-    patience: int = 300
+    wait: int = 300
     """Seconds to wait for all processes to start."""
 
 

@@ -33,7 +33,7 @@ def join(hardware: Hardware) -> None:
             coordinator_address=None if found else hardware.coordinator,
             num_processes=hardware.processes,
             process_id=hardware.process,
-            initialization_timeout=hardware.patience,
+            initialization_timeout=hardware.wait,
             shutdown_timeout_seconds=_LEAVE,
         )
     except (RuntimeError, ValueError) as error:

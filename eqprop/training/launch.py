@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,17 @@ from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.networks.network import Network
 from eqprop.recipes.catalogue import RECIPES, published_for
 from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.training import hosts, metrics
+from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.display import Display
-from eqprop.training.experiment import Experiment, evaluate, load, prepare, restore
+from eqprop.training.experiment import (
+    Experiment,
+    WarmStart,
+    begin,
+    evaluate,
+    load_best,
+    prepare,
+    restore,
+)
 from eqprop.training.figures import mistakes_figure, training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.mistakes import find
@@ -24,9 +33,20 @@ from eqprop.training.records import Made, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
 from eqprop.training.results import read_run
 from eqprop.training.run_data import describe, load_again, pack
-from eqprop.training.runs import Run, is_run, read_metrics, read_record, seed_folders
+from eqprop.training.runs import (
+    BEST,
+    START,
+    Run,
+    is_run,
+    read_metrics,
+    read_record,
+    read_result,
+    seed_folders,
+)
+from eqprop.training.runs import DATA as OWN
+from eqprop.training.selection import best_epoch, has_waited
 from eqprop.training.session import Session
-from eqprop.training.trainer import Examples
+from eqprop.training.trainer import Examples, TrainState
 
 
 def train(  # noqa: PLR0913 (what the command line says, and how long it may take)
@@ -39,9 +59,10 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
     *,
     until: float = math.inf,
     dataset: Dataset | None = None,
+    start: WarmStart | None = None,
 ) -> None:
     """Trains a recipe from the beginning, once for each seed, as long as ``Session.train`` says; on
-    the data set of the recipe, or on another one.
+    the data set of the recipe, or on another one; from drawn weights, or from others.
 
     ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
     is no faster, and the first result comes later; other devices a small net leaves idle.
@@ -59,12 +80,22 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
         with typed():
             experiment = prepare(recipe, dataset)
             together = len(seeds) > 1 and (
-                replicas == "together" or (replicas == "auto" and _is_parallel())
+                replicas == "together"
+                or (replicas == "auto" and not recipe.patience and _is_parallel())
             )
+            if together and recipe.patience:
+                raise EqpropError(
+                    f"patience is {recipe.patience}, and seeds end at different epochs: leave out "
+                    "--replicas together"
+                )
             layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
             used, kept = describe(dataset, recipe), pack(dataset)
-            record = Record(recipe, tuple(seeds), used, made(command), together=together)
-            run = hosts.on_lead(lambda: Run.create(out, record, kept)) or Run.watch(out, record)
+            begun = None if start is None else checkpoint.pack(begin(experiment, seeds[0], start))
+            files = {name: it for name, it in ((OWN, kept), (START, begun)) if it is not None}
+            origin = start and start.origin
+            now = made(command)
+            record = Record(recipe, tuple(seeds), used, now, together=together, origin=origin)
+            run = hosts.on_lead(lambda: Run.create(out, record, files)) or Run.watch(out, record)
         with run:
             _train_seeds(experiment.lay_out(layout), run, run.record.started, display, until)
 
@@ -114,25 +145,27 @@ def _check_epochs(run: Run, epochs: int) -> None:
 
 
 def evaluate_run(folder: Path, figure: Path | None = None) -> None:
-    """Prints loss and error of the newest checkpoint of a run, on the test and the training set,
-    and what it takes for what in the test set; that also as a ``figure``, of the first seed.
+    """Prints loss and error of the newest checkpoint of a run, or of that of its best epoch where
+    it has a validation part, on each part of the data; and what it takes for what in the test set;
+    that also as a ``figure``, of the first seed.
     """
     display = Display()
     record = read_record(folder)
     with precision(record.recipe):
         experiment = prepare_again(folder, record, record.recipe, display)
         for seed, place in seed_folders(folder, record):
-            found = load(experiment, place / "checkpoints", seed)
+            like = jax.eval_shape(functools.partial(experiment.start, seed))
+            found = load_best(place, record.recipe, like, seed)
             if found is None:
                 raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
             _tell_damage(found.damaged, display)
-            test, training = (
-                _evaluate(experiment, found.state.network, part, display)
-                for part in (experiment.test, experiment.train)
+            shown = "; ".join(
+                f"{name} {_evaluate(experiment, found.state.network, part, display)}"
+                for name, part in experiment.parts.items()
             )
             epochs, minibatches = found.state.position
             done = f"{epochs} epochs" + (f" and {minibatches} minibatches" if minibatches else "")
-            display.say(f"{place}, seed {seed}, after {done}: test {test}; training {training}")
+            display.say(f"{place}, seed {seed}, after {done}: {shown}")
             with display.doing("looking at mistakes"):
                 mistakes = find(experiment, found.state.network, record.data, experiment.test)
             for table in (*mistakes.tables, mistakes.worst):
@@ -194,11 +227,18 @@ def _train_some(
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(_open(run, seed, folder, now)) for seed, folder in those]
         start, damaged = restore(experiment, runs, seeds)
+        # The first process alone reads files.
+        rows = hosts.on_lead(lambda: [read_metrics(own.folder) for own in runs]) or [[]]
+        waited = bool(hosts.agree(all(has_waited(experiment.recipe, own) for own in rows)))
         _tell_damage(damaged, display)
         where = f"{folders[0]}" if len(those) == 1 else f"{run.folder}"
         done, minibatch = start.state.position
-        if done >= epochs:
+        if waited:
+            display.say(f"{where}: stopped after {done} epochs, as its patience says")
+        elif done >= epochs:
             display.say(f"{where}: {done} epochs are done (eqprop resume --epochs E adds some)")
+        if done >= epochs or waited:
+            _conclude(experiment, runs, seeds, display)
             return
         line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         if len(seeds) > 1:
@@ -209,6 +249,37 @@ def _train_some(
             hosts.on_lead(lambda: [_note(own, experiment.recipe, again) for own in runs])
         display.say(line)
         Session(experiment, runs, display, str(run.folder)).train(start, epochs, until)
+        _conclude(experiment, runs, seeds, display)
+
+
+def _conclude(
+    experiment: Experiment, runs: Sequence[Run], seeds: Sequence[int], display: Display
+) -> None:
+    """With a validation part: looks at the test set, once, with the best network of each seed."""
+    if experiment.validation is None:
+        return
+
+    def find() -> list[TrainState] | None:
+        best = [best_epoch(read_metrics(run.folder)) for run in runs]
+        tested = [read_result(run.folder) for run in runs]
+        if all(row and row["epoch"] == epoch for row, epoch in zip(tested, best, strict=True)):
+            return None
+        return [checkpoint.read(run.folder / BEST, state).state for run, state in pairs]
+
+    pairs = list(zip(runs, map(experiment.start, seeds), strict=True))
+    found = hosts.on_lead(find)
+    if hosts.agree(found is None and hosts.leads()):
+        return
+    states = hosts.agree(found or [state for _, state in pairs])
+    networks = experiment.trainer.layout.stack([state.network for state in states])
+    with display.doing("testing"):
+        scores = evaluate(experiment.trainer, networks, experiment.test)
+
+    def write() -> None:
+        for run, state, score in zip(runs, states, scores, strict=True):
+            run.conclude(state.position[0], score)
+
+    hosts.on_lead(write)
 
 
 def _note(run: Run, recipe: Recipe, resumed: Made) -> None:
@@ -251,6 +322,8 @@ def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
     shape = "x".join(map(str, dataset.shape))
     inputs = f"images of {shape}" if len(dataset.shape) > 1 else f"rows of {shape} numbers"
     sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test {inputs}"
+    if recipe.validation:
+        sizes += f", {recipe.validation:g} of the training ones held back for validation"
     line = f"{dataset.source} {sizes}"
     if recipe.dataset == "own":
         line += f"; target: {dataset.target.about}"
@@ -277,16 +350,21 @@ def _report(run: Run, display: Display) -> None:
     """The result, beside the published one, and the curves."""
     recipe, folder, results = run.record.recipe, run.folder, read_run(run.folder)
     columns = {name for result in results for name in result.columns}
-    told = [m for m in metrics.of_examples() if m.name != "loss" and f"test_{m.name}" in columns]
+    told = [m for m in metrics.of_examples() if m.name != "loss" and f"train_{m.name}" in columns]
+    words_of = {"test": "test", "validation": "validation", "train": "training"}
+    if not recipe.validation:
+        del words_of["validation"]
     parts: list[str] = []
-    for part, words in (("test", "test"), ("train", "training")):
+    for part, words in words_of.items():
         for metric in told:
             values = [result.last(f"{part}_{metric.name}") for result in results]
             shown = metrics.show_mean_and_std(values, metric.digits)
             what = (metric.title or metric.name).partition(" (")[0]
             parts.append(f"{words} {what} {shown}{metric.unit}")
     seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""
-    display.say(f"{', '.join(parts)} ({results[0].epochs} epochs{seeds})")
+    epochs = " and ".join(str(n) for n in sorted({result.epochs for result in results}))
+    best = f"best of {epochs}" if recipe.validation else epochs
+    display.say(f"{', '.join(parts)} ({best} epochs{seeds})")
     if published := published_for(recipe, run.record.data.name):
         display.say(_published(recipe, published))
     folders = [result.folder for result in results]

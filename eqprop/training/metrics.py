@@ -47,8 +47,8 @@ class Seen(NamedTuple):
 @final
 class Epoch(NamedTuple):
     """An epoch, finished or not: its number, from 1 on; how many minibatches and examples have been
-    learnt; what a test has found, metrics by name, if there was one; and the seconds that learning
-    and testing took, once it has finished.
+    learnt; what a test has found, metrics by name, if there was one, on the validation part where
+    the recipe has that; and the seconds that learning and testing took, once it has finished.
     """
 
     number: int
@@ -177,12 +177,14 @@ class OfExamples(Accumulated):
     @override
     def measure(self, epoch: Epoch) -> dict[str, Any]:
         train = self.mean(epoch.totals[self.total], epoch.examples)
-        test = epoch.tested.get(self.name, math.nan)
-        return {f"train_{self.name}": train, f"test_{self.name}": test}
+        part = "validation" if epoch.recipe.validation else "test"
+        tested = epoch.tested.get(self.name, math.nan)
+        return {f"train_{self.name}": train, f"{part}_{self.name}": tested}
 
     @override
     def keys(self, names: Iterable[str]) -> dict[str, str]:
-        own = {f"test_{self.name}": "test", f"train_{self.name}": "training"}
+        parts = {"test": "test", "validation": "validation", "train": "training"}
+        own = {f"{part}_{self.name}": key for part, key in parts.items()}
         return {name: key for name, key in own.items() if name in names}
 
 
@@ -232,6 +234,12 @@ def angles(network: Any) -> dict[str, float]:
     }
 
 
+def _told(what: str = "") -> Callable[[str], str | None]:
+    """Words for the parts of the data."""
+    parts = {"training": "train", "test": "test", "validation": "validation"}
+    return {key: f"  {what}{part} " for key, part in parts.items()}.get
+
+
 METRICS: tuple[Metric, ...] = (
     OfExamples(
         name="error",
@@ -239,7 +247,7 @@ METRICS: tuple[Metric, ...] = (
         total="errors",
         counts=True,
         targets=(Classes,),
-        words={"training": "  train ", "test": "  test "}.get,
+        words=_told(),
         unit=" %",
         title="error (%)",
         head="{} error (%)",
@@ -249,7 +257,7 @@ METRICS: tuple[Metric, ...] = (
         function=lambda seen: 100 * ((seen.scores > 0.5) != (seen.y > 0.5)).mean(axis=-1),
         total="label_errors",
         targets=(Labels,),
-        words={"training": "  train ", "test": "  test "}.get,
+        words=_told(),
         unit=" % of labels",
         title="wrong labels (%)",
         head="{} wrong labels (%)",
@@ -260,7 +268,7 @@ METRICS: tuple[Metric, ...] = (
         finish=math.sqrt,
         total="squares",
         targets=(Real,),
-        words={"training": "  RMSE train ", "test": "  RMSE test "}.get,
+        words=_told("RMSE "),
         digits=4,
         title="RMSE",
         head="{} RMSE",
@@ -271,7 +279,7 @@ METRICS: tuple[Metric, ...] = (
         finish=lambda unexplained: 1 - unexplained,
         total="unexplained",
         targets=(Real,),
-        words={"training": "  R² train ", "test": "  R² test "}.get,
+        words=_told("R² "),
         digits=3,
         title="R²",
         logarithmic=False,

@@ -12,7 +12,8 @@ from typing import final
 
 from eqprop.errors import Diverged, EqpropError
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.runs import is_run, read_metrics, read_record, seed_folders
+from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
+from eqprop.training.selection import is_over
 
 _DIVERGED = "diverged.txt"
 
@@ -53,7 +54,11 @@ class PlannedTraining:
     @property
     def ended(self) -> bool:
         """Whether there is nothing to do."""
-        return self.diverged is not None or self.epochs_done() >= self.recipe.epochs
+        if self.diverged is not None or not is_run(self.folder):
+            return self.diverged is not None
+        folders = [place for _, place in seed_folders(self.folder, read_record(self.folder))]
+        over = all(is_over(self.recipe, read_metrics(folder)) for folder in folders)
+        return over and (not self.recipe.validation or all(map(read_result, folders)))
 
     def work(self, command: Sequence[str], until: float = math.inf) -> None:
         """Trains to the end, or ``until`` that time of ``time.monotonic``; loads JAX.

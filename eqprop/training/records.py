@@ -61,6 +61,20 @@ class DataUsed:
     """None, of older versions: bytes by 1/255."""
     target_scaling: Scaled | None = None
     """Of real targets."""
+    validation: int = 0
+    """Examples that were held back from those for training, beside which they are counted."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The trained network that a training has started from."""
+
+    run: str
+    epoch: int
+    minibatch: int
+    sha256: str
+    """Of its weights."""
 
 
 @final
@@ -93,6 +107,8 @@ class Record:
     resumed: tuple[Made, ...] = ()
     together: bool = False
     """Whether the seeds are replicas in one program; else they are trained one after the other."""
+    origin: Origin | None = None
+    """Other weights than drawn ones to start from."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe, changes
 from eqprop.training.metrics import flat
 from eqprop.training.records import Record
-from eqprop.training.runs import is_run, read_metrics, read_record, seed_folders
+from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
+from eqprop.training.selection import best_epoch
 
 type Column = tuple[float, ...]
 """A number for each finished epoch; NaN where that epoch has none."""
@@ -34,6 +35,10 @@ class SeedResult:
     """
     sharing: int = 1
     """Seeds that were trained together, and share the seconds measured."""
+    chosen: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The metrics of the best epoch, those of the test set among them, where there is a validation
+    part to choose it by.
+    """
 
     @property
     def recipe(self) -> Recipe:
@@ -43,7 +48,7 @@ class SeedResult:
     @property
     def training(self) -> Hashable:
         """Equal for seeds of the same training: what was trained, on which data."""
-        return self.recipe.essence, self.record.data.sha256
+        return self.recipe.essence, self.record.data.sha256, self.record.origin
 
     @property
     def changed_checkout(self) -> bool:
@@ -51,8 +56,11 @@ class SeedResult:
         return bool(self.record.started.git and self.record.started.git.get("dirty"))
 
     def last(self, column: str) -> float:
-        """A number of the last finished epoch. Raises ``EqpropError`` where there is none."""
-        value = self.columns.get(column, (math.nan,))[-1]
+        """A number of the last finished epoch, or of the best one where there is a validation part.
+
+        Raises ``EqpropError`` where there is none.
+        """
+        value = self.chosen.get(column, self.columns.get(column, (math.nan,))[-1])
         if math.isnan(value):
             raise EqpropError(
                 f"{self.folder / 'metrics.jsonl'} has no {column} for the last epoch: restore it, "
@@ -86,7 +94,8 @@ def read_run(folder: Path) -> list[SeedResult]:
         if place != folder and own is not record and len(own.seeds) != 1:
             raise EqpropError(f"{place} is a run of {len(own.seeds)} seeds within another: move it")
         rows = read_metrics(place)
-        found.append(SeedResult(place, seed, own, len(rows), _columns(place, rows), sharing))
+        columns, chosen = _columns(place, rows), _chosen(place, rows)
+        found.append(SeedResult(place, seed, own, len(rows), columns, sharing, chosen))
     return found
 
 
@@ -114,7 +123,7 @@ def matching(results: Iterable[SeedResult], recipe: Recipe) -> list[SeedResult]:
     wanted = recipe.essence
     best: dict[int, SeedResult] = {}
     for result in results:
-        if result.recipe.essence == wanted:
+        if result.recipe.essence == wanted and result.record.origin is None:
             other = best.get(result.seed)
             if other is None or other.epochs < result.epochs:
                 best[result.seed] = result
@@ -147,6 +156,14 @@ def _words(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return " ".join((name, *map(str, value)))
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def _chosen(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    if not (best := best_epoch(rows)):
+        return {}
+    tested = read_result(folder)
+    # A test of an epoch that was the best one before is of no use.
+    return flat({**rows[best - 1], **(tested if tested and tested["epoch"] == best else {})})
 
 
 def _columns(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:

@@ -28,11 +28,12 @@ def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
     """What the record of a run of a recipe says of its data."""
     digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
     digest.update(np.ascontiguousarray(dataset.train_y))
-    inputs, outputs = fit_scalings(recipe, dataset)
+    learnt = hold_back(recipe, dataset)
+    inputs, outputs = fit_scalings(recipe, learnt)
     return DataUsed(
         dataset.name,
         dataset.source,
-        len(dataset.train_y),
+        len(learnt.train_y),
         len(dataset.test_y),
         dataset.shape,
         digest.hexdigest(),
@@ -41,7 +42,15 @@ def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
         dataset.features,
         _scaled(inputs),
         None if outputs is None else _scaled(outputs),
+        len(dataset.train_y) - len(learnt.train_y),
     )
+
+
+def hold_back(recipe: Recipe, dataset: Dataset) -> Dataset:
+    """What is learnt from and, as its test part, what each epoch is measured on: the validation
+    part where the recipe has one. That is drawn in the same way for all seeds.
+    """
+    return dataset.hold_back(recipe.validation) if recipe.validation else dataset
 
 
 def fit_scalings(recipe: Recipe, dataset: Dataset) -> tuple[Scaling, Scaling | None]:

@@ -2,9 +2,12 @@
 
 - ``run.json``: the record (records.py)
 - ``data.npz``: data of one's own (run_data.py)
+- ``start.safetensors``: the weights of another run that it has started from
 - ``metrics.jsonl``: a JSON object per epoch
 - ``events/``: the same for TensorBoard
 - ``checkpoints/``: see checkpoint.py
+- ``best.safetensors``, ``result.json``: with a validation part, the checkpoint of the best epoch,
+  and what it has come to on the test set
 - ``training.png``: the curves, at the end
 
 A run of several seeds has a ``run.json`` for all, a run directory ``seed-<n>`` for each, and, at
@@ -18,6 +21,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from eqprop.errors import EqpropError
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
 DATA = "data.npz"
 """Where data of one's own are kept (run_data.py)."""
+START = "start.safetensors"
+"""The checkpoint that a training has started from, before its first minibatch."""
+BEST = "best.safetensors"
+"""The checkpoint of the best epoch on the validation part."""
+_RESULT = "result.json"
 _SUMMARY = "summary.json"
 
 
@@ -43,8 +52,11 @@ class Run:
         self._events: Events | None = None
 
     @classmethod
-    def create(cls, folder: Path, record: Record, data: bytes | None = None) -> "Run":
-        """A new run, in a folder that is empty or not there yet; with data of one's own, packed.
+    def create(
+        cls, folder: Path, record: Record, kept: Mapping[str, bytes] = MappingProxyType({})
+    ) -> "Run":
+        """A new run, in a folder that is empty or not there yet; with files ``kept`` beside its
+        record, ``DATA`` or ``START``.
 
         Raises:
             EqpropError: there is something in the folder, or it cannot be written.
@@ -55,8 +67,8 @@ class Run:
             lock = _hold(folder)
             try:
                 check_new(folder)  # another process may have been quicker
-                if data is not None:
-                    write_whole(folder / DATA, data)
+                for name, content in kept.items():
+                    write_whole(folder / name, content)
                 write_whole(folder / _RECORD, _text(record))
             except BaseException:
                 lock.close()
@@ -138,6 +150,19 @@ class Run:
             write_whole(path, "".join(map(_line, rows)))
         return len(rows)
 
+    def keep_best(self, content: bytes) -> None:
+        """Writes the packed checkpoint of the best epoch so far."""
+        path = self.folder / BEST
+        with _writing(path):
+            write_whole(path, content)
+
+    def conclude(self, epoch: int, tested: Mapping[str, float]) -> None:
+        """Writes what the network of the best epoch has come to on the test set."""
+        path = self.folder / _RESULT
+        columns = {f"test_{name}": number for name, number in tested.items()}
+        with _writing(path):
+            write_whole(path, _line({"epoch": epoch} | columns))
+
     def summarise(self, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> None:
         """Writes ``summary.json``: mean and sample standard deviation of what the seeds measured, a
         row per epoch that all of them have finished.
@@ -170,8 +195,8 @@ def check_new(folder: Path) -> None:
     if os.path.isdir(folder):
         # What a crash leaves of a run that had not begun; without the lock it is somebody else's.
         names = {path.name for path in folder.iterdir()}
-        left = {_LOCK, partial(folder / _RECORD).name, partial(folder / DATA).name}
-        if names - left - ({DATA} if _LOCK in names else set()):
+        left = {_LOCK, *(partial(folder / name).name for name in (_RECORD, DATA, START))}
+        if names - left - ({DATA, START} if _LOCK in names else set()):
             go_on = f", or go on with it: eqprop resume {folder}" if is_run(folder) else ""
             raise EqpropError(
                 f"the run directory {folder} exists, and is not empty: give another with "
@@ -246,6 +271,25 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What ``Run.conclude`` has written, if it has: the best epoch, and metrics of the test set.
+
+    Raises ``EqpropError`` where it is damaged.
+    """
+    from eqprop.training import metrics  # loads NumPy
+
+    path = folder / _RESULT
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        result = None
+    if not isinstance(result, dict) or not metrics.is_row(result, result.get("epoch", 0)):
+        raise EqpropError(f"{path} is damaged: delete it, and eqprop resume {folder} renews it")
+    return result
 
 
 def seed_folders(folder: Path, record: Record) -> list[tuple[int, Path]]:

@@ -20,7 +20,8 @@ from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.display import Display, Now, Stopwatch
 from eqprop.training.divergence import copy, find, whole
 from eqprop.training.experiment import Experiment, Start, evaluate
-from eqprop.training.runs import Run
+from eqprop.training.runs import Run, read_metrics
+from eqprop.training.selection import best_epoch, has_waited
 from eqprop.training.trainer import TrainState
 from eqprop.types import Array, Int
 
@@ -62,11 +63,14 @@ class Session:
         self._pace: float | None = None  # seconds per minibatch, as last measured
         self._testing = 0.0  # seconds
         self._tested: list[dict[str, float]] = [{} for _ in runs]  # by the last test
+        self._rows: list[list[dict[str, Any]]] = [[] for _ in runs]  # of finished epochs
         self._length = 1  # minibatches in a stretch
         self._epochs = 0
 
     def train(self, start: Start, epochs: int, until: float = math.inf) -> TrainState:
-        """Trains until so many epochs are finished; returns the final state, saved.
+        """Trains until so many epochs are finished, or the patience of the recipe is at its end;
+        returns the final state, saved. The state of the best epoch is kept where there is a
+        validation part.
 
         Raises:
             Stopped: SIGINT or SIGTERM came, and a checkpoint was made.
@@ -78,16 +82,25 @@ class Session:
         state, seconds = start
         self._epochs = epochs
         with hosts.watched(self._top), _Signals(until) as signals:
+            read = [run.folder for run in self._runs]
+            self._rows = hosts.on_lead(lambda: [*map(read_metrics, read)]) or self._rows
+            self._keep_best(state)  # should it have been cut just before that
             state = self._compile(state)
             with self._display.training(epochs):
-                while state.position[0] < epochs:
+                finished = False
+                while not finished:
                     state, seconds = self._learn(state, seconds, signals)
                     state = self._finish_epoch(state, seconds, signals)
                     seconds = 0.0
-                    finished, stopped = state.position[0] == epochs, signals.heard_anywhere()
+                    # The first process alone knows all rows.
+                    waited = [has_waited(self._experiment.recipe, rows) for rows in self._rows]
+                    finished = state.position[0] == epochs or bool(hosts.agree(all(waited)))
+                    stopped = signals.heard_anywhere()
+                    best = self._best_now(state)
                     due = hosts.agree(self._saved.seconds >= _SAVE_AFTER_EPOCH)
-                    if finished or stopped or due:
+                    if finished or stopped or due or any(best):
                         self._save(state, seconds)
+                        self._keep_best(state)
                     if stopped and not finished:
                         self._stop(state, signals)
         return state
@@ -137,24 +150,27 @@ class Session:
     def _finish_epoch(self, state: TrainState, seconds: float, signals: "_Signals") -> TrainState:
         """Tests, writes the epoch's metrics, and turns to the next epoch."""
         experiment, watch = self._experiment, Stopwatch()
+        part = "test" if experiment.validation is None else "validation"
 
         def look(done: int) -> None:
-            self._show(state, ("testing", done, len(experiment.test)))
+            self._show(state, ("testing", done, len(experiment.measured)))
             if signals.heard_anywhere():
                 self._save(state, seconds)
                 self._stop(state, signals)
 
-        scores = evaluate(experiment.trainer, state.network, experiment.test, look)
+        scores = evaluate(experiment.trainer, state.network, experiment.measured, look)
         epoch = state.position[0] + 1
         for replica, score in enumerate(scores):
             if not math.isfinite(score["loss"]):
                 raise Diverged(
-                    f"{self._name(replica)} has diverged: the test loss after epoch {epoch} is "
-                    f"{score['loss']}; {self._remedy(replica)}"
+                    f"{self._name(replica)} has diverged: the {part} loss after epoch {epoch} "
+                    f"is {score['loss']}; {self._remedy(replica)}"
                 )
         self._testing, self._tested = watch.seconds, scores
         rows = self._measure(state, {"train": seconds, "test": self._testing})
         hosts.on_lead(lambda: [run.append(row) for run, row in zip(self._runs, rows, strict=True)])
+        for earlier, row in zip(self._rows, rows, strict=True):
+            earlier.append(row)
         self._display.epoch(rows)
         return experiment.trainer.next_epoch(state)
 
@@ -201,6 +217,27 @@ class Session:
 
         hosts.on_lead(write)
         self._saved.restart()
+
+    def _best_now(self, state: TrainState) -> list[bool]:
+        """Which runs are at the end of their best epoch so far."""
+        best = hosts.agree([best_epoch(rows) for rows in self._rows])
+        return [number > 0 and state.position == (number, 0) for number in best]
+
+    def _keep_best(self, state: TrainState) -> None:
+        """Writes the states of runs that are there; after their checkpoints, so that what is cut
+        between the two is made up for.
+        """
+        best = self._best_now(state)
+        if not any(best):
+            return
+        parts = self._experiment.trainer.layout.parts(state)
+
+        def write() -> None:
+            for run, part, now in zip(self._runs, parts, best, strict=True):
+                if now:
+                    run.keep_best(checkpoint.pack(part))
+
+        hosts.on_lead(write)
 
     def _stop(self, state: TrainState, signals: "_Signals") -> NoReturn:
         epochs, minibatch = state.position

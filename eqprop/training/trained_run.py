@@ -5,10 +5,11 @@ What it offers comes from the run directory alone: predictions need no training 
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import equinox as eqx
 import jax
@@ -26,9 +27,9 @@ from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, launch, run_data
-from eqprop.training.experiment import evaluate, plan
+from eqprop.training.experiment import WarmStart, evaluate, load_best, plan
 from eqprop.training.files import write_whole
-from eqprop.training.records import Record
+from eqprop.training.records import Origin, Record
 from eqprop.training.results import read_run
 from eqprop.training.runs import is_run, read_record, seed_folders
 from eqprop.training.trainer import Examples, Trainer
@@ -38,10 +39,17 @@ _ROWS = 500  # predicted together
 
 
 def fit(
-    recipe: str | Recipe, dataset: Dataset, out: Path | str, *, seed: int = 0, **fields: Any
+    recipe: str | Recipe,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    seed: int = 0,
+    start: "TrainedRun | None" = None,
+    **fields: Any,
 ) -> "TrainedRun":
     """Trains a recipe, of that name or an own one, on a data set, with some fields of the recipe
-    changed, as ``epochs=10``; all that ``eqprop train`` leaves is in the run directory ``out``.
+    changed, as ``epochs=10``; all that ``eqprop train`` leaves is in the run directory ``out``. It
+    starts from drawn weights, or from those of another run, ``start``.
 
     A run of the same training that is there already goes on where it stands, to the last epoch.
 
@@ -56,21 +64,31 @@ def fit(
     wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
     folder, command = Path(out), ["eqprop.fit"]
     if not is_run(folder):
-        launch.train(wanted, [seed], folder, command, dataset=dataset)
+        warm = None if start is None else start.warm_start
+        launch.train(wanted, [seed], folder, command, dataset=dataset, start=warm)
         return open_run(folder)
     record = read_record(folder)
     same = record.data.sha256 == run_data.describe(dataset, wanted).sha256
+    same = same and _origin(record.origin) == _origin(start and start.warm_start.origin)
     if not same or record.recipe.essence != wanted.essence or record.seeds != (seed,):
         raise EqpropError(
-            f"{folder} is a run of another recipe, of other data or of another seed: give another "
-            "directory with out"
+            f"{folder} is a run of another recipe, of other data, of another seed or from another "
+            "start: give another directory with out"
         )
     launch.resume(folder, wanted.epochs, command)
     return open_run(folder)
 
 
-def open_run(folder: Path | str) -> "TrainedRun":
+def _origin(origin: Origin | None) -> tuple[Any, ...]:
+    """What tells it from others, wherever its run is now."""
+    return () if origin is None else (origin.epoch, origin.minibatch, origin.sha256)
+
+
+def open_run(folder: Path | str, epoch: Literal["best", "last"] = "best") -> "TrainedRun":
     """The run in a directory, of one seed: what ``fit`` or ``eqprop train`` has made.
+
+    Its network is that of the best epoch, where a part of the training set was held back for
+    validation, else the newest one; that also where the last epoch is asked for.
 
     Raises ``EqpropError`` where there is none, or one of several seeds.
     """
@@ -78,15 +96,15 @@ def open_run(folder: Path | str) -> "TrainedRun":
     if len(record.seeds) > 1:
         first = seed_folders(Path(folder), record)[0][1]
         raise EqpropError(f"{folder} has {len(record.seeds)} seeds: open one of them, as {first}")
-    return TrainedRun(Path(folder), record)
+    return TrainedRun(Path(folder), record, last=epoch == "last")
 
 
 @final
 class TrainedRun:
-    """A run directory, and the network of its newest checkpoint."""
+    """A run directory, and the network that it has come to: see ``open_run``."""
 
-    def __init__(self, folder: Path, record: Record) -> None:
-        self.folder, self.record = folder, record
+    def __init__(self, folder: Path, record: Record, *, last: bool = False) -> None:
+        self.folder, self.record, self._last = folder, record, last
 
     def __repr__(self) -> str:
         return f"TrainedRun({str(self.folder)!r}, {self.recipe.name})"
@@ -104,21 +122,46 @@ class TrainedRun:
     @functools.cached_property
     def metrics(self) -> dict[str, np.ndarray]:
         """The metrics by column, ``test_error``, ``train_loss`` ..., each with a number an epoch;
-        NaN where an epoch has none.
+        NaN where an epoch has none. With a validation part they are ``validation_error`` ..., and
+        ``tested`` has those of the test set.
         """
         (result,) = read_run(self.folder)
         return {name: np.asarray(column) for name, column in result.columns.items()}
 
-    @functools.cached_property
+    @property
+    def tested(self) -> dict[str, float]:
+        """What the test set has shown: at the last epoch, or of the best one at the end of a
+        training with a validation part; empty before that.
+        """
+        (result,) = read_run(self.folder)
+        numbers = {name: column[-1] for name, column in result.columns.items()} | {**result.chosen}
+        return {name: n for name, n in numbers.items() if name.startswith("test_")}
+
+    @property
     def network(self) -> Network:
         """The trained network. Raises ``EqpropError`` where there is no checkpoint."""
-        trainer, init = self._plan
+        return self._restored.state.network
+
+    @property
+    def warm_start(self) -> WarmStart:
+        """What another training begins with that starts from this one."""
+        (epoch, minibatch), network = self._restored.state.position, self.network
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(network):
+            digest.update(np.asarray(leaf, order="C"))
+        where = str(self.folder.absolute())
+        return WarmStart(network, Origin(where, epoch, minibatch, digest.hexdigest()))
+
+    @functools.cached_property
+    def _restored(self) -> checkpoint.Restored:
+        (trainer, init), (seed,) = self._plan, self.record.seeds
+        recipe = dataclasses.replace(self.recipe, validation=0, patience=0)
         with launch.precision(self.recipe):
-            like = jax.eval_shape(lambda: trainer.start(init, self.record.seeds[0]))
-            found = checkpoint.newest(self.folder / "checkpoints", like)
+            like = jax.eval_shape(lambda: trainer.start(init, seed))
+            found = load_best(self.folder, recipe if self._last else self.recipe, like, seed)
         if found is None:
             raise EqpropError(f"{self.folder} has no checkpoint yet: eqprop resume {self.folder}")
-        return found.state.network
+        return found
 
     @property
     def system(self) -> System:

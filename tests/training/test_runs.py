@@ -45,8 +45,11 @@ def test_what_a_run_leaves_behind(oracle):
     assert record["seeds"] == [0]
     assert record["data"] | {"sha256": "", "source": ""} == {
         **{"name": "digits", "train": 1500, "test": 297, "image": [8, 8]},
-        **{"sha256": "", "source": ""},
+        **{"sha256": "", "source": "", "target": "classes", "names": list("0123456789")},
+        **{"features": [], "input_scaling": {"shift": [0.0], "scale": [255.0]}},
+        **{"target_scaling": None, "validation": 0},
     }
+    assert record["origin"] is None
     started = record["started"]
     assert started["versions"]["jax"] == jax.__version__
     assert started["versions"]["python"] == sys.version.split()[0]

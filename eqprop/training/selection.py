@@ -1,0 +1,38 @@
+"""Selection: which epoch of a training with a validation part is the best, and when it is over.
+
+Both follow from the rows of its metrics alone, so that a training that was cut goes on as one that
+was not.
+"""
+
+import math
+from collections.abc import Sequence
+
+from eqprop.recipes.recipe import Recipe
+from eqprop.training import metrics
+
+PART = "validation"
+"""What its columns begin with."""
+
+
+def best_epoch(rows: Sequence[metrics.Row]) -> int:
+    """The epoch, from 1 on, with the lowest error on the validation part, the first of equals; 0
+    where there is none.
+
+    The error is the first metric of the target's kind: of classes, of labels, or the RMSE.
+    """
+    names = [f"{PART}_{metric.name}" for metric in metrics.of_examples()]
+    name = next((name for name in names if rows and name in rows[0]), None)
+    if name is None:
+        return 0
+    values = [row.get(name, math.inf) for row in rows]
+    return values.index(min(values)) + 1
+
+
+def has_waited(recipe: Recipe, rows: Sequence[metrics.Row]) -> bool:
+    """Whether as many epochs as the patience of the recipe allows have not been better."""
+    return 0 < recipe.patience <= len(rows) - best_epoch(rows)
+
+
+def is_over(recipe: Recipe, rows: Sequence[metrics.Row]) -> bool:
+    """Whether all epochs are done, or the patience is at its end."""
+    return len(rows) >= recipe.epochs or has_waited(recipe, rows)
