@@ -1,0 +1,191 @@
+"""The estimators against scikit-learn's own checks, and in its tools."""
+
+import io
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import joblib
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, clone
+from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import eqprop as ep
+from eqprop.errors import Diverged, EqpropError
+from eqprop.sklearn import EPClassifier, EPRegressor
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+type Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def iris() -> Any:
+    return load_iris(return_X_y=True)
+
+
+# scikit-learn skips what needs pandas, and arrays of other libraries, where these are not there.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks(
+    [EPClassifier(hidden=(16,), epochs=20), EPRegressor(hidden=(16,), epochs=20)]
+)
+def test_scikit_learns_checks(estimator: BaseEstimator, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("load", "least"), [(load_iris, 0.92), (load_wine, 0.94), (load_digits, 0.93)]
+)
+def test_defaults_learn_classes(load: Any, least: float) -> None:
+    data = load(return_X_y=True)
+    x, test_x, y, test_y = train_test_split(*data, random_state=0, stratify=data[1])
+    assert EPClassifier(epochs=30, random_state=0).fit(x, y).score(test_x, test_y) >= least
+
+
+def test_defaults_learn_a_regression() -> None:
+    assert (
+        cross_val_score(EPRegressor(random_state=0), *load_diabetes(return_X_y=True)).mean() > 0.4
+    )
+
+
+def test_classes_by_name_in_a_pipeline(iris: Arrays) -> None:
+    x, y = iris
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    model = make_pipeline(MinMaxScaler(), EPClassifier(random_state=0)).fit(x, names)
+    assert model.classes_.tolist() == ["setosa", "versicolor", "virginica"]
+    assert model.score(x, names) > 0.9
+
+
+def test_a_grid_search_over_layers_and_rules(iris: Arrays) -> None:
+    grid = [{"hidden": [(8,), (8, 8)]}, {"rule": ["c-ep"]}]
+    search = GridSearchCV(EPClassifier(epochs=2, random_state=0), grid, cv=2).fit(*iris)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.n_iter_ == 2
+
+
+def test_a_random_state_decides_all(iris: Arrays) -> None:
+    model = EPClassifier(epochs=2, random_state=3)
+    scores = [clone(model).fit(*iris).decision_function(iris[0]) for _ in range(2)]
+    assert np.array_equal(*scores)
+    other = clone(model).set_params(random_state=4).fit(*iris).decision_function(iris[0])
+    assert not np.allclose(scores[0], other)
+
+
+@pytest.mark.parametrize("kind", [EPClassifier, EPRegressor])
+def test_a_loaded_estimator_predicts_and_learns_on(kind: Any, iris: Arrays) -> None:
+    x, y = iris
+    model = kind(epochs=2, random_state=0, fields={"optimizer": "momentum"}).fit(x, y)
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    loaded = joblib.load(file)
+    assert np.array_equal(loaded.predict(x), model.predict(x))
+    assert np.array_equal(*(m.partial_fit(x, y).predict(x) for m in (model, loaded)))
+
+
+def test_partial_fits_are_the_epochs_of_a_fit(iris: Arrays) -> None:
+    x, y = iris
+    whole, parts = (EPClassifier(epochs=3, random_state=0) for _ in range(2))
+    whole.fit(x, y)
+    for _ in range(3):
+        parts.partial_fit(x, y, classes=[0, 1, 2])
+    assert np.array_equal(whole.predict_proba(x), parts.predict_proba(x))
+    assert parts.n_iter_ == 3
+    assert whole.loss_curve_ == parts.loss_curve_
+
+
+def test_classes_are_listed_in_the_first_partial_fit(iris: Arrays) -> None:
+    x, y = iris
+    model = EPClassifier(random_state=0).partial_fit(x[:100], y[:100], classes=[0, 1, 2])
+    assert model.partial_fit(x[100:], y[100:]).predict_proba(x).shape == (150, 3)
+    with pytest.raises(EqpropError, match=r"class .*7.* is none of \[0, 1, 2\]"):
+        model.partial_fit(x, y + 7)
+    regressor = EPRegressor(random_state=0).partial_fit(x, y)
+    with pytest.raises(EqpropError, match="as many for each"):
+        regressor.partial_fit(x, x)
+
+
+def test_early_stopping_keeps_the_best_network(iris: Arrays) -> None:
+    x, y = iris
+    model = EPClassifier(
+        epochs=300, lr=0.3, early_stopping=True, n_iter_no_change=4, random_state=0
+    ).fit(x, y)
+    losses = model.validation_losses_
+    assert len(losses) == model.n_iter_ < 300
+    assert model.n_iter_ - 1 - int(np.argmin(losses)) == 4
+    # The part held out is drawn first from the random state.
+    state = np.random.RandomState(0)
+    _, held = train_test_split(np.arange(150), test_size=0.1, random_state=state, stratify=y)
+    outputs, targets = model.decision_function(x[held]), np.eye(3)[y[held]]
+    loss = 0.5 * ((outputs - targets) ** 2).sum(axis=1).mean()
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_scores_are_those_of_the_network(iris: Arrays) -> None:
+    x, y = iris
+    model = EPClassifier(epochs=3, random_state=0).fit(x, y)
+    scaled = jnp.asarray((x - x.mean(axis=0)) / x.std(axis=0), jnp.float32)
+    system = ep.build(model.recipe_, (4,), 3, 1).system
+    (states, _) = system.free(system.clamp(model.network_, scaled), scaled)
+    outputs = np.asarray(states[-1])
+    assert np.allclose(model.decision_function(x), outputs, atol=1e-5)
+    assert np.allclose(model.predict_proba(x), softmax(outputs, axis=1), atol=1e-5)
+
+
+def test_several_real_numbers_in_double_precision(iris: Arrays) -> None:
+    x = iris[0]
+    model = EPRegressor(epochs=30, random_state=0, fields={"dtype": "float64"})
+    model.fit(x[:, :2], x[:, 2:])
+    assert model.predict(x[:, :2]).shape == (150, 2)
+    assert model.score(x[:, :2], x[:, 2:]) > 0.8
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.network_)} == {np.dtype(np.float64)}
+
+
+def test_images_as_rows_with_convolutions() -> None:
+    x, y = load_digits(return_X_y=True)
+    fields = {"channels": (4,), "kernel": 3, "activation": "hardsigm"}
+    model = EPClassifier(
+        shape=(8, 8), hidden=(), epochs=1, lr=0.05, scaling="unit", fields=fields, random_state=0
+    )
+    assert model.fit(x[:200], y[:200]).network_.shapes[:2] == ((8, 8, 1), (3, 3, 4))
+
+
+def test_fewer_examples_than_a_minibatch() -> None:
+    x = np.array([[0.0], [1.0], [2.0]])
+    assert EPClassifier(epochs=1, random_state=0).fit(x, [0, 1, 1]).n_iter_ == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"recipe": "ep-9h"}, "unknown recipe 'ep-9h': choose one of"),
+        ({"fields": {"momentums": 1}}, "'momentums': did you mean momentum"),
+        ({"lr": (0.1, 0.1, 0.1)}, "3 learning rate"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"fields": {"channels": (4,)}}, "convolutions need images"),
+    ],
+)
+def test_parameters_that_cannot_be(parameters: dict[str, Any], message: str, iris: Arrays) -> None:
+    with pytest.raises(EqpropError, match=message):
+        EPClassifier(**parameters).fit(*iris)
+
+
+def test_one_class_and_divergence(iris: Arrays) -> None:
+    with pytest.raises(EqpropError, match=r"one class, .*'a'"):
+        EPClassifier().fit(iris[0], ["a"] * 150)
+    with pytest.raises(Diverged, match="lower lr"):
+        EPRegressor(lr=1e6, random_state=0).fit(*iris)
+
+
+def test_verbose_tells_each_epoch(iris: Arrays, capsys: pytest.CaptureFixture[str]) -> None:
+    EPClassifier(epochs=2, random_state=0, verbose=True).fit(*iris)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "epoch 1",
+        "epoch 2",
+    ]
