@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
         names = {name for name in wheel.namelist() if not name.startswith(info)}
         metadata = message_from_string(wheel.read(f"{info}/METADATA").decode())
         assert f"{info}/licenses/LICENSE" in wheel.namelist()
-        assert "eqprop = eqprop.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+        assert "eqprop = eqprop.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
     assert names == files("eqprop")
     assert "eqprop/py.typed" in names
     assert metadata["Version"] == VERSION

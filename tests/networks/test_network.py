@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eqprop.errors import EqpropError
+from eqprop.learning.increments import Equilibrium
 from eqprop.networks.connections import Dense
 from eqprop.networks.edges import Tied, Untied, realised_angle, untied
 from eqprop.networks.graphs import chain
@@ -156,8 +157,10 @@ def test_an_angle_out_of_range(angle: float) -> None:
 
 def test_untied_weights_have_no_phi() -> None:
     edge = chain(SHAPES, jax.random.key(0), angle=0.0).edges[1]
+    assert not edge.reciprocal
+    pre, post = ((rate, rate) for rate in rates()[1:3])
     with pytest.raises(EqpropError, match=r"edge 1->2 is untied.*vector-field rule"):
-        edge.statistic(*rates()[1:3])
+        Equilibrium().edge(edge, pre, post)
 
 
 def test_weights_that_are_all_0_have_an_angle_that_is_a_number() -> None:

@@ -73,7 +73,7 @@ def test_evaluations_of_any_length_take_the_same_memory() -> None:
     def memory(steps: int, times: int) -> int:
         trainer, like, examples, _ = setup(T=steps)
         many = jax.tree.map(lambda part: jnp.concatenate([part] * times), examples)
-        found = trainer._evaluate.lower(like.network, many, 10).compile().memory_analysis()
+        found = trainer._test.lower(like.network, many, 10).compile().memory_analysis()
         assert found is not None
         return found.temp_size_in_bytes
 
@@ -119,7 +119,7 @@ def test_nothing_grows_over_a_thousand_stretches() -> None:
     state = stretches(state, 1000)
     assert live() == arrays
     assert resident() - before < 2**21
-    for program in (trainer._advance, trainer._evaluate, trainer._order):
+    for program in (trainer._advance, trainer._test, trainer._order):
         assert program._cache_size() == 1
 
 
