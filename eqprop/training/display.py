@@ -1,17 +1,20 @@
-"""Progress on the screen: a live display on a terminal, a line per epoch everywhere else."""
+"""Progress on the screen: a line per epoch, and a live display on a terminal or in a notebook."""
 
 import contextlib
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, final
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from eqprop.training import metrics
+
+_COLUMNS = 100  # of a notebook
 
 
 @final
@@ -37,6 +40,7 @@ class Display:
     """What a command tells its user; lines go to standard output, one by one, terminal or not."""
 
     def __init__(self, process: int = 0, processes: int = 1) -> None:
+        self._notebook = processes == 1 and Console().is_jupyter
         # Of several processes the first one speaks, and in lines: a live display is for whoever
         # shows it to compute, which takes all of them.
         self.console = Console(
@@ -44,9 +48,10 @@ class Display:
             markup=False,
             emoji=False,
             quiet=process > 0,
-            force_terminal=None if processes == 1 else False,
+            force_terminal=None if processes == 1 and not self._notebook else False,
+            force_jupyter=False,  # lines are text there, too, not an output each
         )
-        self._live: Live | None = None
+        self._show: Callable[[RenderableType], object] | None = None
         self._epochs = 0
 
     def say(self, line: str) -> None:
@@ -66,26 +71,40 @@ class Display:
     def training(self, epochs: int) -> Iterator["Display"]:
         """Shows a training of so many epochs; ``now`` and ``epoch`` feed it."""
         self._epochs = epochs
-        if not self.console.is_terminal:
-            yield self
-            return
-        # Refreshed by the training itself: a thread of its own would take time from it.
-        live = Live(console=self.console, auto_refresh=False, transient=True)
-        with live:
-            self._live = live
+        with self._live() as show:
+            self._show = show
             try:
                 yield self
             finally:
-                self._live = None
+                self._show = None
+
+    @contextlib.contextmanager
+    def _live(self) -> Iterator[Callable[[RenderableType], object] | None]:
+        """What shows something in the place of what it has shown before, and nothing in the end."""
+        if self.console.is_terminal:
+            # Refreshed by the training itself: a thread of its own would take time from it.
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+                yield lambda shown: live.update(shown, refresh=True)
+        elif self._notebook:
+            from IPython.display import HTML, DisplayHandle
+
+            place = DisplayHandle()
+            place.display(HTML(""))
+            try:
+                yield lambda shown: place.update(HTML(_html(shown)))
+            finally:
+                place.update(HTML(""))
+        else:
+            yield None
 
     @property
     def live(self) -> bool:
         """Whether ``now`` shows anything."""
-        return self._live is not None
+        return self._show is not None
 
     def now(self, now: Now) -> None:
         """Shows where the training is."""
-        if self._live is None:
+        if self._show is None:
             return
         rows = now.rows
         top = Table.grid(padding=(0, 2))
@@ -96,12 +115,19 @@ class Display:
             "" if now.per_epoch is None else f"{now.per_epoch:.3g} s/epoch",
             "" if now.left is None else f"{clock(now.left)} left",
         )
-        self._live.update(Group(top, Text(metrics.show(rows))), refresh=True)
+        self._show(Group(top, Text(metrics.show(rows))))
 
     def epoch(self, rows: Sequence[metrics.Row]) -> None:
         """Tells of an epoch that is finished, by its row of metrics, or those of several seeds."""
         number = f"{rows[0]['epoch']:>{len(str(self._epochs))}}"
         self.say(f"epoch {number}/{self._epochs}  {metrics.show(rows)}")
+
+
+def _html(shown: RenderableType) -> str:
+    """As a terminal would show it."""
+    page = Console(record=True, file=io.StringIO(), width=_COLUMNS, force_jupyter=False)
+    page.print(shown)
+    return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 @final
