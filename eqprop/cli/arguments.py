@@ -115,12 +115,18 @@ def _explain(event: tyro_errors.ParseErrorEvent) -> str:
         case tyro_errors.BadValue(argument=argument):
             return f"{argument.display_name()} lacks a value: give {_values(argument)}"
         case tyro_errors.MissingArgs(missing_arguments=missing):
-            return f"{', '.join(str(it.arg.lowered.metavar) for it in missing)} is missing: name it"
+            return f"{', '.join(_missing(it.arg) for it in missing)} is missing: name it"
         case tyro_errors.InstantiationFailure(message=message, argument=argument):
             takes = f"{argument.display_name()} takes {_values(argument)}: " if argument else ""
             return takes + message.partition("\n")[0]
         case _:
             return "that cannot be understood"
+
+
+def _missing(argument: Any) -> str:
+    """What should have been typed, as its help has it: RUN, or --data PATH."""
+    flags = () if argument.is_positional() else argument.lowered.name_or_flags[-1:]
+    return " ".join((*flags, str(argument.lowered.metavar)))
 
 
 def _values(argument: Any) -> str:

@@ -155,7 +155,7 @@ class TrainedRun:
     @functools.cached_property
     def _restored(self) -> checkpoint.Restored:
         (trainer, init), (seed,) = self._plan, self.record.seeds
-        recipe = dataclasses.replace(self.recipe, validation=0, patience=0)
+        recipe = dataclasses.replace(self.recipe, validation=0.0, patience=0)
         with launch.precision(self.recipe):
             like = jax.eval_shape(lambda: trainer.start(init, seed))
             found = load_best(self.folder, recipe if self._last else self.recipe, like, seed)
@@ -297,7 +297,8 @@ def _settle(system: System, network: Network, x: Layer) -> Float[Array, "n outpu
 
 
 @eqx.filter_jit
-def _relax(system: System, network: Network, x: Layer, steps: int) -> States:
+def _relax(system: System, network: Network, x: Layer, steps: int) -> tuple[Array, ...]:
+    """Of each layer, ``(steps + 1, n, *units)``."""
     clamped = system.clamp(network, x)
     step, start = system.free_step(clamped, x), clamped.zeros(len(x))
 

@@ -1,0 +1,283 @@
+"""Trained networks out of the library: exported, opened, asked for predictions, started from.
+
+Oracle: the equations of discrete time, written out in NumPy and in PyTorch from the exported file.
+"""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+from trainings import assert_same, happens_in, one_line
+
+import eqprop as ep
+from eqprop.cli.main import main
+from eqprop.training import launch
+from eqprop.training.runs import START, read_record
+
+T = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
+        yield
+
+
+@pytest.fixture(scope="module")
+def iris() -> ep.Dataset:
+    x, y = load_iris(return_X_y=True)
+    names = load_iris().target_names
+    return ep.Dataset.from_arrays(x, names[y], features=tuple("abcd"))
+
+
+@pytest.fixture(scope="module")
+def diabetes() -> ep.Dataset:
+    return ep.Dataset.from_arrays(*load_diabetes(return_X_y=True))
+
+
+@pytest.fixture(scope="module")
+def flowers(iris, tmp_path_factory) -> ep.TrainedRun:
+    """A classifier."""
+    out = tmp_path_factory.mktemp("flowers") / "run"
+    return ep.fit("ep-1h", iris, out, epochs=3, hidden=(16,), T=T, test_tolerance=0.0)
+
+
+@pytest.fixture(scope="module")
+def progression(diabetes, tmp_path_factory) -> ep.TrainedRun:
+    """A regression."""
+    out = tmp_path_factory.mktemp("progression") / "run"
+    return ep.fit("ep-1h", diabetes, out, epochs=2, hidden=(16,), T=T, test_tolerance=0.0)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-4 * (a - 0.5)))
+
+
+def relaxed(w, x, linear: bool):
+    """The outputs after T steps of the equations, by the arrays of an exported file."""
+    x = (x - w["input.shift"]) / w["input.scale"]
+    s1, s2 = (np.zeros((len(x), n)) for n in w["W2"].shape)
+    for _ in range(T):
+        a1 = x @ w["W1"] + w["b1"] + s2 @ w["W2"].T
+        a2 = s1 @ w["W2"] + w["b2"]
+        s1, s2 = sigmoid(a1), a2 if linear else sigmoid(a2)
+    return s2 * w["target.scale"] + w["target.shift"] if linear else s2
+
+
+@pytest.mark.parametrize("form", ["npz", "safetensors"])
+def test_an_exported_network_in_plain_numpy(flowers, progression, iris, diabetes, form, tmp_path):
+    for run, data in ((flowers, iris), (progression, diabetes)):
+        file = tmp_path / f"w.{form}"
+        assert main(["export", str(run.folder), str(file)]) == 0
+        if form == "npz":
+            arrays = dict(np.load(file))
+            recipe = json.loads(str(arrays.pop("recipe")))
+            arrays = {name: a for name, a in arrays.items() if a.dtype.kind == "f"}
+        else:
+            from safetensors import safe_open
+
+            with safe_open(file, "np") as opened:
+                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                recipe = json.loads(opened.metadata()["recipe"])
+        assert recipe["hidden"] == [16]
+        w = {name: np.asarray(a, float) for name, a in arrays.items()}
+        scores = relaxed(w, data.test_x.astype(float), linear=run is progression)
+        expected = run.scores(data.test_x)
+        spread = np.ptp(expected)
+        np.testing.assert_allclose(scores, expected, atol=1e-6 * max(1, spread), rtol=1e-6)
+
+
+def test_an_exported_network_in_pytorch(flowers, iris, tmp_path):
+    torch = pytest.importorskip("torch")
+    arrays = np.load(flowers.export(tmp_path / "w.npz"))
+    w = {name: torch.tensor(a) for name, a in arrays.items() if a.dtype.kind == "f"}
+    x = (torch.tensor(iris.test_x) - w["input.shift"]) / w["input.scale"]
+    s1, s2 = torch.zeros(len(x), 16), torch.zeros(len(x), 3)
+    for _ in range(T):
+        a1, a2 = x @ w["W1"] + w["b1"] + s2 @ w["W2"].T, s1 @ w["W2"] + w["b2"]
+        s1, s2 = torch.sigmoid(4 * (a1 - 0.5)), torch.sigmoid(4 * (a2 - 0.5))
+    np.testing.assert_allclose(s2.numpy(), flowers.scores(iris.test_x), atol=2e-6)
+
+
+def test_predictions_need_no_training_data(flowers, iris, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(flowers.folder, run)
+    (run / "data.npz").unlink()
+    opened = ep.open_run(run)
+    np.testing.assert_array_equal(opened.scores(iris.test_x), flowers.scores(iris.test_x))
+    predicted = opened.predict(iris.test_x)
+    assert set(predicted) <= set(load_iris().target_names)
+    shares = opened.evaluate(iris)
+    truth = np.array(iris.target.names)[iris.test_y]
+    assert shares["error"] == pytest.approx(100 * np.mean(predicted != truth))
+    assert shares["error"] == pytest.approx(opened.metrics["test_error"][-1])
+    assert shares["error"] == pytest.approx(opened.tested["test_error"])
+    states = opened.relax(iris.test_x[:3])
+    assert [layer.shape for layer in states] == [(T + 1, 3, 16), (T + 1, 3, 3)]
+    np.testing.assert_allclose(states[-1][-1], opened.scores(iris.test_x[:3]), atol=1e-6)
+
+
+def test_fit_goes_on_with_its_run_and_with_no_other(iris, tmp_path):
+    how = {"hidden": (8,), "T": 10}
+    ep.fit("ep-1h", iris, tmp_path / "a", epochs=2, **how)
+    ep.fit("ep-1h", iris, tmp_path / "a", epochs=4, **how)
+    ep.fit("ep-1h", iris, tmp_path / "b", epochs=4, **how)
+    first, second = (ep.open_run(tmp_path / name).network for name in "ab")
+    for ours, theirs in zip(*map(jax.tree.leaves, (first, second)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    other = ep.Dataset.from_arrays(iris.train_x, iris.train_y)
+    for args in ((iris, {**how, "beta": 0.3}), (iris, {**how, "seed": 1}), (other, how)):
+        with pytest.raises(ep.EqpropError, match="give another directory"):
+            ep.fit("ep-1h", args[0], tmp_path / "a", epochs=4, **args[1])
+    with pytest.raises(ep.EqpropError, match="betta is no field"):
+        ep.fit("ep-1h", iris, tmp_path / "c", betta=1)
+    with pytest.raises(ep.EqpropError, match=r"batch of 1000 does not fit 120 .*at most 120"):
+        ep.fit("ep-1h", iris, tmp_path / "c", batch=1000)
+
+
+def test_a_training_starts_from_another_one(flowers, iris, tmp_path, monkeypatch, capsys):
+    how = {"epochs": 3, "hidden": (16,), "T": 10}
+    warm = ep.fit("ep-1h", iris, tmp_path / "whole", start=flowers, **how)
+    assert warm.record.origin is not None
+    assert warm.record.origin.epoch == 3
+    # Lower from the first epoch on than from drawn weights.
+    cold = ep.fit("ep-1h", iris, tmp_path / "cold", **how)
+    assert warm.metrics["train_loss"][0] < cold.metrics["train_loss"][0]
+
+    # Killed before its first checkpoint, it begins with the same weights again, without that run.
+    def die():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        happens_in(patch, 1, die)
+        with pytest.raises(KeyboardInterrupt):
+            ep.fit("ep-1h", iris, tmp_path / "cut", start=flowers, **how)
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+    assert main(["resume", str(tmp_path / "cut")]) == 0
+    for name, column in warm.metrics.items():
+        if not name.startswith("seconds"):
+            np.testing.assert_array_equal(ep.open_run(tmp_path / "cut").metrics[name], column)
+    # It goes on, but not as one from other weights.
+    ep.fit("ep-1h", iris, tmp_path / "whole", start=flowers, **how | {"epochs": 4})
+    with pytest.raises(ep.EqpropError, match="from another start"):
+        ep.fit("ep-1h", iris, tmp_path / "whole", **how | {"epochs": 4})
+    (tmp_path / "gone").mkdir()
+    shutil.copy(tmp_path / "cut" / "run.json", tmp_path / "gone")
+    shutil.copy(tmp_path / "cut" / "data.npz", tmp_path / "gone")
+    capsys.readouterr()
+    assert main(["resume", str(tmp_path / "gone")]) == 1
+    assert f"{START} is missing" in one_line(capsys.readouterr().err)
+
+
+def test_seeds_start_from_the_same_weights(flowers, iris, tmp_path):
+    np.savez(data := tmp_path / "iris.npz", x=iris.train_x, y=iris.train_y)
+    options = ["--data", str(data), "--hidden", "16", "--epochs", "1", "--T", "10"]
+    start = ["--from", str(flowers.folder), "--seeds", "2"]
+    for name, how in (("turn", "in-turn"), ("both", "together")):
+        out = ["--out", str(tmp_path / name), "--replicas", how]
+        assert main(["train", "ep-1h", *options, *start, *out]) == 0
+    for seed in ("seed-0", "seed-1"):
+        one, other = (ep.open_run(tmp_path / name / seed) for name in ("turn", "both"))
+        assert one.record.origin == other.record.origin
+        np.testing.assert_allclose(
+            one.scores(iris.test_x), other.scores(iris.test_x), rtol=1e-3, atol=1e-5
+        )
+    with pytest.raises(ep.EqpropError, match=r"has 2 seeds: open one of them, as .*seed-0"):
+        ep.open_run(tmp_path / "turn")
+
+
+def test_predictions_from_the_command_line(flowers, progression, iris, diabetes, tmp_path, capsys):
+    table = tmp_path / "x.csv"
+    lines = (",".join(map(str, ("note", *row[::-1]))) for row in iris.test_x)
+    table.write_text("\n".join(["remark,d,c,b,a", *lines]))
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(flowers.folder), "--data", str(table), "--out", str(out)]) == 0
+    head, *rows = (line.split(",") for line in out.read_text().splitlines())
+    assert head == ["row", "class", *(f"score {name}" for name in iris.target.names)]
+    assert [row[0] for row in rows] == [str(n + 1) for n in range(len(iris.test_x))]
+    assert [row[1] for row in rows] == flowers.predict(iris.test_x).tolist()
+    scores = np.array([row[2:] for row in rows], np.float32)
+    np.testing.assert_array_equal(scores, flowers.scores(iris.test_x))
+    np.savez(arrays := tmp_path / "x.npz", x=diabetes.test_x)
+    assert main(["predict", str(progression.folder), "--data", str(arrays)]) == 0
+    head, *rows = (progression.folder / "predictions.csv").read_text().splitlines()
+    assert head == "row,y"
+    found = np.array([row.split(",")[1] for row in rows], np.float32)
+    np.testing.assert_array_equal(found, progression.predict(diabetes.test_x))
+
+
+def test_predictions_of_labels_and_of_images(tmp_path):
+    from PIL import Image
+
+    key = np.random.default_rng(0)
+    x = key.integers(0, 256, (40, 3, 4), np.uint8)
+    labels = np.stack([x[:, 0, 0] > 127, x[:, 1, 1] > 127], axis=1)
+    data = ep.Dataset.from_arrays(x, labels, names=("bright", "middle"))
+    run = ep.fit("ep-1h", data, tmp_path / "run", hidden=(8,), epochs=1, batch=8)
+    (images := tmp_path / "images").mkdir()
+    for name, pixels in zip(("b.png", "a.png"), x, strict=False):
+        Image.fromarray(pixels).save(images / name)
+    assert main(["predict", str(run.folder), "--data", str(images)]) == 0
+    head, *rows = (run.folder / "predictions.csv").read_text().splitlines()
+    assert head == "file,bright,middle,score bright,score middle"
+    assert [row.split(",")[0] for row in rows] == ["a.png", "b.png"]
+    found = [[int(n) for n in row.split(",")[1:3]] for row in rows]
+    assert found == run.predict(x[[1, 0]]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["predict", "RUN", "--data", "other.csv"], "has no column 'b'"),
+        (["predict", "RUN", "--data", "wide.npz"], r"shape (2, 5): give numbers of shape (n, 4)"),
+        (["predict", "RUN", "--data", "none.csv"], "none.csv is no file"),
+        (["predict", "RUN", "--data", "nan.npz"], "is nan"),
+        (["predict", "RUN", "--data", "other.csv", "--out", "other.csv"], "which is the data"),
+        (["predict", "RUN", "--data", "other.csv", "--out", "p.txt"], "ends with .csv"),
+        (["predict", "nowhere", "--data", "other.csv"], "nowhere is no run directory"),
+        (["predict", "RUN"], "--data PATH is missing"),
+        (["export", "RUN", "w.pt"], "w.pt is neither .safetensors nor .npz"),
+        (["export", "RUN", "no/w.npz"], "no/w.npz cannot be written"),
+        (["export", "RUN"], "FILE is missing"),
+        (["export", "young", "w.npz"], "has no checkpoint yet"),
+        (["train", "ep-1h", "--data", "iris.csv", "--target", "kin"], "did you mean kind?"),
+        (["train", "ep-1h", "--data", "iris.csv", "--from", "nowhere"], "no run directory"),
+        (
+            ["train", "ep-1h", "--data=iris.csv", "--from=RUN", "--hidden", "9", "--batch", "4"],
+            "W1 is (4, 16) there, (4, 9) in this recipe",
+        ),
+        (["train", "ep-1h", "--data", "iris.csv", "--batch", "99"], "batch at most 8"),
+        (["train", "ep-1h", "--target", "kind"], "--data PATH"),
+        (["train", "ep-1h", "--dataset", "own"], "--data PATH"),
+        (["train", "ep-1h", "--dat", "iris.csv"], "--data"),
+        (["train", "ep-1h", "--form", "RUN"], "did you mean --from"),
+    ],
+)
+def test_what_cannot_be(typed, said, flowers, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.csv").write_text("a,c,d\n1,2,3\n")
+    rows = "".join(f"{n},{n % 3},1,{n},{'xy'[n % 2]}\n" for n in range(10))
+    (tmp_path / "iris.csv").write_text("a,b,c,d,kind\n" + rows)
+    np.savez("wide.npz", x=np.zeros((2, 5)))
+    np.savez("nan.npz", x=np.full((2, 4), np.nan))
+    (tmp_path / "young").mkdir()
+    shutil.copy(flowers.folder / "run.json", tmp_path / "young")
+    there = sorted(tmp_path.rglob("*"))
+    typed = [word.replace("RUN", str(flowers.folder)) for word in typed]
+    assert main(typed) == 2
+    assert said in one_line(capsys.readouterr().err)
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_data_by_name_and_where_they_belong(tmp_path):
+    out = ["--hidden", "8", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", "ep-1h", "--data", "digits", *out]) == 0
+    record = read_record(tmp_path / "run")
+    assert (record.recipe.dataset, record.data.name) == ("digits", "digits")
+    assert not (tmp_path / "run" / "data.npz").exists()
+    assert main(["train", "ep-1h", "--dataset", "digits", *out[:-1], str(tmp_path / "b")]) == 0
+    assert_same(tmp_path / "run", tmp_path / "b")
