@@ -54,11 +54,16 @@ class Group:
 
     def final(self, metric: OfExamples, part: str) -> str:
         """The last value of a metric of the ``test`` or ``train`` part: mean, and std over the
-        seeds if there are several; a dash where it is none of the group's.
+        seeds if there are several; a dash where it is none of the group's, or not
+        known yet.
 
         Raises ``EqpropError`` where a seed has none.
         """
-        if metric not in self.headline:
+        # The test set is looked at once, in the end, where a part is held back to choose by.
+        waits = part == "test" and any(
+            m.recipe.validation and f"test_{metric.name}" not in m.chosen for m in self.members
+        )
+        if waits or metric not in self.headline:
             return "–"
         values = [member.last(f"{part}_{metric.name}") for member in self.members]
         return show_mean_and_std(values, metric.digits)
@@ -68,7 +73,7 @@ class Group:
         """The metrics that tell how good it is: errors, or RMSE and R²."""
         known = [metric for metric in of_examples() if metric.name in _HEADLINE]
         # A run that should have errors and has none is refused where they are asked for.
-        return [m for m in known if f"test_{m.name}" in self.columns] or known[:1]
+        return [metric for metric in known if metric.keys(self.columns)] or known[:1]
 
 
 def expand(folder: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from eqprop.reports.groups import Group
 from eqprop.theorem.trained import Theorem, examine
 from eqprop.training.checkpoint import newest_path
 from eqprop.training.display import Display
-from eqprop.training.experiment import Experiment, load
+from eqprop.training.experiment import Experiment, load_best
 from eqprop.training.launch import precision, prepare_again
 from eqprop.training.metrics import predicted
 from eqprop.training.mistakes import Mistakes, find
@@ -134,7 +134,8 @@ def _look(job: Experiment, member: SeedResult, example: int) -> tuple[Network, I
     """The trained network, with what it shows; else the untrained one."""
     reason = NO_CHECKPOINT
     try:
-        found = load(job, member.folder / "checkpoints", member.seed)
+        like = jax.eval_shape(lambda: job.start(member.seed))
+        found = load_best(member.folder, job.recipe, like, member.seed)
     except EqpropError as error:
         found, reason = None, str(error)
     if found is None:

@@ -93,3 +93,14 @@ def test_the_free_phase_shown_is_that_of_the_run(runs, name) -> None:
     if name == "hills":
         values = [float(word) for word in found.label.split()]
         np.testing.assert_allclose(values, dataset.test_y[3], rtol=1e-3)
+
+
+def test_the_best_epoch_stands_for_a_run_with_a_validation_part(tmp_path) -> None:
+    fields = {"hidden": (5,), "T": 12, "K": 4, "validation": 0.2}
+    run = ep.fit("ep-1h", REAL, tmp_path / "run", epochs=3, **fields)
+    page = report(tmp_path / "page.html", run.folder, "--no-theorem")
+    cells = dict(zip(page.tables[0].head, page.tables[0].rows[0], strict=True))
+    assert float(cells["test RMSE"]) == pytest.approx(run.evaluate(REAL)["rmse"], abs=1e-3)
+    (run.folder / "result.json").unlink()  # as while it is trained
+    page = report(tmp_path / "page.html", run.folder, "--no-theorem")
+    assert dict(zip(page.tables[0].head, page.tables[0].rows[0], strict=True))["test RMSE"] == "–"
