@@ -1,6 +1,6 @@
 """What is wired to what: connections, edges between layers, graphs of edges.
 
 Read first `connections.py` (one function; feedback and statistics are its derivatives), then
-`edges.py` (tied, untied) and `network.py`. Convolutions, normalised inputs and products in half
-precision are further connections; `graphs.py` draws networks from links.
+`edges.py` (tied, untied) and `network.py`. Convolutions and normalised inputs are further
+connections; `graphs.py` draws networks from links.
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 
 from eqprop.errors import EqpropError
-from eqprop.networks.connections import Connection, Dense
+from eqprop.networks.connections import Connection, Dense, Product
 from eqprop.networks.edges import Edge, Tied, untied
 from eqprop.networks.network import Network, check_shapes
 from eqprop.types import PRNGKeyArray, Shape
@@ -67,6 +67,15 @@ def chain(
 def in_a_row(builds: Sequence[Build]) -> list[Link]:
     """The links of a chain, from the input side to the output."""
     return [(post - 1, post, build) for post, build in enumerate(builds, 1)]
+
+
+def with_product(build: Build, product: Product) -> Build:
+    """Makes what ``build`` does, multiplying rates with weights by ``product``."""
+
+    def made(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
+        return build(pre, post, key).with_product(product)
+
+    return made
 
 
 def with_fixed_bias(build: Build) -> Build:

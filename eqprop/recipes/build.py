@@ -22,7 +22,7 @@ from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
 from eqprop.learning.learners import Continual, Learner, Schedule, WithOptimizer
 from eqprop.learning.rules import AfterPhase, Rule
-from eqprop.networks.connections import Dense, Lateral
+from eqprop.networks.connections import Dense, Lateral, multiply_in_half
 from eqprop.networks.convolution import (
     AveragePool,
     MaxPool,
@@ -32,10 +32,9 @@ from eqprop.networks.convolution import (
     conv_shape,
     shortcut,
 )
-from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias
+from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias, with_product
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import normalised
-from eqprop.networks.precision import multiply_in_half
 from eqprop.recipes.recipe import Recipe
 from eqprop.types import PRNGKeyArray, Shape
 
@@ -121,7 +120,7 @@ def _layers(recipe: Recipe, image: Shape, outputs: int) -> tuple[list[Shape], li
         *((layer, layer, Lateral.init) for layer in recipe.lateral),
     ]
     if recipe.states == "bfloat16":
-        links = [(i, j, multiply_in_half(build)) for i, j, build in links]
+        links = [(i, j, with_product(build, multiply_in_half)) for i, j, build in links]
     if not recipe.train_input_bias:
         links = [(i, j, build if i else with_fixed_bias(build)) for i, j, build in links]
     if recipe.mean or recipe.std:

@@ -13,8 +13,8 @@ from eqprop.dynamics.activations import sigm
 from eqprop.dynamics.step import EnergyBased, RoundedStates
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Dense, Lateral
+from eqprop.networks.connections import multiply_in_half as multiply
 from eqprop.networks.convolution import Conv, MaxPool
-from eqprop.networks.precision import multiply
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import Recipe
