@@ -7,20 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from eqprop.data.targets import Classes, Labels, Real, Target
 from eqprop.dynamics.costs import Cost
-from eqprop.dynamics.system import System
 from eqprop.networks.network import Network
 from eqprop.training import run_data
 from eqprop.training.experiment import Experiment
 from eqprop.training.metrics import predicted
 from eqprop.training.records import DataUsed
-from eqprop.training.trainer import Examples, fetch
-from eqprop.types import Float, Layer
+from eqprop.training.trainer import Examples, fetch, settled_scores
+from eqprop.types import Float
 
 MOST = 20
 """Classes and labels of which a table is shown whole; of more, those with the most mistakes."""
@@ -147,14 +145,8 @@ def _scores(
         # The last block is filled up: one program serves all.
         which = jnp.minimum(jnp.arange(start, start + rows), n - 1)
         x, _ = fetch(examples, which, network, job.trainer.scaling)
-        parts.append(np.asarray(_settle(job.trainer.tested, network, x)))
+        parts.append(np.asarray(settled_scores(job.trainer.tested, network, x)))
     return np.concatenate(parts)[:n]
-
-
-@eqx.filter_jit
-def _settle(system: System, network: Network, x: Layer) -> Layer:
-    states, _ = system.free(system.clamp(network, x), x)
-    return network.read(states[-1])
 
 
 def _of_classes(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, cost: Cost) -> _Found:

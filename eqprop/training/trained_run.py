@@ -32,8 +32,8 @@ from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
 from eqprop.training.results import read_run
 from eqprop.training.runs import is_run, read_record, seed_folders
-from eqprop.training.trainer import Examples, Trainer
-from eqprop.types import Array, Float, Layer, States
+from eqprop.training.trainer import Examples, Trainer, settled_scores
+from eqprop.types import Array, Layer, States
 
 _ROWS = 500  # predicted together
 
@@ -175,7 +175,9 @@ class TrainedRun:
         x = self._raw(x)
         with launch.precision(self.recipe):
             parts = [
-                np.asarray(_settle(self.system, self.network, self._scaled(x[n : n + _ROWS])))
+                np.asarray(
+                    settled_scores(self.system, self.network, self._scaled(x[n : n + _ROWS]))
+                )
                 for n in range(0, len(x), _ROWS)
             ]
         scores = np.concatenate(parts)
@@ -288,12 +290,6 @@ class TrainedRun:
     def _scaled(self, x: np.ndarray) -> Layer:
         values = self._scalings[0].apply(jnp.asarray(x.astype(self.network.dtype)))
         return values.astype(self.network.dtype).reshape(len(x), *self.network.shapes[0])
-
-
-@eqx.filter_jit
-def _settle(system: System, network: Network, x: Layer) -> Float[Array, "n outputs"]:
-    states, _ = system.free(system.clamp(network, x), x)
-    return network.read(states[-1])
 
 
 @eqx.filter_jit

@@ -158,6 +158,13 @@ def fetch(
     return x, jax.nn.one_hot(y, network.scores[0], dtype=network.dtype)
 
 
+@eqx.filter_jit
+def settled_scores(system: System, network: Network, x: Layer) -> Float[Array, "B outputs"]:
+    """The scores of a network at the end of a free phase, for a batch of scaled inputs."""
+    states, _ = system.free(system.clamp(network, x), x)
+    return network.read(states[-1])
+
+
 @final
 class Trainer:
     """The compiled functions of one training; holds no state of it.
@@ -275,8 +282,15 @@ class Trainer:
     def evaluate(
         self, network: Network, examples: Examples, rows: int = 200
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica."""
+        """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica.
+
+        Raises ``EqpropError`` where the target is not classes: use ``test``.
+        """
         sums = self.test(network, examples, rows)
+        if "error" not in sums:
+            raise EqpropError(
+                f"errors are counted of classes, but the target is {self.target.__name__}: use test"
+            )
         return np.asarray(sums["loss"] / len(examples)), sums["error"]
 
     def test(
