@@ -26,7 +26,7 @@ from eqprop.networks.network import Network
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
-from eqprop.training import checkpoint, launch, run_data
+from eqprop.training import checkpoint, launch, metrics, run_data
 from eqprop.training.experiment import WarmStart, evaluate, load_best, plan
 from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
@@ -197,7 +197,7 @@ class TrainedRun:
             return scores[:, 0] if scores.shape[1] == 1 else scores
         if not isinstance(self.target, Classes):
             return (scores > 0.5).astype(int)
-        numbers = scores.argmax(axis=1)
+        numbers = np.asarray(metrics.predicted(self.system.cost, jnp.asarray(scores)))
         names = self.target.names
         if names == tuple(map(str, range(len(names)))):
             return numbers
@@ -209,10 +209,11 @@ class TrainedRun:
 
         Raises ``EqpropError`` where it does not fit.
         """
-        if type(dataset.target) is not type(self.target) or dataset.classes != self.target.width:
+        if dataset.target != self.target:
             raise EqpropError(
-                f"{dataset.name} has {dataset.target.about}, but the run has learnt "
-                f"{self.target.about}: give data of the same kind"
+                f"{dataset.name} has {dataset.target.about} ({', '.join(dataset.target.names)}), "
+                f"but the run has learnt {self.target.about} ({', '.join(self.target.names)}): "
+                "give data with the same targets, in the same order"
             )
         with launch.precision(self.recipe):
             y, outputs = dataset.test_y, self._scalings[1]
