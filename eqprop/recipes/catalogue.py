@@ -101,7 +101,7 @@ _EP_CIFAR10_CONV = Recipe(
 
 
 def _bptt(ep: Recipe, published: Published) -> Recipe:
-    """BPTT beside EP. Its published learning rates are not known here: these are those of EP."""
+    """BPTT beside EP: with its learning rates, epochs and plain steps, as published."""
     return dataclasses.replace(
         ep,
         name=ep.name.replace("ep", "bptt", 1),
