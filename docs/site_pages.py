@@ -26,6 +26,8 @@ from eqprop.recipes.catalogue import RECIPES, SERIES
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+ROOT_MODULES = ("errors", "types", "sklearn")
+"""Modules in no folder."""
 COPIES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
@@ -41,7 +43,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     listed = str(config.nav)
     pages = sorted(path.name for path in DOCS.glob("*.md") if path.name not in listed)
     config.nav += [{name.removesuffix(".md").capitalize(): name} for name in pages]
-    pages = [{"Public names": "api/index.md"}, *({f: f"api/{f}.md"} for f in folders())]
+    root = {"errors, types, sklearn": "api/root.md"}
+    pages = [{"Public names": "api/index.md"}, root, *({f: f"api/{f}.md"} for f in folders())]
     config.nav.append({"API": pages})
     return config
 
@@ -55,6 +58,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, uri in COPIES.items():
         add(uri, (ROOT / source).read_text(encoding="utf-8"))
     add("api/index.md", public_page())
+    add(
+        "api/root.md",
+        "# errors, types, sklearn\n\n" + "\n\n".join(f"::: eqprop.{m}" for m in ROOT_MODULES),
+    )
     for folder, modules in folders().items():
         add(f"api/{folder}.md", api_page(folder, modules))
     for records in sorted(DOCS.glob("records*")):
@@ -150,7 +157,7 @@ def folders() -> dict[str, list[str]]:
 def public_names() -> dict[str, str]:
     """The public names, with the module that each lives in, from the one list of them."""
     stub = (ROOT / "eqprop/__init__.pyi").read_text(encoding="utf-8")
-    imports = re.findall(r"from \.([\w.]+) import (\([^)]*\)|[^\n]*)", stub)
+    imports = re.findall(r"^from \.([\w.]+) import (\([^)]*\)|[^\n]*)", stub, re.MULTILINE)
     return {name: module for module, names in imports for name in re.findall(r"as (\w+)", names)}
 
 

@@ -272,7 +272,9 @@ class EPClassifier(ClassifierMixin, _Estimator):
         lr: a learning rate for all connections, or one for each. None: those of the recipe, or the
             least of them for all, where it has another number of connections.
         batch: examples in a minibatch; all, where there are fewer.
-        beta, rule, nudge: of the learning, as fields of a recipe.
+        beta: strength of the nudge.
+        rule: learning rule, as the field of a recipe.
+        nudge: how the output is nudged, as the field of a recipe.
         scaling: of inputs, as the field of a recipe; fitted on what is trained on.
         shape: of an input, as (28, 28) for images that are rows of 784, where there are
             convolutions.

@@ -228,7 +228,7 @@ def assert_same(found, expected) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(data=st.data(), name=st.sampled_from(sorted(INCREMENTS)), steps=st.integers(1, 8))
 def test_a_continual_phase_is_its_steps(data: st.DataObject, name: str, steps: int) -> None:
     case = build(data.draw(plans(tied="vf" not in name)), steps)
@@ -242,7 +242,7 @@ NUDGES: dict[str, Nudge] = {
 }
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     data=st.data(),
     increment=st.sampled_from([Equilibrium(), VectorField()]),

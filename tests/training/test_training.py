@@ -25,7 +25,7 @@ from eqprop.networks.graphs import chain
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.trainer import Examples, Trainer, TrainState
+from eqprop.training.trainer import Examples, Trainer, TrainState, fetch
 
 IMAGE, CLASSES, N = (4, 3), 5, 46
 
@@ -156,17 +156,19 @@ def test_every_ingredient_learns_a_small_task(changes: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, y: (x[:, :, :2], y), r"images of shape \(4, 2\) do not fit.*\(12,\)"),
-        (lambda x, y: (x / np.float32(255), y), "images are float32: give unsigned bytes"),
-        (lambda x, y: (x.astype(int), y), "images are int64: give unsigned bytes"),
-        (lambda x, y: (x[:0], y[:0]), "0 images of shape"),
-        (lambda x, y: (x[0, 0], y), r"3 images of shape \(\) do not fit"),
+        (lambda x, y: (x[:, :, :2], y), r"inputs of shape \(4, 2\) do not fit.*\(12,\)"),
+        (lambda x, y: (x.astype(int), y), "inputs are int64: give unsigned bytes"),
+        (lambda x, y: (x[:0], y[:0]), "0 inputs of shape"),
+        (lambda x, y: (x[0, 0], y), r"3 inputs of shape \(\) do not fit"),
         (lambda x, y: (x, y + np.uint8(5)), "label [5-9] does not fit a network with 5 outputs"),
         (lambda x, y: (x, y.astype(int) - 5), "label -5 does not fit.*give 0 to 4"),
-        (lambda x, y: (x, np.eye(5)[y]), r"labels are float64 of shape \(46, 5\) for 46 images"),
+        (
+            lambda x, y: (x, np.eye(4)[y % 4]),
+            r"targets have shape \(46, 4\) for 46 inputs .* 5 outputs",
+        ),
         (lambda x, y: (x, np.eye(5, dtype=int)[y]), r"labels are int64 of shape \(46, 5\)"),
         (lambda x, y: (x, y / 1.0), "labels are float64.*give an integer for each"),
-        (lambda x, y: (x[:5], y[:4]), r"labels are uint8 of shape \(4,\) for 5 images"),
+        (lambda x, y: (x[:5], y[:4]), r"labels are uint8 of shape \(4,\) for 5 inputs"),
     ],
 )
 def test_data_that_do_not_fit(change, message: str) -> None:
@@ -175,6 +177,17 @@ def test_data_that_do_not_fit(change, message: str) -> None:
     labels[0] = 0
     with pytest.raises(EqpropError, match=message):
         Examples.put(*change(images, labels), state.network)
+
+
+def test_numbers_and_one_hot_targets_are_taken_as_they_are() -> None:
+    """What was misread once: floats in [0, 1] as bytes, and rows of 0 and 1 as labels."""
+    _, state, _ = setup()
+    images, labels = data()
+    rows = jnp.arange(len(images))
+    plain = fetch(Examples.put(images, labels, state.network), rows, state.network)
+    other = Examples.put(images / np.float32(255), np.eye(5)[labels], state.network)
+    for a, b in zip(fetch(other, rows, state.network), plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_images_that_lie_on_their_side() -> None:
@@ -186,7 +199,7 @@ def test_images_that_lie_on_their_side() -> None:
     assert Examples.put(images, labels, network).inputs.shape == (3, 6, 4)
     assert Examples.put(images[..., None], labels, network).inputs.shape == (3, 6, 4, 1)
     for wrong in (images.transpose(0, 2, 1), images.reshape(3, -1), images[..., None, None]):
-        with pytest.raises(EqpropError, match=r"images of shape .* do not fit"):
+        with pytest.raises(EqpropError, match=r"inputs of shape .* do not fit"):
             Examples.put(wrong, labels, network)
 
 
