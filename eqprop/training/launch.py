@@ -89,7 +89,8 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
                     "--replicas together"
                 )
             layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
-            used, kept = describe(dataset, recipe), pack(dataset)
+            used = describe(dataset, recipe)
+            kept = pack(dataset) if recipe.dataset == "own" else None
             begun = None if start is None else checkpoint.pack(begin(experiment, seeds[0], start))
             files = {name: it for name, it in ((OWN, kept), (START, begun)) if it is not None}
             origin = start and start.origin

@@ -4,6 +4,7 @@ Data that have a name are found by it. All others, of one's own, are kept in the
 ``data.npz``: so a run goes on wherever it is, whatever became of the file they were read from.
 """
 
+import contextlib
 import hashlib
 import io
 import zipfile
@@ -26,8 +27,6 @@ _PARTS = ("train_x", "train_y", "test_x", "test_y")
 
 def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
     """What the record of a run of a recipe says of its data."""
-    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
-    digest.update(np.ascontiguousarray(dataset.train_y))
     learnt = hold_back(recipe, dataset)
     inputs, outputs = fit_scalings(recipe, learnt)
     return DataUsed(
@@ -36,7 +35,7 @@ def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
         len(learnt.train_y),
         len(dataset.test_y),
         dataset.shape,
-        digest.hexdigest(),
+        _digest(dataset),
         next(name for name, kind in _KINDS.items() if type(dataset.target) is kind),
         dataset.target.names,
         dataset.features,
@@ -81,9 +80,11 @@ def scalings(used: DataUsed) -> tuple[Scaling, Scaling | None]:
 
 
 def pack(dataset: Dataset) -> bytes | None:
-    """What is kept of data of one's own; None for those that have a name."""
+    """What is kept of data of one's own; None for those that are found by their name."""
     if dataset.name in named.NAMES:
-        return None
+        with contextlib.suppress(EqpropError):  # not at hand, so these are others
+            if _digest(named.load(dataset.name)) == _digest(dataset):
+                return None
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **{n: getattr(dataset, n) for n in _PARTS})
     return file.getvalue()
@@ -94,11 +95,12 @@ def load_again(folder: Path, used: DataUsed) -> Dataset:
 
     Raises ``EqpropError`` where they are not at hand, are damaged, or are others.
     """
-    if used.name in named.NAMES:
+    # Those of several seeds are kept once, above them.
+    kept = [place for place in (folder / DATA, folder.parent / DATA) if place.is_file()]
+    if not kept and used.name in named.NAMES:
         dataset = named.load(used.name)
     else:
-        # That of several seeds is kept once, above them.
-        place = next((p for p in (folder, folder.parent) if (p / DATA).is_file()), folder) / DATA
+        place = kept[0] if kept else folder / DATA
         try:
             with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 train_x, train_y, test_x, test_y = (arrays[name] for name in _PARTS)
@@ -108,14 +110,19 @@ def load_again(folder: Path, used: DataUsed) -> Dataset:
             ) from error
         parts = (train_x, train_y, test_x, test_y)
         dataset = Dataset(used.name, *parts, target(used), used.source, used.features)
-    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
-    digest.update(np.ascontiguousarray(dataset.train_y))
-    if digest.hexdigest() != used.sha256:
+    if _digest(dataset) != used.sha256:
         raise EqpropError(
             f"the data set {used.name} is not the one that the run was trained on "
             f"({used.source}): put that back"
         )
     return dataset
+
+
+def _digest(dataset: Dataset) -> str:
+    """SHA-256 of the training inputs and targets."""
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
+    digest.update(np.ascontiguousarray(dataset.train_y))
+    return digest.hexdigest()
 
 
 def _scaled(scaling: Scaling) -> Scaled:

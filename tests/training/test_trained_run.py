@@ -5,6 +5,7 @@ Oracle: the equations of discrete time, written out in NumPy and in PyTorch from
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -281,3 +282,15 @@ def test_data_by_name_and_where_they_belong(tmp_path):
     assert not (tmp_path / "run" / "data.npz").exists()
     assert main(["train", "ep-1h", "--dataset", "digits", *out[:-1], str(tmp_path / "b")]) == 0
     assert_same(tmp_path / "run", tmp_path / "b")
+
+
+def test_data_that_only_have_the_name_of_a_data_set_are_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.integers(2, size=40)
+    ours = ep.Dataset.from_arrays(x, y, name="digits")
+    run = ep.fit("ep-1h", ours, tmp_path / "ours", hidden=(4,), epochs=1)
+    assert (run.folder / "data.npz").is_file()
+    again = ep.fit("ep-1h", ours, tmp_path / "ours", hidden=(4,), epochs=2)
+    assert len(again.metrics["test_error"]) == 2
+    theirs = ep.fit("ep-1h", ep.load("digits"), tmp_path / "theirs", hidden=(4,), epochs=1)
+    assert not (theirs.folder / "data.npz").exists()
