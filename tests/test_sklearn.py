@@ -48,6 +48,7 @@ def test_defaults_learn_classes(load: Any, least: float) -> None:
     assert EPClassifier(epochs=30, random_state=0).fit(x, y).score(test_x, test_y) >= least
 
 
+@pytest.mark.slow
 def test_defaults_learn_a_regression() -> None:
     assert (
         cross_val_score(EPRegressor(random_state=0), *load_diabetes(return_X_y=True)).mean() > 0.4

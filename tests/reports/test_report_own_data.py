@@ -36,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ep.TrainedRun]:
     return {d.name: trained(d, folder) for d in (CLASSES, REAL, LABELS, PICTURES)}
 
 
+@pytest.mark.slow
 def test_each_kind_of_target_has_a_whole_page(runs, tmp_path) -> None:
     folders = [run.folder for run in runs.values()]
     page = report(tmp_path / "page.html", *folders, "--no-theorem")
@@ -74,6 +75,7 @@ def test_mistakes_can_be_left_out(runs, tmp_path) -> None:
     assert "Mistakes" not in page.text
 
 
+@pytest.mark.slow
 def test_theorem_1_is_measured_on_scaled_inputs_and_linear_outputs(runs, tmp_path) -> None:
     for name in ("trees", "hills"):
         page: Page = report(tmp_path / f"{name}.html", runs[name].folder, "--no-mistakes")
