@@ -29,8 +29,8 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.training.divergence import whole
 from eqprop.training.experiment import plan
 from eqprop.training.launch import precision
-from eqprop.training.trainer import Examples, Trainer
-from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
+from eqprop.training.trainer import Examples, Trainer, settled_scores
+from eqprop.types import Float, PRNGKeyArray, Shape
 
 _ROWS = 200  # predicted together
 
@@ -250,14 +250,15 @@ class _Estimator(BaseEstimator, abc.ABC):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
-        program = self._program(len(X))
+        system = self._program(len(X)).trainer.tested
         parts: list[np.ndarray] = []
         with precision(self.recipe_):
             x = self._inputs(X)
             for start in range(0, len(x), _ROWS):
                 block = x[start : start + _ROWS]
                 full = jnp.asarray(np.resize(block, (_ROWS, *block.shape[1:])))
-                parts.append(np.asarray(program.scores(self.network_, full))[: len(block)])
+                found = settled_scores(system, self.network_, full)
+                parts.append(np.asarray(found)[: len(block)])
         return np.concatenate(parts).astype(np.float64)
 
 
@@ -422,25 +423,17 @@ class EPRegressor(RegressorMixin, _Estimator):
 
 @final
 class _Program(NamedTuple):
-    """What trains, what draws a network, and the compiled free phase: inputs to outputs."""
+    """What trains, and what draws a network."""
 
     trainer: Trainer
     init: Callable[[PRNGKeyArray], Network]
-    scores: Callable[[Network, Layer], Float[Array, "n outputs"]]
 
 
 @functools.lru_cache(maxsize=32)
 def _program(recipe: Recipe, shape: Shape, target: Target, batches: int) -> _Program:
     """Made once, so that the fits of a cross-validation share what is compiled."""
     with precision(recipe):
-        trainer, init = plan(recipe, shape, target, batches, None)
-    system = trainer.system
-
-    def scores(network: Network, x: Layer) -> Float[Array, "n outputs"]:
-        (states, _) = system.free(system.clamp(network, x), x)
-        return network.read(states[-1])
-
-    return _Program(trainer, init, jax.jit(scores))
+        return _Program(*plan(recipe, shape, target, batches, None))
 
 
 def _padded(n: int) -> int:

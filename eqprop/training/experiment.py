@@ -104,17 +104,24 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     network = jax.eval_shape(init, jax.random.key(0))
     check_fits(dataset, network.shapes[0], network.scores[0])
     _check_size(recipe, network, batches)
-
-    def put(x: np.ndarray, y: np.ndarray) -> Examples:
-        if outputs is None:
-            return Examples.put(x, y, network)
-        unit = jnp.broadcast_to(jnp.asarray(outputs.scale), network.scores)
-        return replace(Examples.put(x, outputs.apply(y), network), unit=unit)
-
-    train, held = (put(x, y) for _, x, y in learnt.parts())
-    test = held if learnt is dataset else put(dataset.test_x, dataset.test_y)
+    train, held = (put_scaled(x, y, network, outputs) for _, x, y in learnt.parts())
+    test = held
+    if learnt is not dataset:
+        test = put_scaled(dataset.test_x, dataset.test_y, network, outputs)
     validation = None if learnt is dataset else held
     return Experiment(recipe, trainer, init, train, test, trainer.batches(train), validation)
+
+
+def put_scaled(x: np.ndarray, y: np.ndarray, network: Network, outputs: Scaling | None) -> Examples:
+    """Examples on the device, of inputs and targets in the user's numbers; ``outputs`` is the
+    scaling of real targets.
+
+    Raises ``EqpropError`` as ``Examples.put`` does.
+    """
+    if outputs is None:
+        return Examples.put(x, y, network)
+    unit = jnp.broadcast_to(jnp.asarray(outputs.scale), network.scores)
+    return replace(Examples.put(x, outputs.apply(y), network), unit=unit)
 
 
 def plan(

@@ -27,12 +27,12 @@ from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, launch, metrics, run_data
-from eqprop.training.experiment import WarmStart, evaluate, load_best, plan
+from eqprop.training.experiment import WarmStart, evaluate, load_best, plan, put_scaled
 from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
 from eqprop.training.results import read_run
 from eqprop.training.runs import is_run, read_record, seed_folders
-from eqprop.training.trainer import Examples, Trainer, settled_scores
+from eqprop.training.trainer import Trainer, settled_scores
 from eqprop.types import Array, Layer, States
 
 _ROWS = 500  # predicted together
@@ -216,13 +216,8 @@ class TrainedRun:
                 "give data with the same targets, in the same order"
             )
         with launch.precision(self.recipe):
-            y, outputs = dataset.test_y, self._scalings[1]
-            if outputs is not None:
-                y = outputs.apply(y)
-            examples = Examples.put(dataset.test_x, y, self.network)
-            if outputs is not None:
-                unit = jnp.broadcast_to(jnp.asarray(outputs.scale), self.network.scores)
-                examples = dataclasses.replace(examples, unit=unit)
+            test = dataset.test_x, dataset.test_y
+            examples = put_scaled(*test, self.network, self._scalings[1])
             (scores,) = evaluate(self._plan[0], self.network, examples)
         return scores
 
