@@ -3,7 +3,7 @@
 The network of ep-1h before training, nudged inside its activation, a minibatch of 20, in double
 precision. The true gradient is recurrent backpropagation at the fixed point; the nudged phases are
 run until they have settled, too. Run it from the root of the repository; it writes
-docs/images/bias-of-nudges.png and prints the table of docs/results.md.
+docs/images/bias-of-nudges.png and prints the table of docs/tried.md.
 """
 
 import dataclasses

@@ -59,7 +59,7 @@ class Anderson(Relaxation):
     at each step, so it is tested at each.
 
     Caveats: where F has kinks (hardsigm, max-pooling) an example may never settle: what a plain
-    step loses, an accelerated one wins back, again and again (docs/results.md, "Relaxations"). It
+    step loses, an accelerated one wins back, again and again (docs/tried.md, "Relaxations"). It
     looks for any fixed point: where plain steps run in a cycle it finds one that they would leave
     again, and where there are several it may find another one. The batch stops together, when its
     slowest example has settled. A step costs some ``memory**2`` operations a unit on top of F,

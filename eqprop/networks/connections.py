@@ -23,7 +23,7 @@ def multiply_in_half(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Ar
 
     Its derivative in ``a``, for ``b`` the weights, is such a product too. That in ``b`` is in full
     precision: rounding it would drown the difference of two states, which the nudge has made.
-    Weights and their updates stay in float32; docs/results.md has the angle between such updates
+    Weights and their updates stay in float32; docs/tried.md has the angle between such updates
     and those of float32.
     """
     half = (a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))

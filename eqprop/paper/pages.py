@@ -31,7 +31,7 @@ def write(
         rendered.draw(figure)
         save(figure, out / f"{name}.png", out / f"{name}.svg")
         image = f"![{item.title}]({name}.png)\n\n"
-    page = f"# {item.title}\n\n{image}{body(rendered, out)}"
+    page = f"# {item.title}\n\n{image}{_table(rendered)}{_sources(rendered, out)}"
     numbers = {
         "format": FORMAT,
         "name": name,
@@ -46,34 +46,54 @@ def write(
     write_whole(out / f"{name}.md", page)
 
 
-def body(rendered: Rendered, folder: Path) -> str:
-    """Caption and tables in Markdown, with links as a page in ``folder`` has them."""
-    parts = [f"{rendered.caption}\n"]
-    if rendered.rows:
-        parts.append(markdown(rendered.rows, rendered.columns))
-    if rendered.used:
-        parts.append("Each number comes from these runs:\n")
-        parts.append(markdown([_source(result, folder) for result in rendered.used], _SOURCES))
-    return "\n".join(parts)
+def put_into(page: Path, written: Mapping[str, Rendered]) -> None:
+    """Replaces what a page has between ``<!-- eqprop:NAME -->`` and ``<!-- /eqprop:NAME -->`` by
+    caption and table; the runs behind it follow, or go to the place ``NAME-runs`` where the page
+    has that.
 
-
-def put_into(page: Path, texts: Mapping[str, str]) -> None:
-    """Replaces what a page has between ``<!-- eqprop:NAME -->`` and ``<!-- /eqprop:NAME -->``.
-
-    Raises ``EqpropError`` where the page has no such place.
+    Raises ``EqpropError`` where the page has no place for NAME.
     """
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise EqpropError(f"{page} cannot be read ({error.strerror}): name a page") from error
-    for name, new in texts.items():
-        begin, end = f"<!-- eqprop:{name} -->", f"<!-- /eqprop:{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise EqpropError(f"{page} has no place for {name}: put the lines {begin} and {end}")
-        text = f"{before}{begin}\n\n{new}\n{end}{after}"
+    for name, rendered in written.items():
+        table, runs = _table(rendered), _sources(rendered, page.parent)
+        if _marks(f"{name}-runs")[0] in text:
+            text = _replaced(page, text, f"{name}-runs", runs)
+        else:
+            table += runs
+        text = _replaced(page, text, name, table)
     write_whole(page, text)
+
+
+def _replaced(page: Path, text: str, name: str, new: str) -> str:
+    """The text of a page with ``new`` in a place."""
+    begin, end = _marks(name)
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise EqpropError(f"{page} has no place for {name}: put the lines {begin} and {end}")
+    return f"{before}{begin}\n\n{new}\n{end}{after}"
+
+
+def _marks(name: str) -> tuple[str, str]:
+    """The lines around a place."""
+    return f"<!-- eqprop:{name} -->", f"<!-- /eqprop:{name} -->"
+
+
+def _table(rendered: Rendered) -> str:
+    """Caption and table in Markdown."""
+    table = markdown(rendered.rows, rendered.columns) if rendered.rows else ""
+    return f"{rendered.caption}\n\n{table}" if table else f"{rendered.caption}\n"
+
+
+def _sources(rendered: Rendered, folder: Path) -> str:
+    """The runs behind a table, with links as a page in ``folder`` has them."""
+    if not rendered.used:
+        return ""
+    runs = markdown([_source(result, folder) for result in rendered.used], _SOURCES)
+    return f"\nEach number comes from these runs:\n\n{runs}"
 
 
 def _source(result: SeedResult, folder: Path) -> Row:

@@ -95,12 +95,11 @@ def from_records(
     dataset = asked.scope.dataset
     verified = [found for root in records for found in read_verified(root)]
     results = Results(dataset, collect(records, dataset), verified)
-    items = paper_items(asked.scope, others=True)
+    items = paper_items(asked.scope)
     chosen = {name: items[name] for name in asked.names}
     written = _write(chosen, results, asked.out, command, lambda _: ())
     if into is not None:
-        texts = {name: pages.body(rendered, into.parent) for name, rendered in written.items()}
-        pages.put_into(into, texts)
+        pages.put_into(into, written)
         print(f"tables in {into}")
 
 

@@ -256,31 +256,44 @@ def test_another_training_in_the_place_is_refused(tmp_path):
     assert PlannedTraining(same, (0,), tmp_path / "run").ended
 
 
-def test_a_table_from_records(tmp_path, capsys):
-    """One row for each training, seeds together, and the published row blank."""
+def test_tables_from_records(tmp_path, capsys):
+    """The published row, blank; beside it one row for each other training, seeds together."""
     records = tmp_path / "records"
     for seed in ("0", "1"):
         assert train(records / seed, "--epochs", "1", "--seed", seed) == 0
     assert train(records / "more", "--epochs", "1", "--beta", "0.3") == 0
     page = tmp_path / "page.md"
-    begin, end = "<!-- eqprop:table-mnist -->\n", "<!-- /eqprop:table-mnist -->\n"
-    page.write_text(f"before\n{begin}old\n{end}after\n")
-    args = ("--records", str(records), "--into", str(page), "--recipes", "ep-1h")
+    places = [
+        f"<!-- eqprop:{name} -->\nSTALE\n<!-- /eqprop:{name} -->\n"
+        for name in ("table-others", "table-others-runs")
+    ]
+    page.write_text(f"before\n{places[0]}between\n{places[1]}after\n")
+    args = ("--records", str(records), "--recipes", "ep-1h")
     assert reproduce(tmp_path / "out", *args) == 0
-    rows = rows_of(tmp_path / "out")
-    assert [row["seeds"] for row in rows] == ["", "2", "1"]
-    assert "hidden 16" in rows[1]["recipe"]
-    assert "beta 0.3" in rows[2]["recipe"]
+    assert [row["seeds"] for row in rows_of(tmp_path / "out")] == [""]
+    into = (*args, "--into", str(page))
+    assert reproduce(tmp_path / "out", *into, name="table-others") == 0
+    rows = rows_of(tmp_path / "out", "table-others")
+    assert [row["seeds"] for row in rows] == ["2", "1"]
+    assert "hidden 16" in rows[0]["recipe"]
+    assert "beta 0.3" in rows[1]["recipe"]
     errors = [metrics_of(records / seed)[-1]["test_error"] for seed in ("0", "1")]
-    assert float(rows[1]["test"]) == pytest.approx(np.mean(errors))
+    assert float(rows[0]["test"]) == pytest.approx(np.mean(errors))
     text = page.read_text()
     assert text.startswith("before\n")
-    assert text.endswith(f"{end}after\n")
-    assert "old" not in text
-    assert "](records/0)" in text
+    assert text.endswith("<!-- /eqprop:table-others-runs -->\nafter\n")
+    assert "STALE" not in text
+    table, runs = text.split("between")
+    assert "hidden 16" in table
+    assert "](records/0)" not in table
+    assert "](records/0)" in runs
+
+    page.write_text("<!-- eqprop:table-others -->\n<!-- /eqprop:table-others -->\n")
+    assert reproduce(tmp_path / "out", *into, name="table-others") == 0
+    assert "](records/0)" in page.read_text()  # without a place of their own, after the table
     page.write_text("nothing")
-    assert reproduce(tmp_path / "out", *args) == 2
-    assert "<!-- eqprop:table-mnist -->" in capsys.readouterr().err
+    assert reproduce(tmp_path / "out", *into, name="table-others") == 2
+    assert "<!-- eqprop:table-others -->" in capsys.readouterr().err
 
 
 def test_the_angle_is_that_of_a_verification(tmp_path):
@@ -329,12 +342,12 @@ def test_the_table_in_the_docs_is_that_of_the_records(tmp_path):
     page = docs / "results.md"
     shutil.copy(ROOT / "docs" / "results.md", page)
     args = ["--records", str(docs / "records"), "--into", str(page), "--out", str(tmp_path / "out")]
-    assert main(["reproduce", "table-mnist", *args]) == 0
+    assert main(["reproduce", "table-mnist", "table-others", *args]) == 0
     assert page.read_text() == (ROOT / "docs" / "results.md").read_text(), (
-        "run eqprop reproduce table-mnist --records docs/records --into docs/results.md"
+        "run eqprop reproduce table-mnist table-others --records docs/records --into docs/results.md"
     )
 
 
 def test_a_page_that_is_not_there(tmp_path):
     with pytest.raises(EqpropError, match=r"page\.md cannot be read"):
-        pages.put_into(tmp_path / "page.md", {"table-mnist": ""})
+        pages.put_into(tmp_path / "page.md", {})
