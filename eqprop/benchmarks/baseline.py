@@ -101,7 +101,9 @@ def _dynamics(recipe: Recipe) -> Dynamics:
         recipe.activation,
         "inside" if recipe.inside else "outside",
         dt=recipe.dt,
+        input_rate="identity" if recipe.raw_input else "rho",
         clip=recipe.clip,
+        output_slope=recipe.output_slope,
     )
 
 
@@ -114,9 +116,11 @@ def transcribe(network: Network, recipe: Recipe) -> Net:
     W = [_channel_first(found[f"W{n}"], network.shapes[n - 1]) for n in layers]
     b, Wb = ([found.get(f"{kind}{n}") for n in layers] for kind in ("b", "Wb"))
     edges, params = [(n - 1, n) for n in layers], Params(W, b, Wb)
+    fixed = frozenset(() if recipe.train_input_bias else (0,))
     if recipe.channels:
-        return ConvNet(edges, params, recipe.window[0])
-    return DenseNet(edges, params, [math.prod(shape) for shape in network.shapes])
+        return ConvNet(edges, params, recipe.window[0], fixed_biases=fixed)
+    sizes = [math.prod(shape) for shape in network.shapes]
+    return DenseNet(edges, params, sizes, fixed_biases=fixed)
 
 
 def _channel_first(weight: np.ndarray, pre: Sequence[int]) -> np.ndarray:

@@ -87,10 +87,14 @@ class Net(abc.ABC):
 
     edges: list[tuple[int, int]]
     params: Params
+    fixed_biases: frozenset[int] = dataclasses.field(default=frozenset(), kw_only=True)
+    """Edges whose bias is not trained."""
 
     def with_params(self, params: Params) -> "Net":
-        """The same net with other parameters."""
-        return dataclasses.replace(self, params=params)
+        """The same net with other parameters, but for the biases that are fixed."""
+        pairs = zip(self.params.b, params.b, strict=True)
+        b = [old if e in self.fixed_biases else new for e, (old, new) in enumerate(pairs)]
+        return dataclasses.replace(self, params=params._replace(b=b))
 
     @abc.abstractmethod
     def zero_state(self, x: np.ndarray) -> State:
@@ -150,6 +154,8 @@ class Dynamics(NamedTuple):
     """Energy only: what the input sends, "rho" for rho(x) (as in E) or "identity" for x."""
     clip: bool = False
     """Energy only: clip the states to [0, 1] after each step."""
+    output_slope: bool = True
+    """Energy only: whether the output's drive is multiplied by rho', as that of the others."""
 
 
 @final
@@ -228,6 +234,8 @@ def step(
             return [s[0]] + [act.f(v) for v in u[1:-1]] + [act.f(u[-1]) + force]
     if dyn.setting == "energy":
         new = [v + dyn.dt * (-v + act.df(v) * w) for v, w in zip(s[1:], u[1:], strict=True)]
+        if not dyn.output_slope:
+            new[-1] = s[-1] + dyn.dt * (-s[-1] + u[-1])
         new[-1] = new[-1] + dyn.dt * force
         return [s[0]] + [np.clip(v, 0, 1) if dyn.clip else v for v in new]
     raise EqpropError(f"no such dynamics: {dyn}")

@@ -75,8 +75,11 @@ def question(name: str) -> Question:
 def _figure(
     name: str, about: str, base: str, options: VerifyOptions = VerifyOptions(), **fields: Any
 ) -> Question:
-    """Network and rule of a training recipe, for one example, with tanh and states not clipped."""
+    """Network and rule of a training recipe, for one example, with tanh, states not clipped, and
+    every parameter trained.
+    """
     common = {"activation": "tanh", "clip": False, "batch": 1, "published": None}
+    common["train_input_bias"] = True
     recipe = dataclasses.replace(RECIPES[base], **{**common, **fields}, name=name, about=about)
     return Question(recipe, options)
 

@@ -148,9 +148,21 @@ def test_flops_are_those_of_the_program(name: str, changes: dict) -> None:
 # ------------------------------------------------------------------------------------ equal work
 
 
-@pytest.mark.parametrize("name", ["ep-1h", "ep-2h", "eb-1h", "c-ep-2h", "c-vf-2h", "ep-conv"])
-def test_the_baseline_learns_the_same(name: str, x64: None) -> None:
-    changes: dict[str, Any] = {"dtype": "float64"}
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("ep-1h", {}),
+        ("ep-2h", {}),
+        ("eb-1h", {}),
+        ("eb-1h", {"raw_input": True, "output_slope": False, "train_input_bias": False}),
+        ("c-ep-2h", {}),
+        ("c-vf-2h", {"train_input_bias": True}),
+        ("c-vf-2h", {"train_input_bias": False}),
+        ("ep-conv", {}),
+    ],
+)
+def test_the_baseline_learns_the_same(name: str, fields: dict[str, Any], x64: None) -> None:
+    changes: dict[str, Any] = {"dtype": "float64"} | fields
     if name == "ep-conv":
         changes |= {"channels": (2, 3), "kernel": 2, "hidden": (4,), "lr": (0.1, 0.1, 0.1, 0.1)}
     images = random_images(40, 12, size=8)
