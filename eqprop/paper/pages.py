@@ -25,13 +25,10 @@ def write(
 
     ``made`` says when, where and with what.
     """
-    image = ""
     if rendered.draw is not None:
         figure = new_figure()
         rendered.draw(figure)
         save(figure, out / f"{name}.png", out / f"{name}.svg")
-        image = f"![{item.title}]({name}.png)\n\n"
-    page = f"# {item.title}\n\n{image}{_table(rendered)}{_sources(rendered, out)}"
     numbers = {
         "format": FORMAT,
         "name": name,
@@ -43,7 +40,31 @@ def write(
     }
     write_whole(out / f"{name}.csv", as_csv(rendered.rows))
     write_whole(out / f"{name}.json", json.dumps(numbers, indent=2, allow_nan=False) + "\n")
-    write_whole(out / f"{name}.md", page)
+    write_whole(out / f"{name}.md", f"# {_section(name, item, rendered)}{_sources(rendered, out)}")
+
+
+def write_together(
+    items: Mapping[str, PaperItem], written: Mapping[str, Rendered], out: Path
+) -> None:
+    """Writes ``all.md``: several tables and figures on one page, which begins with what there is
+    nothing of; the runs behind them stand on the pages of each.
+    """
+    blank = [name for name, rendered in written.items() if not any(rendered.used or rendered.rows)]
+    parts = ["# Reproduced, beside what was published\n"]
+    if blank:
+        parts.append(f"Nothing was run for {', '.join(blank)}.\n")
+    parts += [
+        f"## {_section(name, items[name], rendered)}\n[Files and runs]({name}.md)\n"
+        for name, rendered in written.items()
+        if name not in blank
+    ]
+    write_whole(out / "all.md", "\n".join(parts))
+
+
+def _section(name: str, item: PaperItem, rendered: Rendered) -> str:
+    """Title, image, caption and table in Markdown."""
+    image = "" if rendered.draw is None else f"![{item.title}]({name}.png)\n\n"
+    return f"{item.title}\n\n{image}{_table(rendered)}"
 
 
 def put_into(page: Path, written: Mapping[str, Rendered]) -> None:

@@ -2,6 +2,7 @@
 
 - ``trainings/``, ``verifications/``: ordinary run directories
 - ``NAME.md``, ``NAME.csv``, ``NAME.json``, ``NAME.png`` and ``NAME.svg`` of each table or figure
+- ``all.md``: all that were asked for on one page
 
 All that is known of earlier calls is what lies there, so whatever is killed, whenever, goes on.
 """
@@ -119,6 +120,9 @@ def _write(
         written[name] = dataclasses.replace(rendered, caption=caption)
         pages.write(name, item, written[name], out, now)
         print(f"{name} in {out / name}.md: {caption}")
+    if len(written) > 1:
+        pages.write_together(chosen, written, out)
+        print(f"all of them in {out / 'all.md'}")
     return written
 
 

@@ -288,6 +288,16 @@ def test_tables_from_records(tmp_path, capsys):
     assert "](records/0)" not in table
     assert "](records/0)" in runs
 
+    names = ("table-mnist", "table-others", "figure-theorem-toy")
+    assert main(["reproduce", *names, *DIGITS, "--out", str(tmp_path / "out"), *args]) == 0
+    whole = (tmp_path / "out" / "all.md").read_text()
+    assert "Nothing was run for figure-theorem-toy." in whole
+    assert [line[3:] for line in whole.splitlines() if line.startswith("## ")] == [
+        "Test errors",
+        "Our own recipes, and published ones with other settings",
+    ]
+    assert table.split("-->")[1].split("<!--")[0].strip() in whole
+
     page.write_text("<!-- eqprop:table-others -->\n<!-- /eqprop:table-others -->\n")
     assert reproduce(tmp_path / "out", *into, name="table-others") == 0
     assert "](records/0)" in page.read_text()  # without a place of their own, after the table
