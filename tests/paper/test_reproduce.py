@@ -346,16 +346,20 @@ def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     assert (tmp_path / "figure-angle.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_table_in_the_docs_is_that_of_the_records(tmp_path):
+def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
     docs = tmp_path / "docs"
     shutil.copytree(ROOT / "docs" / "records", docs / "records")
-    page = docs / "results.md"
-    shutil.copy(ROOT / "docs" / "results.md", page)
-    args = ["--records", str(docs / "records"), "--into", str(page), "--out", str(tmp_path / "out")]
-    assert main(["reproduce", "table-mnist", "table-others", *args]) == 0
-    assert page.read_text() == (ROOT / "docs" / "results.md").read_text(), (
-        "run eqprop reproduce table-mnist table-others --records docs/records --into docs/results.md"
-    )
+    out = ("--out", str(tmp_path / "out"))
+    for page, names in {
+        "docs/results.md": ["table-mnist", "table-others"],
+        "README.md": ["table-short"],
+    }.items():
+        shutil.copy(ROOT / page, tmp_path / page)
+        command = ["reproduce", *names, "--records", str(docs / "records"), "--into"]
+        assert main([*command, str(tmp_path / page), *out]) == 0
+        assert (tmp_path / page).read_text() == (ROOT / page).read_text(), (
+            f"run eqprop reproduce {' '.join(names)} --records docs/records --into {page}"
+        )
 
 
 def test_a_page_that_is_not_there(tmp_path):
