@@ -53,6 +53,7 @@ from .dynamics.step import (
 )
 from .dynamics.system import System as System
 from .errors import EqpropError as EqpropError
+from .learning.asymmetric import AsymmetricEP as AsymmetricEP
 from .learning.baselines import BPTT as BPTT
 from .learning.baselines import RecurrentBackprop as RecurrentBackprop
 from .learning.continual import continual_phase as continual_phase

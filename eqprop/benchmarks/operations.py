@@ -39,12 +39,12 @@ class Flops(NamedTuple):
 
 
 def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops | None:
-    """Operations of one minibatch; None for a rule without a nudged phase.
+    """Operations of one minibatch; None for a rule that differentiates the step, a whole one.
 
     ``free_steps`` are the steps, or sweeps, that the free phase takes, T unless there is a
     tolerance. A sweep over the two colours of the graph is as many operations as a step.
     """
-    if recipe.rule in {"bptt", "rbp"}:
+    if recipe.rule in {"bptt", "rbp", "aep"}:
         return None
     steps, ends = recipe.K, 2  # of a phase
     if recipe.nudge == "centered":

@@ -126,7 +126,7 @@ def _measure(
 ) -> Result:
     training = TimedTraining(recipe, dataset)
     speed = measure(training, plan.minibatches, tell)
-    profiled = plan.profile and recipe.rule not in {"bptt", "rbp"}
+    profiled = plan.profile and recipe.rule not in {"bptt", "rbp", "aep"}
     parts = breakdown(training, dataset, speed, tell) if profiled else None
     if recipe != published:
         training = TimedTraining(published, dataset)

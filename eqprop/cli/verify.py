@@ -22,8 +22,8 @@ _IDLE = ("shift", "flip", "optimizer", "momentum", "weight_decay", "schedule", "
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Fields(Recipe):
-    rule: Literal["ep", "c-ep", "vf", "c-vf"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Learning rule: ep, vf; or continually, c-ep, c-vf."""
+    rule: Literal["ep", "c-ep", "vf", "c-vf", "aep"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Learning rule: ep, vf; or continually, c-ep, c-vf; aep, exact for untied weights too."""
     clip: bool = False
     """Keep states in [0, 1] in the energy-based setting, as trainings do and Theorem 1 does not."""
     beta: float = 0.1

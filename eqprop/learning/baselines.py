@@ -22,7 +22,7 @@ from jax.scipy.sparse.linalg import gmres
 from eqprop.dynamics.relaxation import Settled, largest_change
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.rules import Free, Rule
+from eqprop.learning.rules import Free, Rule, with_readout
 from eqprop.networks.edges import Plastic
 from eqprop.networks.network import Network
 from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, States, Targets
@@ -264,4 +264,4 @@ def _update(
 ) -> Network:
     """Minus the gradient, with that of the readout."""
     ascent = jax.tree.map(jnp.negative, gradient)
-    return ascent.update(ascent.plastic, system.readout_update(network, states[-1], y))
+    return with_readout(system, ascent, network, states, y)

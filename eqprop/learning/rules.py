@@ -33,6 +33,13 @@ class Rule(eqx.Module):
         """
 
 
+def with_readout(
+    system: System, mean: Network, network: Network, free: States, y: Targets
+) -> Network:
+    """An update, mean over the batch, with that of the readout in its place."""
+    return mean.update(mean.plastic, system.readout_update(network, free[-1], y))
+
+
 @final
 class AfterPhase(Rule):
     """EP or VF: the increments of the nudged phase, summed."""
@@ -50,4 +57,4 @@ class AfterPhase(Rule):
         free = Free(*system.free(system.clamp(network, x), x))
         total = self.increment.total(system, network, x, y, free.states, stencil)
         mean = jax.tree.map(lambda leaf: leaf / x.shape[0], total)
-        return mean.update(mean.plastic, system.readout_update(network, free.states[-1], y)), free
+        return with_readout(system, mean, network, free.states, y), free

@@ -18,6 +18,7 @@ from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical, RoundedSta
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning import learners as learning
+from eqprop.learning.asymmetric import AsymmetricEP
 from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
 from eqprop.learning.learners import Continual, Learner, Schedule, WithOptimizer
@@ -83,7 +84,7 @@ def build(recipe: Recipe, image: Shape, outputs: int, batches: int, *, real: boo
     network = jax.eval_shape(init, jax.random.key(0))
     learner.init(network)  # learning rates that don't match
     system.check_sweeps(network)
-    if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf"}:
+    if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf", "aep"}:
         system.check_analytic(network)
     return Built(system, learner, init, _augmentations(recipe))
 
@@ -194,10 +195,18 @@ def increment(recipe: Recipe) -> Increment:
             return Equilibrium()
         case "vf" | "c-vf":
             return VectorField()
-        case "bptt" | "rbp":
+        case "bptt" | "rbp" | "aep":
             raise EqpropError(
-                f"rule {recipe.rule} has no nudged phase: choose ep, c-ep, vf or c-vf"
+                f"rule {recipe.rule} has no nudged phase whose steps synapses add up: choose ep, "
+                "c-ep, vf or c-vf"
             )
+
+
+def nudged_rule(recipe: Recipe) -> Increment | AsymmetricEP:
+    """What a verification compares with BPTT. Raises ``EqpropError`` for a rule without a nudged
+    phase.
+    """
+    return AsymmetricEP(nudge(recipe)) if recipe.rule == "aep" else increment(recipe)
 
 
 def _rule(recipe: Recipe) -> Rule:
@@ -206,6 +215,8 @@ def _rule(recipe: Recipe) -> Rule:
             return BPTT()
         case "rbp":
             return RecurrentBackprop()
+        case "aep":
+            return AsymmetricEP(nudge(recipe))
         case _:
             return AfterPhase(increment(recipe), nudge(recipe))
 

@@ -306,6 +306,7 @@ def fast(recipe: Recipe) -> Recipe:
             recipe, **{name: getattr(_EP_CONV_FAST, name) for name in fields}
         )
     short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
-    if recipe.nudged_sweeps or recipe.rule in {"bptt", "rbp"}:  # these nudge nothing
+    # These nudge nothing, or in synchronous steps.
+    if recipe.nudged_sweeps or recipe.rule in {"bptt", "rbp", "aep"}:
         return short
     return dataclasses.replace(short, nudged_sweeps=True, K=-(-recipe.K // 2))

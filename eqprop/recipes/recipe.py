@@ -84,9 +84,10 @@ class Recipe:
     """
     output: Literal["auto", "activation", "linear"] = "auto"
     """Whether the output has the activation, or none, linear; auto: linear for real targets."""
-    rule: Literal["ep", "c-ep", "vf", "c-vf", "bptt", "rbp"] = "ep"
-    """Learning rule: ep, vf; or continually, c-ep, c-vf. As baselines backpropagation through the
-    last K free steps, bptt, and recurrent backpropagation, rbp: they nudge nothing.
+    rule: Literal["ep", "c-ep", "vf", "c-vf", "aep", "bptt", "rbp"] = "ep"
+    """Learning rule: ep, vf; or continually, c-ep, c-vf; aep, exact for untied weights too. As
+    baselines backpropagation through the last K free steps, bptt, and recurrent backpropagation,
+    rbp: they nudge nothing.
     """
     angle: float | None = None
     """Initial angle in degrees between forward and feedback weights; None ties them."""
@@ -249,9 +250,14 @@ class Recipe:
             0 <= self.momentum < 1, f"momentum is {self.momentum}: give a number from 0 to below 1"
         )
         require(
-            self.angle is None or not self.rule.endswith("ep"),
+            self.angle is None or self.rule not in {"ep", "c-ep"},
             f"rule {self.rule} needs tied weights, but angle is {self.angle}: leave the angle out, "
-            "or use rule vf or c-vf",
+            "or use rule vf, c-vf or aep",
+        )
+        require(
+            self.rule != "aep" or not (self.inside or self.nudged_sweeps),
+            "rule aep corrects synchronous nudged steps, with the force outside the activation: "
+            "use --no-inside --no-nudged-sweeps",
         )
         require(
             self.cost == "squared-error" or not self.rule.startswith("c-"),

@@ -16,6 +16,7 @@ from jax import lax
 
 from eqprop.dynamics.nudges import Stencil
 from eqprop.dynamics.system import System
+from eqprop.learning.asymmetric import AsymmetricPhase
 from eqprop.learning.baselines import StateCurves, Window, loss_gradient, pull_back
 from eqprop.learning.continual import continual_step
 from eqprop.learning.increments import Increment
@@ -132,6 +133,41 @@ class Updates(Source):
         # Each point's dtheta is divided by its own beta already.
         d_network = jax.tree.map(lambda leaf: combine(weights * betas, leaf), dtheta)
         return (moved, new), Changes(d_states, d_network)
+
+
+@final
+class AsymmetricUpdates(Source):
+    """The same of asymmetric EP, from the fixed point ``free``."""
+
+    problem: Problem
+    free: States
+    stencil: Stencil
+
+    @property
+    def _phase(self) -> AsymmetricPhase:
+        system, network, (x, y) = self.problem
+        return AsymmetricPhase(system, network, x, y, self.free)
+
+    @override
+    def start(self) -> StateCurves:
+        if self.stencil.is_complex:
+            self.problem.system.check_analytic(self.problem.network)
+        points = len(self.stencil.betas)
+        return tuple(
+            jnp.broadcast_to(s.astype(self.stencil.dtype(s.dtype)), (points, *s.shape))
+            for s in self.free
+        )
+
+    @override
+    def step(self, carry: StateCurves) -> tuple[Any, Changes]:
+        betas, weights, _ = self.stencil
+        new = jax.vmap(self._phase.stepper())(carry, betas.astype(carry[-1].dtype))
+        change = tuple(
+            jnp.tensordot(weights.astype(after.dtype), after - before, axes=1).real
+            for before, after in zip(carry, new, strict=True)
+        )
+        dt = self.problem.system.dynamics.dt
+        return new, Changes(tuple(d / dt for d in change), self._phase.increment(change))
 
 
 def trace(source: Source, steps: int) -> Changes:

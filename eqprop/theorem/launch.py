@@ -18,7 +18,7 @@ from eqprop.data import named as data
 from eqprop.data.named import Dataset
 from eqprop.data.targets import Classes
 from eqprop.errors import EqpropError, UsageError, typed
-from eqprop.recipes.build import increment, nudge
+from eqprop.recipes.build import nudge, nudged_rule
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
 from eqprop.theorem.curves import Problem
@@ -58,7 +58,7 @@ def verify(recipe: Recipe, options: VerifyOptions, out: Path, command: Sequence[
     with typed(), jax.enable_x64(False):
         plan = plan_for(recipe, options)
         job = prepare(_with_rates(recipe), dataset)
-        rule = increment(recipe)
+        rule = nudged_rule(recipe)
         problem, rows = _problem(job, options.seed)
     make_folder(out)
     with display.doing("verifying") as tell:

@@ -9,7 +9,7 @@ import numpy as np
 from eqprop.data.targets import Real
 from eqprop.errors import EqpropError
 from eqprop.networks.network import Network
-from eqprop.recipes.build import build, increment
+from eqprop.recipes.build import build, nudged_rule
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
 from eqprop.theorem.curves import Problem
@@ -49,7 +49,7 @@ def examine(job: Experiment, network: Network, seed: int, tell: Callable[[str], 
         raise EqpropError(
             f"{recipe.K} nudged steps have only {recipe.T} free steps to be compared with"
         )
-    rule = increment(recipe)
+    rule = nudged_rule(recipe)
     rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
     x, y = fetch(job.train, rows, network, job.trainer.scaling)
     image, classes = job.train.inputs.shape[1:], network.scores[0]

@@ -18,11 +18,18 @@ import numpy as np
 
 from eqprop.dynamics.nudges import Holomorphic, Nudge, OneSided, Stencil
 from eqprop.errors import EqpropError
+from eqprop.learning.asymmetric import AsymmetricEP
 from eqprop.learning.baselines import Window, adjoints, total_gradient, unroll
 from eqprop.learning.increments import Increment
 from eqprop.networks.network import Network
 from eqprop.theorem.agreement import Comparison, Order, Picks, compare, fit_order, pick_synapses
-from eqprop.theorem.curves import Gradients, Problem, Source, Updates
+from eqprop.theorem.curves import (
+    AsymmetricUpdates,
+    Gradients,
+    Problem,
+    Source,
+    Updates,
+)
 from eqprop.theorem.settling import Settling, examine
 from eqprop.types import Array
 
@@ -182,8 +189,10 @@ def _orders(trials: Sequence[Trial], sizes: Sequence[float]) -> dict[str, Order]
 class _Trials:
     """The trials of a plan, one after the other, from one free phase and its BPTT gradient."""
 
-    def __init__(self, problem: Problem, increment: Increment, plan: Plan, progress: Progress):
-        self.problem, self.increment, self.plan, self.progress = problem, increment, plan, progress
+    def __init__(
+        self, problem: Problem, rule: Increment | AsymmetricEP, plan: Plan, progress: Progress
+    ) -> None:
+        self.problem, self.rule, self.plan, self.progress = problem, rule, plan, progress
         self.steps = problem.system.nudged_steps
         continual = plan.eta is not None
         self.stages = 1 + len(plan.betas) + (1 + len(plan.factors)) * continual + len(plan.points)
@@ -212,14 +221,20 @@ class _Trials:
         moving, still = (self._updates(self.plan.nudge(beta), f) for f in (factor, 0.0))
         return self._trial((beta, factor), moving, still, 0.0)
 
-    def _updates(self, nudge: Nudge, factor: float) -> Updates:
+    def _updates(self, nudge: Nudge, factor: float) -> Updates | AsymmetricUpdates:
         stencil = nudge.stencil(jax.random.key(self.plan.seed))
         eta = self.plan.eta or (0.0,) * len(self.problem.network.edges)
         rates = factor * jnp.asarray(eta, float)
-        return Updates(self.problem, self.increment, self.window.last, stencil, rates)
+        if isinstance(self.rule, AsymmetricEP):
+            return AsymmetricUpdates(self.problem, self.window.last, stencil)
+        return Updates(self.problem, self.rule, self.window.last, stencil, rates)
 
     def _trial(
-        self, at: tuple[float, float], updates: Updates, reference: Source, drift: float
+        self,
+        at: tuple[float, float],
+        updates: Updates | AsymmetricUpdates,
+        reference: Source,
+        drift: float,
     ) -> Trial:
         found = compare(updates, reference, self.steps, self.picks)
         dt = self.problem.system.dynamics.dt
@@ -227,13 +242,17 @@ class _Trials:
 
 
 def verify(
-    problem: Problem, increment: Increment, plan: Plan, progress: Progress = _silent
+    problem: Problem,
+    rule: Increment | AsymmetricEP,
+    plan: Plan,
+    progress: Progress = _silent,
 ) -> Verification:
     """Whether the updates of a rule are the gradients of BPTT, in double precision whatever the
     problem comes in.
 
     ``problem`` has the system (its T and K are taken), the network, and a batch of inputs
-    ``(B, *shapes[0])`` and targets ``(B, classes)``; ``increment`` is the rule; ``plan`` says at
+    ``(B, *shapes[0])`` and targets ``(B, classes)``; ``rule`` is the increment, or
+    AEP, whose own nudge the plan replaces; ``plan`` says at
     which betas, and for a continual rule at which learning rates. ``progress`` is told what begins,
     how many stages are done, and of how many.
 
@@ -247,7 +266,7 @@ def verify(
         )
     first, at_rest = plan.betas[0], "" if plan.eta is None else ", eta x 0"
     with jax.enable_x64(True):
-        trials = _Trials(to_double(problem), increment, plan, progress)
+        trials = _Trials(to_double(problem), rule, plan, progress)
         betas = tuple(
             trials.against_bptt(f"beta {beta:g}{at_rest}", beta, plan.nudge(beta))
             for beta in plan.betas

@@ -210,6 +210,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     assert "cannot be trained: a kernel 5x5" in caption_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
     """SIGKILL within the second recipe: it ends as if nothing had been, the first is left alone."""
     out, oracle = tmp_path / "out", tmp_path / "oracle"
