@@ -154,8 +154,8 @@ class TableOthers(PaperItem):
         )
         left = [found for group in alike if (found := matching(group, group[0].recipe))]
         # In the order of the catalogue, so that what belongs together stands together.
-        order = list(RECIPES)
-        left.sort(key=lambda group: order.index(group[0].recipe.name))
+        order = {name: place for place, name in enumerate(RECIPES)}
+        left.sort(key=lambda group: order.get(group[0].recipe.name, len(order)))
         rows: list[Row] = []
         for group in left:
             row = summary(group[0].recipe, group, results.dataset)

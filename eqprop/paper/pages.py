@@ -49,7 +49,7 @@ def write_together(
     """Writes ``all.md``: several tables and figures on one page, which begins with what there is
     nothing of; the runs behind them stand on the pages of each.
     """
-    blank = [name for name, rendered in written.items() if not any(rendered.used or rendered.rows)]
+    blank = [name for name, rendered in written.items() if not (rendered.used or rendered.rows)]
     parts = ["# Reproduced, beside what was published\n"]
     if blank:
         parts.append(f"Nothing was run for {', '.join(blank)}.\n")

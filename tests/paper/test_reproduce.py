@@ -263,6 +263,8 @@ def test_tables_from_records(tmp_path, capsys):
     for seed in ("0", "1"):
         assert train(records / seed, "--epochs", "1", "--seed", seed) == 0
     assert train(records / "more", "--epochs", "1", "--beta", "0.3") == 0
+    foreign = records / "more" / "run.json"  # of a recipe that is not in the catalogue
+    foreign.write_text(foreign.read_text().replace('"name": "ep-1h"', '"name": "mine"'))
     page = tmp_path / "page.md"
     places = [
         f"<!-- eqprop:{name} -->\nSTALE\n<!-- /eqprop:{name} -->\n"
@@ -277,7 +279,8 @@ def test_tables_from_records(tmp_path, capsys):
     rows = rows_of(tmp_path / "out", "table-others")
     assert [row["seeds"] for row in rows] == ["2", "1"]
     assert "hidden 16" in rows[0]["recipe"]
-    assert "beta 0.3" in rows[1]["recipe"]
+    assert "mine" in rows[1]["recipe"]
+    assert rows[1]["beta"] == "0.3"
     errors = [metrics_of(records / seed)[-1]["test_error"] for seed in ("0", "1")]
     assert float(rows[0]["test"]) == pytest.approx(np.mean(errors))
     text = page.read_text()
