@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, final
+from typing import TYPE_CHECKING, Annotated, Literal, final
 
 from tyro.conf import Positional, arg
 
@@ -26,6 +26,10 @@ class SplitOptions:
     target: str | None = None
     """Column of the targets in a table, or several with commas between. Left out: one called
     target, label, class or y, else the last one.
+    """
+    target_kind: Literal["auto", "classes", "real", "labels"] = "auto"
+    """What the targets of arrays and tables are, where they do not tell: up to 20 different
+    integers may be real numbers.
     """
     test_size: float = 0.2
     """Part that is drawn for testing, or number of examples, where the data are not split."""
@@ -86,10 +90,16 @@ def is_name(typed_: str) -> bool:
 def load_own(path: str, split: SplitOptions) -> "Dataset":
     """The data at a path. Raises ``UsageError`` that says what is wrong with them, and where."""
     from eqprop.data.paths import load_path
+    from eqprop.data.targets import Classes, Labels, Real
 
+    kinds = {"auto": None, "classes": Classes, "real": Real, "labels": Labels}
     with typed():
         return load_path(
-            path, target=split.target, test_size=split.test_size, seed=split.split_seed
+            path,
+            target=split.target,
+            kind=kinds[split.target_kind],
+            test_size=split.test_size,
+            seed=split.split_seed,
         )
 
 

@@ -90,7 +90,9 @@ def _data(options: TrainOptions, recipe: Recipe) -> tuple[Recipe, "Dataset | Non
     if options.data is not None and not is_name(options.data):
         return recipe, load_own(options.data, options.split)
     if options.split != DEFAULT_SPLIT:
-        raise UsageError("--target, --test-size and --split-seed are for a file: --data PATH")
+        raise UsageError(
+            "--target, --target-kind, --test-size and --split-seed are for a file: --data PATH"
+        )
     if options.data is not None:
         recipe = changed(recipe, ["--dataset", options.data], "eqprop train")
     if recipe.dataset == "own":

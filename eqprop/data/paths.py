@@ -16,7 +16,7 @@ from eqprop.data.files import damaged
 from eqprop.data.image_folder import image_files, read_image_folder, read_images
 from eqprop.data.named import NAMES, has_idx, load_idx
 from eqprop.data.tables import SUFFIXES, read_features, read_table
-from eqprop.data.targets import Target
+from eqprop.data.targets import Classes, Target
 from eqprop.errors import EqpropError
 
 MAX_FILE = 2**31
@@ -66,6 +66,10 @@ def load_path(
     if target is not None and path.suffix not in SUFFIXES:
         raise EqpropError(
             f"{path} is no table ({', '.join(SUFFIXES)}): leave out the target column {target!r}"
+        )
+    if kind not in (None, Classes) and path.is_dir():
+        raise EqpropError(
+            f"{path} is a folder, whose targets are classes: leave out the kind of target"
         )
     # Never the name of another data set, by which runs would find that one.
     name = path.resolve().stem

@@ -58,6 +58,14 @@ def test_arrays_of_many_classes_and_labels(tmp_path, capsys):
     assert ["y1", "150", "10"] in lines
 
 
+def test_integers_that_are_real_numbers(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", np.arange(40.0).reshape(20, 2), ["a", "b"], np.arange(20) % 4)
+    assert main(["data", path]) == 0
+    assert ["target", "one", "of", "4", "classes"] in shown(capsys)
+    assert main(["data", path, "--target-kind", "real"]) == 0
+    assert ["target", "real", "numbers:"] in [line[:3] for line in shown(capsys)]
+
+
 def test_a_data_set_with_a_name(capsys):
     assert main(["data", "digits"]) == 0
     assert ["examples", "1500", "for", "training,", "297", "for", "testing"] in shown(capsys)
@@ -71,6 +79,7 @@ def test_a_data_set_with_a_name(capsys):
         (["a.csv", "--test-size", "2"], "class"),
         (["a.csv", "--test-size", "1.5"], "test_size 1.5"),
         (["a.csv", "--split-seed", "-1"], "seed of the split is -1"),
+        ([".", "--target-kind", "real"], "is a folder, whose targets are classes"),
         (["b.csv"], "column 'kind' of row 3 is empty"),
         ([], "PATH is missing"),
     ],
