@@ -66,6 +66,7 @@ class Session:
         self._rows: list[list[dict[str, Any]]] = [[] for _ in runs]  # of finished epochs
         self._length = 1  # minibatches in a stretch
         self._epochs = 0
+        self._told = False  # that free phases do not settle
 
     def train(self, start: Start, epochs: int, until: float = math.inf) -> TrainState:
         """Trains until so many epochs are finished, or the patience of the recipe is at its end;
@@ -172,7 +173,19 @@ class Session:
         for earlier, row in zip(self._rows, rows, strict=True):
             earlier.append(row)
         self._display.epoch(rows)
+        self._tell_unsettled(rows)
         return experiment.trainer.next_epoch(state)
+
+    def _tell_unsettled(self, rows: Sequence[dict[str, Any]]) -> None:
+        """AEP expands about the fixed point: says, once, where free phases do not come near it."""
+        recipe, residual = self._experiment.recipe, max(row["residual"] for row in rows)
+        if recipe.rule != "aep" or self._told or residual < abs(recipe.beta):
+            return
+        self._told = True
+        self._display.say(
+            f"NOTE: a state still moved by {residual:.2g} in the last free step, beta is "
+            f"{recipe.beta:g}: asymmetric EP needs a settled free phase; raise --T, or lower --lr"
+        )
 
     def _measure(self, state: TrainState, seconds: dict[str, float]) -> list[dict[str, Any]]:
         """The metrics of the epoch so far, and of the last test, for each run."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trainings import train
 
 from eqprop.dynamics.step import Prototypical
 from eqprop.learning.learners import Learner
@@ -192,3 +193,13 @@ def test_what_else_may_be_lost() -> None:
     lost = eqx.tree_at(lambda s: s.totals["residual"], state, jnp.asarray(math.nan))
     assert not whole(lost)
     assert "the residual" in find(trainer, examples, order, lost, 1).where
+
+
+def test_asymmetric_ep_tells_once_that_free_phases_do_not_settle(tmp_path, capsys) -> None:
+    options = ("--rule", "aep", "--angle", "90", "--K", "2", "--epochs", "2", "--beta", "0.1")
+    assert train(tmp_path / "short", *options, "--T", "2") == 0
+    out = capsys.readouterr().out
+    assert out.count("asymmetric EP needs a settled free phase") == 1
+    assert "beta is 0.1" in out
+    assert train(tmp_path / "long", *options, "--T", "60") == 0
+    assert "settled" not in capsys.readouterr().out
