@@ -16,7 +16,10 @@ from eqprop.theorem.questions import FIGURES, FIXED, VerifyOptions, as_verified,
 from eqprop.training.runs import check_new
 
 # Fields of a recipe that have no say in whether updates follow gradients.
-_IDLE = ("shift", "flip", "optimizer", "momentum", "weight_decay", "schedule", "epochs")
+_IDLE = (
+    *("shift", "flip", "rotate", "zoom", "elastic", "erase"),
+    *("optimizer", "momentum", "weight_decay", "schedule", "epochs"),
+)
 
 
 @final
@@ -42,6 +45,10 @@ class _Fields(Recipe):
     nudged_sweeps: tyro.conf.Suppress[bool] = False
     shift: tyro.conf.Suppress[int] = 0
     flip: tyro.conf.Suppress[bool] = False
+    rotate: tyro.conf.Suppress[float] = 0.0
+    zoom: tyro.conf.Suppress[float] = 0.0
+    elastic: tyro.conf.Suppress[float] = 0.0
+    erase: tyro.conf.Suppress[int] = 0
     optimizer: tyro.conf.Suppress[Literal["sgd", "momentum", "adam"]] = "sgd"
     momentum: tyro.conf.Suppress[float] = 0.9
     weight_decay: tyro.conf.Suppress[float] = 0.0

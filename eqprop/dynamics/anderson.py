@@ -122,7 +122,7 @@ class Anderson(Relaxation):
         kept = jnp.where(keep[:, None], after, progress.kept)
         residual = jnp.where(keep[:, None], residual, progress.residual)
         gamma = self._mixing(d_residual, residual, valid)
-        mixed = kept - jnp.einsum("bm,bmn->bn", gamma, d_kept)
+        mixed = kept - _sum("bm,bmn->bn", gamma, d_kept)
         # An example that was sent back, or has no pairs, or no solution, is not accelerated.
         accelerate = jnp.any(valid, axis=1) & jnp.all(jnp.isfinite(mixed), axis=1)
         point = jnp.where(accelerate[:, None], mixed, kept)
@@ -136,7 +136,7 @@ class Anderson(Relaxation):
         valid: Bool[Array, "B m"],
     ) -> Float[Array, "B m"]:
         """``gamma`` for each example; 0 for pairs that are not valid."""
-        gram = jnp.einsum("bmn,bkn->bmk", d_residual, d_residual)
+        gram = _sum("bmn,bkn->bmk", d_residual, d_residual)
         square = jnp.diagonal(gram, axis1=1, axis2=2)
         usable = valid & (square > 0)
         scale = jnp.where(usable, 1 / jnp.sqrt(jnp.where(usable, square, 1)), 0)
@@ -144,7 +144,7 @@ class Anderson(Relaxation):
         damping = 100 * jnp.finfo(gram.dtype).eps if self.damping is None else self.damping
         gram *= scale[:, :, None] * scale[:, None, :]
         gram += damping * jnp.eye(self.memory, dtype=gram.dtype)
-        projected = scale * jnp.einsum("bmn,bn->bm", d_residual, residual)
+        projected = scale * _sum("bmn,bn->bm", d_residual, residual)
         factor = jax.scipy.linalg.cho_factor(gram)
         return scale * jax.scipy.linalg.cho_solve(factor, projected[:, :, None])[:, :, 0]
 
@@ -163,6 +163,11 @@ def states(rows: Float[Array, "B n"], like: States) -> States:
         rows[:, start:end].reshape(layer.shape)
         for layer, start, end in zip(like, ends[:-1], ends[1:], strict=True)
     )
+
+
+def _sum(subscripts: str, *factors: Float[Array, "..."]) -> Float[Array, "..."]:
+    # Of full precision: see ``networks.connections.multiply``.
+    return jnp.einsum(subscripts, *factors, precision=lax.Precision.HIGHEST)
 
 
 def _norm(rows: Float[Array, "B n"]) -> Float[Array, " B"]:

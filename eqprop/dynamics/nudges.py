@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple, final, override
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from eqprop.errors import EqpropError
 from eqprop.types import Array, Float, Inexact, PRNGKeyArray
@@ -37,6 +38,12 @@ class Stencil(NamedTuple):
     def dtype(self, real: jnp.dtype) -> jnp.dtype:
         """The type of nudged states, in the precision of ``real``."""
         return jnp.promote_types(real, jnp.complex64) if self.is_complex else real
+
+
+def weighted(weights: Inexact[Array, " points"], values: Inexact[Array, "points *shape"]) -> Array:
+    """The real part of the weighted sum of what was found at each beta."""
+    precision = lax.Precision.HIGHEST  # see ``networks.connections.multiply``
+    return jnp.tensordot(weights.astype(values.dtype), values, axes=1, precision=precision).real
 
 
 class Nudge(eqx.Module):

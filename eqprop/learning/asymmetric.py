@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from eqprop.dynamics.nudges import Nudge
+from eqprop.dynamics.nudges import Nudge, weighted
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
@@ -113,7 +113,6 @@ class AsymmetricEP(Rule):
             return tuple(end - s for end, s in zip(last, start, strict=True))
 
         ends = jax.vmap(displacement)(stencil.betas.astype(dtype))
-        weights = stencil.weights.astype(dtype)
-        change = tuple(jnp.tensordot(weights, end, axes=1).real for end in ends)
+        change = tuple(weighted(stencil.weights, end) for end in ends)
         mean = phase.increment(change)
         return with_readout(system, mean, network, free.states, y), free

@@ -13,7 +13,6 @@ from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.system import System
@@ -24,7 +23,7 @@ from eqprop.learning.increments import (
     VectorField,
     edge_ends,
 )
-from eqprop.networks.connections import Connection, Dense
+from eqprop.networks.connections import Connection, Dense, multiply
 from eqprop.networks.edges import Edge, Plastic, Tied
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import Normalised
@@ -154,7 +153,7 @@ def _moving_edge(
 
 def _is_matrix(connection: Connection) -> bool:
     """Whether a drive is ``r_pre W + b``, exactly."""
-    return type(connection) is Dense and connection.product is jnp.matmul
+    return type(connection) is Dense and connection.product is multiply
 
 
 def _gram(connection: Connection, r_input: Layer) -> Float[Array, "B B"] | None:
@@ -167,7 +166,7 @@ def _gram(connection: Connection, r_input: Layer) -> Float[Array, "B B"] | None:
     if not _is_matrix(connection):
         return None
     rows = seen.reshape(len(seen), -1)
-    gram = rows @ rows.T
+    gram = multiply(rows, rows.T)
     return gram + 1 if _learns_bias(connection) else gram
 
 
@@ -249,7 +248,7 @@ class FromInput(Moving):
 
     @override
     def forward(self, r_pre: Layer) -> Layer:
-        return self.drive + self.rate * (self.gram @ (self.now - self.start))
+        return self.drive + self.rate * multiply(self.gram, self.now - self.start)
 
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
@@ -327,15 +326,16 @@ class LowRank(Moving):
         bias = _learns_bias(self.edge.connection)
         rows = r_pre.reshape(len(r_pre), -1)
         for pre, post, rate in self._terms():
-            overlap = rows @ pre.reshape(len(pre), -1).T
-            drive += rate * ((overlap + 1 if bias else overlap) @ post)
+            overlap = multiply(rows, pre.reshape(len(pre), -1).T)
+            drive += rate * multiply(overlap + 1 if bias else overlap, post)
         return drive
 
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
         drive = self.edge.feedback(r_pre, r_post)
         for pre, post, rate in self._terms():
-            drive += rate * jnp.tensordot(r_post @ post.T, pre, axes=1)
+            moved = multiply(multiply(r_post, post.T), pre.reshape(len(pre), -1))
+            drive += rate * moved.reshape(drive.shape)
         return drive
 
     @override

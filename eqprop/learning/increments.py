@@ -10,6 +10,7 @@ training applies it, and the curves of Theorem 1 plot it.
 """
 
 import abc
+import functools
 from collections.abc import Sequence
 from typing import final, override
 
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from eqprop.dynamics.nudges import Stencil
+from eqprop.dynamics.nudges import Stencil, weighted
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.networks.edges import Plastic
@@ -74,9 +75,7 @@ class Increment(eqx.Module):
             zeros = jax.tree.map(jnp.zeros_like, copies)
             return lax.fori_loop(0, system.nudged_steps, body, (start, zeros))[1]
 
-        def combine(leaf: Array) -> Array:
-            return jnp.tensordot(stencil.weights.astype(dtype), leaf, axes=1).real
-
+        combine = functools.partial(weighted, stencil.weights)
         return jax.tree.map(combine, jax.vmap(phase)(stencil.betas.astype(dtype)))
 
 
@@ -186,7 +185,7 @@ class VectorField(Increment):
         first = system.dynamics.rates(x, free)
 
         def moved(layer: int) -> Layer:
-            return jnp.tensordot(weights, ends[layer] - first[layer], axes=1).real
+            return weighted(weights, ends[layer] - first[layer])
 
         totals = iter(jax.tree.map(lambda leaf: leaf.sum(axis=0), sums))
         return network.update(

@@ -186,5 +186,5 @@ def realised_angle(edge: Untied) -> Float[Array, ""]:
         for c in (without_bias(edge.ahead), edge.back)
     )
     norms = jnp.linalg.norm(ahead) * jnp.linalg.norm(back)
-    cosine = ahead @ back / jnp.where(norms > 0, norms, 1)
+    cosine = jnp.sum(ahead * back) / jnp.where(norms > 0, norms, 1)
     return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))

@@ -1,18 +1,20 @@
 """The bare convolution, in operations whose derivatives of any order are as fast as itself.
 
-On a CPU it runs as matrix products, at stride 1 the fewer ones of Toom-Cook (Winograd) tiles;
-elsewhere it is XLA's own. JAX derives the transposes and the kernel gradients from these, also as
-matrix products: XLA's CPU convolutions in gradients take 20 to 50 times as long as forwards.
+On a CPU it runs as matrix products, at stride 1 the fewer ones of Toom-Cook (Winograd) tiles; on a
+GPU as products with the patches that the outputs see; elsewhere it is XLA's own. JAX derives the
+transposes and the kernel gradients from these, also as matrix products: XLA's CPU convolutions in
+gradients take 20 to 50 times as long as forwards. On a GPU, those of several seeds side by side are
+grouped ones, which take 2.5 times as long (docs/performance.md).
 """
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from eqprop.networks.connections import Product, multiply
 from eqprop.types import Array, Inexact
 
 type Pair = tuple[int, int]
@@ -35,19 +37,17 @@ def convolve(x: Maps, w: Kernel, stride: Pair, padding: Pair) -> Maps:
         x.astype(dtype),
         w.astype(dtype),
         cpu=functools.partial(_convolve_on_cpu, stride=stride, padding=padding),
+        cuda=functools.partial(_convolve_padded, stride=stride, padding=padding),
         default=functools.partial(_convolve_by_xla, stride=stride, padding=padding),
     )
 
 
-def convolve_by(
-    product: Callable[[Array, Array], Array], x: Maps, w: Kernel, stride: Pair, padding: Pair
-) -> Maps:
+def convolve_by(product: Product, x: Maps, w: Kernel, stride: Pair, padding: Pair) -> Maps:
     """The same by one given product of two matrices, patches times kernel, on any device.
 
     The patches take ``rows columns`` times the memory of ``x``.
     """
-    x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
-    return _convolve_patches(x, w, stride, product)
+    return _convolve_padded(x, w, stride=stride, padding=padding, product=product)
 
 
 def positions(lengths: tuple[int, ...], taps: tuple[int, ...], stride: Pair) -> Pair:
@@ -65,7 +65,10 @@ def unstack(x: Array, axis: int) -> list[Array]:
 
 def _convolve_by_xla(x: Maps, w: Kernel, *, stride: Pair, padding: Pair) -> Maps:
     pads = [(p, p) for p in padding]
-    return lax.conv_general_dilated(x, w, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    order, precision = ("NHWC", "HWIO", "NHWC"), lax.Precision.HIGHEST
+    return lax.conv_general_dilated(
+        x, w, stride, pads, dimension_numbers=order, precision=precision
+    )
 
 
 def _convolve_on_cpu(x: Maps, w: Kernel, *, stride: Pair, padding: Pair) -> Maps:
@@ -75,9 +78,14 @@ def _convolve_on_cpu(x: Maps, w: Kernel, *, stride: Pair, padding: Pair) -> Maps
     return _convolve_tiles(x, w) if in_tiles else _convolve_patches(x, w, stride)
 
 
-def _convolve_patches(
-    x: Maps, w: Kernel, stride: Pair, product: Callable[[Array, Array], Array] = jnp.matmul
+def _convolve_padded(
+    x: Maps, w: Kernel, *, stride: Pair, padding: Pair, product: Product = multiply
 ) -> Maps:
+    x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
+    return _convolve_patches(x, w, stride, product)
+
+
+def _convolve_patches(x: Maps, w: Kernel, stride: Pair, product: Product = multiply) -> Maps:
     """One matrix product with the patches that the output units see."""
     counts = positions(x.shape[1:3], w.shape[:2], stride)
     for axis in (1, 0):
@@ -103,11 +111,12 @@ def _convolve_tiles(x: Maps, w: Kernel) -> Maps:
     # This ties w to x, so that a loop over x does not hoist what is made of w. XLA would hoist it
     # once for the drive and once for the feedback, and then compute the products twice per step.
     x, w = lax.optimization_barrier((x, w))
-    kernel = jnp.asarray(np.kron(g_r, g_c), w.dtype) @ w.reshape(-1, c_in * c_out)
+    kernel = jnp.asarray(np.kron(g_r, g_c), w.dtype)
+    kernel = multiply(kernel, w.reshape(-1, c_in * c_out))
     tiles = _combine(b_r, _tile(x, 1, rows, step_r, len(b_r)), axis=0)
     tiles = _combine(b_c, _tile(tiles, 3, columns, step_c, len(b_c)), axis=1)
     *size, batch, n_r, n_c, _ = tiles.shape
-    y = lax.batch_matmul(
+    y = multiply(
         tiles.reshape(math.prod(size), batch * n_r * n_c, c_in),
         kernel.reshape(math.prod(size), c_in, c_out),
     )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from eqprop.data.augmentation import Augmentation, Flip, Shift
+from eqprop.data.augmentation import Augmentation, Erase, Flip, Shift, Warp
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.anderson import Anderson
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
@@ -90,8 +90,14 @@ def build(recipe: Recipe, image: Shape, outputs: int, batches: int, *, real: boo
 
 
 def _augmentations(recipe: Recipe) -> tuple[Augmentation, ...]:
-    shift = (Shift(recipe.shift),) if recipe.shift else ()
-    return (*shift, Flip()) if recipe.flip else shift
+    # Each draws by its place among them, so new ones come last.
+    wanted = (
+        (recipe.shift, Shift(recipe.shift)),
+        (recipe.flip, Flip()),
+        (recipe.warps, Warp(recipe.rotate, recipe.zoom, recipe.elastic)),
+        (recipe.erase, Erase(recipe.erase)),
+    )
+    return tuple(augmentation for is_wanted, augmentation in wanted if is_wanted)
 
 
 def _layers(recipe: Recipe, image: Shape, outputs: int) -> tuple[list[Shape], list[Link]]:

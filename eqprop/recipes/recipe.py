@@ -41,6 +41,14 @@ class Recipe:
     """Move each training image by up to so many pixels up or down, and left or right, at random."""
     flip: bool = False
     """Mirror each training image, left to right, or not, at random."""
+    rotate: float = 0.0
+    """Turn each training image by up to so many degrees either way, at random."""
+    zoom: float = 0.0
+    """Stretch rows and columns of each training image by up to this part, or shrink them."""
+    elastic: float = 0.0
+    """Bend each training image at random, by displacements of so many pixels (root mean square)."""
+    erase: int = 0
+    """Blacken a square of so many rows and columns of each training image, at random."""
     scaling: Literal["auto", "none", "unit", "standard"] = "auto"
     """Bring each input to [0, 1], unit, or to mean 0 and standard deviation 1, standard; auto:
     bytes, as those of images, to [0, 1] by 1/255, other numbers as standard.
@@ -161,6 +169,16 @@ class Recipe:
         """The number of connections, each of which has a learning rate."""
         chain = len(self.channels) + len(self.hidden) + 1
         return chain + len(self.skips) + len(self.lateral)
+
+    @property
+    def warps(self) -> bool:
+        """Whether training images are turned, stretched or bent."""
+        return any((self.rotate, self.zoom, self.elastic))
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are altered at random."""
+        return any((self.shift, self.flip, self.warps, self.erase))
 
     @property
     def essence(self) -> "Recipe":

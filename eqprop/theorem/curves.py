@@ -7,6 +7,7 @@ to examine is a further source.
 """
 
 import abc
+import functools
 from typing import Any, NamedTuple, final, override
 
 import equinox as eqx
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from eqprop.dynamics.nudges import Stencil
+from eqprop.dynamics.nudges import Stencil, weighted
 from eqprop.dynamics.system import System
 from eqprop.learning.asymmetric import AsymmetricPhase
 from eqprop.learning.baselines import StateCurves, Window, loss_gradient, pull_back
@@ -121,17 +122,14 @@ class Updates(Source):
             strengths = (beta, self.eta)
             return continual_step(system, self.increment, network, states, batch, strengths)
 
-        def combine(weights: Array, leaf: Array) -> Array:
-            return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1).real
-
         betas, weights, _ = self.stencil
         moved, new, dtheta = jax.vmap(one)(*carry, betas)
         d_states = tuple(
-            combine(weights, after - before) / system.dynamics.dt
+            weighted(weights, after - before) / system.dynamics.dt
             for before, after in zip(carry[1], new, strict=True)
         )
         # Each point's dtheta is divided by its own beta already.
-        d_network = jax.tree.map(lambda leaf: combine(weights * betas, leaf), dtheta)
+        d_network = jax.tree.map(functools.partial(weighted, weights * betas), dtheta)
         return (moved, new), Changes(d_states, d_network)
 
 
@@ -163,8 +161,7 @@ class AsymmetricUpdates(Source):
         betas, weights, _ = self.stencil
         new = jax.vmap(self._phase.stepper())(carry, betas.astype(carry[-1].dtype))
         change = tuple(
-            jnp.tensordot(weights.astype(after.dtype), after - before, axes=1).real
-            for before, after in zip(carry, new, strict=True)
+            weighted(weights, after - before) for before, after in zip(carry, new, strict=True)
         )
         dt = self.problem.system.dynamics.dt
         return new, Changes(tuple(d / dt for d in change), self._phase.increment(change))

@@ -138,9 +138,10 @@ def plan(
             f"cost {recipe.cost} is for classes, but the data have {target.about}: use --cost "
             "squared-error"
         )
-    if (recipe.shift or recipe.flip) and len(shape) not in (2, 3):
+    if recipe.augments and len(shape) not in (2, 3):
         raise EqpropError(
-            f"shift and flip move images, but inputs have shape {shape}: leave them out"
+            f"shift, flip, rotate, zoom, elastic and erase alter images, but inputs have shape "
+            f"{shape}: leave them out"
         )
     built = build(recipe, shape, target.width, batches, real=type(target) is Real)
     trainer = Trainer(

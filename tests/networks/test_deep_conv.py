@@ -129,7 +129,7 @@ def test_it_learns_to_tell_colours(name: str) -> None:
 
 
 def test_where_an_epoch_is_cut_changes_no_bit() -> None:
-    """Shifts and flips follow from the place in the training."""
+    """Altered images follow from the place in the training."""
 
     def ends(job: Experiment, cuts: list[int]) -> list[np.ndarray]:
         state = job.start(0)
@@ -138,7 +138,8 @@ def test_where_an_epoch_is_cut_changes_no_bit() -> None:
             state = job.trainer.advance(state, job.train, order, stop)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
-    job = prepare(small("ep-cifar10-conv", flip=True, T=4, K=2), colours())
+    altered = {"flip": True, "rotate": 10.0, "elastic": 0.5, "erase": 2}
+    job = prepare(small("ep-cifar10-conv", **altered, T=4, K=2), colours())
     for whole, cut in zip(ends(job, [3]), ends(job, [1, 3]), strict=True):
         np.testing.assert_array_equal(whole, cut)
 

@@ -1,6 +1,8 @@
 """States in bfloat16, against NumPy with ml_dtypes' rounding and sums in double precision."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from eqprop.benchmarks.speed import random_images
 from eqprop.dynamics.activations import sigm
 from eqprop.dynamics.step import EnergyBased, RoundedStates
 from eqprop.errors import EqpropError
@@ -18,6 +21,7 @@ from eqprop.networks.convolution import Conv, MaxPool
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import Recipe
+from eqprop.training.experiment import prepare
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -133,3 +137,53 @@ def test_a_strong_nudge_survives_the_rounding_and_a_weak_one_does_not(
 def test_complex_states_cannot_be_rounded() -> None:
     with pytest.raises(EqpropError, match="states are bfloat16, but a holomorphic nudge"):
         dataclasses.replace(recipe("ep-1h"), states="bfloat16", nudge="holomorphic")
+
+
+# ------------------------------------------------------------- float32, on any device
+
+
+def products(jaxpr: Any) -> Iterator[Any]:
+    """All matrix products and convolutions of a program, those of its loops and branches too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in {"dot_general", "conv_general_dilated"}:
+            yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else (value,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from products(getattr(inner, "jaxpr", inner))
+
+
+@pytest.mark.parametrize("rule", ["ep", "c-ep", "vf", "c-vf", "aep", "bptt", "rbp"])
+@pytest.mark.parametrize("base", ["ep-2h", "eb-1h", "ep-conv"])
+def test_no_product_is_left_to_the_precision_of_a_device(base: str, rule: str) -> None:
+    """A GPU would round float32 factors to 10 bits, without a word."""
+    untied = {"angle": 30.0} if rule in {"vf", "c-vf", "aep"} else {}
+    fields = {"hidden": (8, 7) if base == "ep-2h" else (8,), "channels": ()}
+    if base == "ep-conv":
+        fields = {"channels": (8, 9), "hidden": (), "kernel": 3}
+    made = dataclasses.replace(
+        recipe(base), rule=rule, batch=4, T=3, K=2, rotate=5.0, elastic=0.5, **fields, **untied
+    )
+    if not made.channels:
+        made = dataclasses.replace(made, lr=(0.1,) * made.connections)
+    job = prepare(made, random_images(8, 4))
+    state = job.start(0)
+    order = job.trainer.order(state, job.train)
+    program = jax.make_jaxpr(job.trainer._advance_plain)(state, job.train, order, 1)
+    found = list(products(program.jaxpr))
+    assert len(found) >= 4
+    highest = lax.Precision.HIGHEST
+    loose = [str(e) for e in found if e.params["precision"] != (highest, highest)]
+    assert not loose, loose[0]
+
+
+def test_nor_one_of_an_accelerated_phase() -> None:
+    made = dataclasses.replace(
+        recipe("ep-1h"), hidden=(8,), relaxation="anderson", tolerance=1e-3, batch=4
+    )
+    job = prepare(made, random_images(8, 4))
+    program = jax.make_jaxpr(job.trainer._test_plain, static_argnums=2)(
+        job.start(0).network, job.test, 4
+    )
+    for product in products(program.jaxpr):
+        assert product.params["precision"] == (lax.Precision.HIGHEST,) * 2, str(product)
