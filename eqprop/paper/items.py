@@ -15,6 +15,7 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (
     DONE,
+    MINUTES,
     PUBLISHED,
     TEST,
     Column,
@@ -99,7 +100,7 @@ _TABLE = (
     PUBLISHED,
     error("training error %", "training", "training_std"),
     error("published %", "published_training"),
-    field("minutes", "minutes_a_seed", ".3g"),
+    MINUTES,
 )
 
 

@@ -78,6 +78,7 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
         **_mean_and_std("test", [result.last("test_error") for result in results]),
         **_mean_and_std("training", [result.last("train_error") for result in results]),
         "minutes_a_seed": _mean_and_std("", [result.seconds / 60 for result in results])[""],
+        "accelerator": ", ".join(sorted({a for it in results if (a := it.accelerator)})) or None,
         "published_test": published and published.test,
         "published_std": published and published.std,
         "published_training": published and published.train,
@@ -88,6 +89,13 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
 def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | None]:
     mean, std = mean_and_std(values) if values else (None, None)
     return {name: mean, f"{name}_std": std}
+
+
+def _minutes(row: Row) -> str:
+    minutes, accelerator = row["minutes_a_seed"], row["accelerator"]
+    if minutes is None:
+        return ""
+    return f"{minutes:.3g} ({accelerator})" if accelerator else f"{minutes:.3g}"
 
 
 def _epochs(row: Row) -> str:
@@ -115,6 +123,7 @@ def error(head: str, name: str, std: str | None = None) -> Column:
 
 DONE = (Column("epochs", _epochs), Column("seeds", _seeds))
 TEST = error("test error %", "test", "test_std")
+MINUTES = Column("minutes", _minutes)
 PUBLISHED = error("published %", "published_test", "published_std")
 
 

@@ -55,6 +55,12 @@ class SeedResult:
         """Whether the repository around it had changes that no commit holds."""
         return bool(self.record.started.git and self.record.started.git.get("dirty"))
 
+    @property
+    def accelerator(self) -> str | None:
+        """The device that it was trained on, or None where that was a CPU."""
+        device = self.record.started.device
+        return None if device["platform"] == "cpu" else str(device["kind"])
+
     def last(self, column: str) -> float:
         """A number of the last finished epoch, or of the best one where there is a validation part.
 
