@@ -20,6 +20,7 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.training import experiment, launch, session
 from eqprop.training.experiment import Experiment, load
 from eqprop.training.replicas import Layout
+from eqprop.training.run_data import load_again
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trainer import Trainer
 
@@ -83,7 +84,9 @@ def train(out: Path, *options: str, recipe: str = "ep-1h") -> int:
 
 
 def job_of(run: Path) -> Experiment:
-    return prepare(read_record(run).recipe, digits())
+    record = read_record(run)
+    own = record.recipe.dataset == "own"
+    return prepare(record.recipe, load_again(run, record.data) if own else digits())
 
 
 def state_of(run: Path) -> dict[str, np.ndarray]:

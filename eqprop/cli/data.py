@@ -1,5 +1,6 @@
 """``eqprop data``."""
 
+import dataclasses
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, final
 from tyro.conf import Positional, arg
 
 from eqprop.cli.arguments import parse
-from eqprop.errors import typed
+from eqprop.cli.recipe_options import changed
+from eqprop.errors import UsageError, typed
+from eqprop.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from eqprop.data.dataset import Dataset
@@ -87,17 +90,37 @@ def is_name(typed_: str) -> bool:
     return typed_ in NAMES and not Path(typed_).exists()
 
 
+def choose_data(
+    path: str | None, split: SplitOptions, recipe: Recipe, command: str
+) -> tuple[Recipe, "Dataset | None"]:
+    """What ``--data`` and its options make of a recipe: the recipe with the data set that is named,
+    or on data of one's own, and these.
+
+    Raises ``UsageError`` where they are no data, or the options do not go together.
+    """
+    if path is not None and not is_name(path):
+        return dataclasses.replace(recipe, dataset="own"), load_own(path, split)
+    if split != DEFAULT_SPLIT:
+        raise UsageError(
+            "--target, --target-kind, --test-size and --split-seed are for a file: --data PATH"
+        )
+    if path is not None:
+        recipe = changed(recipe, ["--dataset", path], command)
+    if recipe.dataset == "own":
+        raise UsageError("the data set is own: name its file, --data PATH")
+    return recipe, None
+
+
 def load_own(path: str, split: SplitOptions) -> "Dataset":
     """The data at a path. Raises ``UsageError`` that says what is wrong with them, and where."""
     from eqprop.data.paths import load_path
-    from eqprop.data.targets import Classes, Labels, Real
+    from eqprop.data.targets import KINDS
 
-    kinds = {"auto": None, "classes": Classes, "real": Real, "labels": Labels}
     with typed():
         return load_path(
             path,
             target=split.target,
-            kind=kinds[split.target_kind],
+            kind=None if split.target_kind == "auto" else KINDS[split.target_kind],
             test_size=split.test_size,
             seed=split.split_seed,
         )

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Annotated, Literal, final
+
+import tyro
 
 from eqprop.cli.arguments import require_at_least, split_name
+from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, choose_data
 from eqprop.cli.recipe_options import as_options, changed, parse_with_fields
 from eqprop.errors import UsageError
 from eqprop.recipes.catalogue import RECIPES, fast
@@ -30,6 +33,9 @@ class SweepOptions:
     """Draws the samples."""
     seeds: int = 1
     """Seeds of each member."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Data of your own, as for eqprop train; the same for all members, kept beside them."""
+    split: Annotated[SplitOptions, tyro.conf.arg(name="")] = DEFAULT_SPLIT
     fast: bool = False
     """Settings that reach the same error sooner (eqprop train --fast), before any are swept."""
     out: Path | None = None
@@ -50,7 +56,8 @@ class SweepOptions:
 
 _ABOUT = """Train a recipe over values of its fields, a grid of them or random ones, and compare.
 Each member is an ordinary run directory. Members train one after another, their seeds together
-where that is faster, or as jobs. Stopped or killed, the same command goes on where it was."""
+where that is faster, or as jobs. Stopped or killed, the same command goes on where it was.
+With --validation the members are compared on the part that is held back, else on the test set."""
 
 
 def run(args: Sequence[str]) -> None:
@@ -62,6 +69,9 @@ def run(args: Sequence[str]) -> None:
     if options.fast:
         recipe = fast(recipe)
     _check(options)
+    if options.data is not None and "dataset" in swept.fields:
+        raise UsageError(f"dataset is swept, but --data is {options.data}: leave one of them out")
+    recipe, dataset = choose_data(options.data, options.split, recipe, "eqprop sweep")
     members = swept.members(lambda values: assign(recipe, values))
 
     from eqprop.sweeps.cluster import Processes, Slurm
@@ -75,7 +85,8 @@ def run(args: Sequence[str]) -> None:
     }
     out = options.out or Path("runs") / f"sweep-{name}"
     seeds = tuple(range(options.seeds))
-    asked = SweepRun(recipe.name, swept.fields, members, seeds, out, workers[options.on])
+    where = out, workers[options.on], dataset
+    asked = SweepRun(recipe.name, swept.fields, members, seeds, *where)
     sweep(asked, ["eqprop", "sweep", *args])
 
 

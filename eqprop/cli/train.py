@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, final
 import tyro
 
 from eqprop.cli.arguments import listing, split_name
-from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, is_name, load_own
-from eqprop.cli.recipe_options import as_options, changed, parse_with_fields
+from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, choose_data
+from eqprop.cli.recipe_options import as_options, parse_with_fields
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES, SERIES, fast
 from eqprop.recipes.recipe import Recipe, changes
@@ -69,7 +69,7 @@ def run(args: Sequence[str]) -> None:
         recipe = _make_fast(recipe)
     seeds = range(options.seed, options.seed + options.seeds)
     command = ["eqprop", "train", *args]
-    recipe, dataset = _data(options, recipe)
+    recipe, dataset = choose_data(options.data, options.split, recipe, "eqprop train")
     if series:
         with typed():
             members = series.members(recipe)
@@ -83,21 +83,6 @@ def run(args: Sequence[str]) -> None:
 
     where = out, command, options.replicas, options.hardware
     train(recipe, seeds, *where, dataset=dataset, start=_start(options))
-
-
-def _data(options: TrainOptions, recipe: Recipe) -> tuple[Recipe, "Dataset | None"]:
-    """The recipe with the data set that is named, or the data that are not found by a name."""
-    if options.data is not None and not is_name(options.data):
-        return recipe, load_own(options.data, options.split)
-    if options.split != DEFAULT_SPLIT:
-        raise UsageError(
-            "--target, --target-kind, --test-size and --split-seed are for a file: --data PATH"
-        )
-    if options.data is not None:
-        recipe = changed(recipe, ["--dataset", options.data], "eqprop train")
-    if recipe.dataset == "own":
-        raise UsageError("the data set is own: name its file, --data PATH")
-    return recipe, None
 
 
 def _start(options: TrainOptions) -> "WarmStart | None":

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final, override
+from typing import Literal, final, override
 
 import numpy as np
 
@@ -256,6 +256,12 @@ class Labels(Target):
     @override
     def strata(self, y: np.ndarray, where: str) -> None:
         return None
+
+
+type Kind = Literal["classes", "real", "labels"]
+"""What is learnt: one of several classes, real numbers, or several labels at once."""
+
+KINDS: dict[Kind, type[Target]] = {"classes": Classes, "real": Real, "labels": Labels}
 
 
 def kind_of(y: np.ndarray, where: str) -> type[Target]:

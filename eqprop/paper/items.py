@@ -20,8 +20,8 @@ from eqprop.reports.tables import (
     TEST,
     Column,
     Row,
-    error,
     field,
+    score,
     summary,
     what_was_run,
 )
@@ -98,8 +98,8 @@ _TABLE = (
     *DONE,
     TEST,
     PUBLISHED,
-    error("training error %", "training", "training_std"),
-    error("published %", "published_training"),
+    score("training error %", "training", "training_std"),
+    score("published %", "published_training"),
     MINUTES,
 )
 

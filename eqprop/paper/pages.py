@@ -9,7 +9,7 @@ from typing import Any
 
 from eqprop.errors import EqpropError
 from eqprop.paper.items import PaperItem, Rendered
-from eqprop.reports.tables import Column, Row, as_csv, field, markdown, percent
+from eqprop.reports.tables import Column, Row, as_csv, field, markdown, shown
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
 from eqprop.training.results import SeedResult, label
@@ -125,8 +125,8 @@ def _source(result: SeedResult, folder: Path) -> Row:
         "recipe": label(result.recipe),
         "seed": result.seed,
         "epochs": result.epochs,
-        "test": result.last("test_error"),
-        "training": result.last("train_error"),
+        "test": result.score("test"),
+        "training": result.score("train"),
         "seconds": result.seconds,
         "lowest_test": error,
         "lowest_epoch": epoch,
@@ -148,9 +148,7 @@ def _commit(row: Row) -> str:
 _SOURCES: Sequence[Column] = (
     *(field(name, name) for name in ("recipe", "seed", "epochs")),
     field("test %", "test", ".2f"),
-    Column(
-        "lowest on the way", lambda r: f"{percent(r['lowest_test'], None)} ({r['lowest_epoch']})"
-    ),
+    Column("lowest on the way", lambda r: f"{shown(r['lowest_test'], None)} ({r['lowest_epoch']})"),
     field("training %", "training", ".2f"),
     Column("run", lambda row: f"[{Path(row['run']).name}]({row['run']})"),
     Column("command", lambda row: f"`{row['command']}`"),

@@ -82,9 +82,9 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.3, 1.0))  # where few angles are
 
 
-def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str]) -> None:
-    """Test error over each field of a sweep, in a panel each."""
-    rows = [row for row in rows if row["test"] is not None]
+def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str], label: str) -> None:
+    """The score over each field of a sweep, in a panel each."""
+    rows = [row for row in rows if row["score"] is not None]
     figure.set_size_inches(1.2 + 3.2 * len(fields), 3.4)
     panels = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, fields, strict=True):
@@ -96,10 +96,11 @@ def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str]) ->
         else:
             if numbers and min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
                 axes.set_xscale("log")
-        axes.errorbar(numbers, *_errors(rows), fmt="o", capsize=3)
+        std = [row["score_std"] or 0.0 for row in rows]
+        axes.errorbar(numbers, [row["score"] for row in rows], std, fmt="o", capsize=3)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("test error (%)")
+    panels[0].set_ylabel(label)
 
 
 def _errors(rows: Sequence[Row], name: str = "") -> tuple[list[float], list[float]]:

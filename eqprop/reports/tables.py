@@ -51,18 +51,19 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def percent(mean: float | None, std: float | None) -> str:
-    """An error in %, with its standard deviation where there is one."""
+def shown(mean: float | None, std: float | None, digits: int = 2) -> str:
+    """A mean, with its standard deviation where there is one; blank where there is none."""
     if mean is None:
         return ""
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict[str, Any]:
     """A row of a table: settings, mean and standard deviation over seeds, and the published values
     if they are of that data set.
 
-    Errors are those of each seed's last epoch, in %.
+    Errors in %, or what else the target is measured by, are those of each seed's last epoch, or of
+    its best one where there is a validation part.
     """
     published = published_for(recipe, dataset)
     epochs = [result.epochs for result in results]
@@ -75,8 +76,9 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
         "least_epochs_done": min(epochs, default=None),
         "most_epochs_done": max(epochs, default=None),
         "seeds": len(results) or None,
-        **_mean_and_std("test", [result.last("test_error") for result in results]),
-        **_mean_and_std("training", [result.last("train_error") for result in results]),
+        **_scores("test", results, "test"),
+        **_scores("validation", results, "validation"),
+        **_scores("training", results, "train"),
         "minutes_a_seed": _mean_and_std("", [result.seconds / 60 for result in results])[""],
         "accelerator": ", ".join(sorted({a for it in results if (a := it.accelerator)})) or None,
         "published_test": published and published.test,
@@ -89,6 +91,11 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
 def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float | None]:
     mean, std = mean_and_std(values) if values else (None, None)
     return {name: mean, f"{name}_std": std}
+
+
+def _scores(name: str, results: Sequence[SeedResult], part: str) -> dict[str, float | None]:
+    scores = [result.score(part) for result in results]
+    return _mean_and_std(name, [score for score in scores if score is not None])
 
 
 def _minutes(row: Row) -> str:
@@ -116,15 +123,15 @@ def _seeds(row: Row) -> str:
     return f"{row['seeds']} of {published}" if published else str(row["seeds"])
 
 
-def error(head: str, name: str, std: str | None = None) -> Column:
-    """A column of errors."""
-    return Column(head, lambda row: percent(row[name], row[std] if std else None))
+def score(head: str, name: str, std: str | None = None, digits: int = 2) -> Column:
+    """A column of errors in %, or of another metric."""
+    return Column(head, lambda row: shown(row[name], row[std] if std else None, digits))
 
 
 DONE = (Column("epochs", _epochs), Column("seeds", _seeds))
-TEST = error("test error %", "test", "test_std")
+TEST = score("test error %", "test", "test_std")
 MINUTES = Column("minutes", _minutes)
-PUBLISHED = error("published %", "published_test", "published_std")
+PUBLISHED = score("published %", "published_test", "published_std")
 
 
 def what_was_run(rows: Sequence[Row]) -> str:

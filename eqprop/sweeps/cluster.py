@@ -182,7 +182,8 @@ def _executor(workers: Workers, logs: Path) -> Any:
 
 
 def _absolute(planned: PlannedTraining) -> PlannedTraining:
-    return dataclasses.replace(planned, folder=planned.folder.resolve())
+    data = planned.data and dataclasses.replace(planned.data, folder=planned.data.folder.resolve())
+    return dataclasses.replace(planned, folder=planned.folder.resolve(), data=data)
 
 
 def _read(folder: Path) -> dict[str, str]:

@@ -12,17 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from eqprop.data.dataset import Dataset
+from eqprop.data.targets import Classes
 from eqprop.errors import EqpropError, typed
 from eqprop.reports import charts
-from eqprop.reports.tables import TEST, Column, as_csv, error, field, markdown, summary
+from eqprop.reports.tables import MINUTES, Column, as_csv, field, markdown, score, shown, summary
 from eqprop.sweeps.cluster import Workers, work_all
 from eqprop.sweeps.space import Member
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
+from eqprop.training.metrics import OfExamples, of_examples
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
 from eqprop.training.results import collect, matching
+from eqprop.training.run_data import keep
 from eqprop.training.runs import is_run, make_folder, read_record
+
+_WHEN = {
+    "test": "After the last epoch",
+    "validation": "After the epoch that was the best on the part held back for validation",
+}
+_CHOICE = {
+    "test": "The best of many test errors is lower than the test error of the best: train it again "
+    "with other seeds before you report it, or choose with --validation.",
+    "validation": "The best is first, by the validation part: its test error is an honest one, as "
+    "long as none of the others is looked at to choose.",
+}
 
 
 @final
@@ -39,11 +54,18 @@ class SweepRun:
     out: Path
     workers: Workers | None
     """None for here, one after another."""
+    dataset: Dataset | None = None
+    """Data of one's own; None for those that the recipes name."""
 
     def planned(self) -> dict[str, PlannedTraining]:
-        """The training of each member."""
+        """The training of each member.
+
+        Raises ``EqpropError`` where the directory was begun with other data.
+        """
+        first = next(iter(self.members.values())).recipe
+        data = self.dataset and keep(self.dataset, first, self.out)
         return {
-            name: PlannedTraining(member.recipe, self.seeds, self.out / name)
+            name: PlannedTraining(member.recipe, self.seeds, self.out / name, data)
             for name, member in self.members.items()
         }
 
@@ -54,8 +76,8 @@ def sweep(asked: SweepRun, command: Sequence[str]) -> None:
     Raises:
         EqpropError: it was stopped, or a member could not be trained; a divergence is a result.
     """
-    trainings = asked.planned()
     with typed():
+        trainings = asked.planned()
         for planned in trainings.values():
             planned.check()
     table = _Table(asked, trainings, command)
@@ -99,38 +121,56 @@ class _Table:
 
     def tell(self, name: str) -> None:
         """Says what a member has come to, and writes the table."""
-        row = self._row(name)
-        print(f"{name}: {TEST.show(row) or '-'} % test error {row['end']}".rstrip(), flush=True)
+        row, metric = self._row(name), self._metric
+        found = shown(row["score"], row["score_std"], metric.digits) or "-"
+        print(f"{name}: {self._part} {metric.title} {found} {row['end']}".rstrip(), flush=True)
         self.write()
+
+    @property
+    def _part(self) -> str:
+        """Where members are compared: on the part that some hold back, else on the test set."""
+        held_back = any(member.recipe.validation for member in self._asked.members.values())
+        return "validation" if held_back else "test"
+
+    @property
+    def _metric(self) -> OfExamples:
+        """What members are compared by: that of the data."""
+        dataset = self._asked.dataset
+        return of_examples(type(dataset.target) if dataset else Classes)[0]
 
     def write(self) -> None:
         """Writes the table and the plot."""
         out, fields = make_folder(self._asked.out), self._asked.fields
+        part, metric = self._part, self._metric
         rows = [self._row(name) for name in self._trainings]
         # Best first; what has no result last.
-        rows.sort(key=lambda row: (row["test"] is None, row["test"]))
+        rows.sort(key=lambda row: (row["score"] is None, row["score"]))
+
+        def scores(head: str, name: str) -> Column:
+            return score(f"{head} {metric.title}", name, f"{name}_std", metric.digits)
+
         columns = (
             *(field(name, name) for name in fields),
             field("epochs", "most_epochs_done"),
             field("seeds", "seeds"),
-            TEST,
-            error("training error %", "training", "training_std"),
-            field("minutes", "minutes_a_seed", ".3g"),
+            *([scores("validation", "validation")] if part == "validation" else []),
+            scores("test", "test"),
+            scores("training", "training"),
+            MINUTES,
             field("", "end"),
             Column("run", lambda row: f"[{row['run']}]({row['run']})"),
         )
         finished = sum(planned.ended for planned in self._trainings.values())
         caption = (
             f"{self._asked.name} over {', '.join(fields)}: {finished} of {len(rows)} "
-            "members have ended. Errors in % after the last epoch, mean ± standard deviation over "
-            "seeds; minutes are of one seed. The best of many test errors is lower than the test "
-            "error of the best: train it again with other seeds before you report it."
+            f"members have ended. {_WHEN[part]}, mean ± standard deviation over seeds; minutes are "
+            f"of one seed. {_CHOICE[part]}"
         )
         title = f"Sweep of {self._asked.name}"
         page = f"# {title}\n\n![{title}](sweep.png)\n\n{caption}\n\n{markdown(rows, columns)}"
         numbers = {"format": 1, "caption": caption, "rows": rows, "made": self._made}
         figure = new_figure()
-        charts.over_fields(figure, rows, fields)
+        charts.over_fields(figure, rows, fields, f"{part} {metric.title}")
         save(figure, out / "sweep.png", out / "sweep.svg")
         write_whole(out / "sweep.csv", as_csv(rows))
         write_whole(out / "sweep.json", json.dumps(numbers, indent=2, allow_nan=False) + "\n")
@@ -143,11 +183,15 @@ class _Table:
             dataset = read_record(planned.folder).data.name
             found = matching(collect([planned.folder], dataset), planned.recipe)
             numbers = summary(planned.recipe, found, dataset)
-        kept = ("test", "test_std", "training", "training_std", "minutes_a_seed", "seeds")
+        scores = [f"{of}{std}" for of in ("validation", "test", "training") for std in ("", "_std")]
+        kept = (*scores, "minutes_a_seed", "accelerator", "seeds", "most_epochs_done")
+        part = self._part
         end = "diverged" if planned.diverged else "" if planned.ended else "not ended"
         return {
             **self._asked.members[name].values,
-            **{key: numbers.get(key) for key in (*kept, "most_epochs_done")},
+            **{key: numbers.get(key) for key in kept},
+            "score": numbers.get(part),
+            "score_std": numbers.get(f"{part}_std"),
             "end": end,
             "run": name,
         }

@@ -8,12 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from eqprop.errors import Diverged, EqpropError
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
 from eqprop.training.selection import is_over
+
+if TYPE_CHECKING:
+    from eqprop.training.run_data import KeptData
 
 _DIVERGED = "diverged.txt"
 
@@ -26,12 +29,19 @@ class PlannedTraining:
     recipe: Recipe
     seeds: tuple[int, ...]
     folder: Path
+    data: "KeptData | None" = None
+    """Data of one's own; None for those that the recipe names."""
 
     def check(self) -> None:
         """Raises ``EqpropError`` where the directory holds another training."""
         if not is_run(self.folder):
             return
         record = read_record(self.folder)
+        if self.data and record.data.sha256 != self.data.used.sha256:
+            raise EqpropError(
+                f"{self.folder} is a run on other data ({record.data.source}) than it would be "
+                "here: give another directory with --out"
+            )
         if record.recipe.essence != self.recipe.essence or record.seeds != self.seeds:
             raise EqpropError(
                 f"{self.folder} is a run of another recipe, or of other seeds, than it would be "
@@ -78,7 +88,9 @@ class PlannedTraining:
             if is_run(self.folder):
                 resume(self.folder, self.recipe.epochs, command, until=until)
             else:
-                train(self.recipe, self.seeds, self.folder, command, until=until)
+                dataset = self.data and self.data.read()
+                where = self.folder, command
+                train(self.recipe, self.seeds, *where, until=until, dataset=dataset)
         except Diverged as error:
             (self.folder / _DIVERGED).write_text(f"{error}\n", encoding="utf-8")
             print(f"NOTE: {error}", flush=True)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from eqprop.data.targets import KINDS
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe, changes
-from eqprop.training.metrics import flat
+from eqprop.training.metrics import OfExamples, flat, of_examples
 from eqprop.training.records import Record
 from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
 from eqprop.training.selection import best_epoch
@@ -61,6 +62,26 @@ class SeedResult:
         device = self.record.started.device
         return None if device["platform"] == "cpu" else str(device["kind"])
 
+    @property
+    def primary(self) -> OfExamples:
+        """The metric that tells how good it is, the lower the better: the error, the share of wrong
+        labels, or the RMSE.
+        """
+        return of_examples(KINDS[self.record.data.target])[0]
+
+    def score(self, part: str) -> float | None:
+        """The primary metric of the ``train``, ``validation`` or ``test`` part, after the last
+        epoch, or the best one where there is a validation part. None where there is no such part,
+        or the test waits until an end has been reached.
+
+        Raises ``EqpropError`` where it should be there, and is not.
+        """
+        column, held_back = f"{part}_{self.primary.name}", self.recipe.validation > 0
+        waits = part == "test" and held_back and column not in self.chosen
+        if waits or (part == "validation" and not held_back):
+            return None
+        return self.last(column)
+
     def last(self, column: str) -> float:
         """A number of the last finished epoch, or of the best one where there is a validation part.
 
@@ -82,8 +103,11 @@ class SeedResult:
 
     @property
     def lowest(self) -> tuple[float, int]:
-        """The lowest test error on the way, in %, and its epoch."""
-        column = self.columns["test_error"]
+        """The lowest that the primary metric was on the way, on the part that it is measured on
+        in each epoch, and in which epoch.
+        """
+        part = "validation" if self.recipe.validation else "test"
+        column = self.columns[f"{part}_{self.primary.name}"]
         return min((error, n) for n, error in enumerate(column, 1) if not math.isnan(error))
 
 

@@ -8,20 +8,24 @@ import contextlib
 import hashlib
 import io
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
+import msgspec
 import numpy as np
 
 from eqprop.data import named
 from eqprop.data.dataset import Dataset
 from eqprop.data.scaling import Scaling
-from eqprop.data.targets import Classes, Labels, Real, Target
+from eqprop.data.targets import KINDS, Real, Target
 from eqprop.errors import EqpropError
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.records import DataUsed, Kind, Scaled
-from eqprop.training.runs import DATA
+from eqprop.training.files import write_whole
+from eqprop.training.records import DataUsed, Scaled
+from eqprop.training.runs import DATA, make_folder
 
-_KINDS: dict[Kind, type[Target]] = {"classes": Classes, "real": Real, "labels": Labels}
+_ABOUT = "data.json"
 _PARTS = ("train_x", "train_y", "test_x", "test_y")
 
 
@@ -36,7 +40,7 @@ def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
         len(dataset.test_y),
         dataset.shape,
         _digest(dataset),
-        next(name for name, kind in _KINDS.items() if type(dataset.target) is kind),
+        next(name for name, kind in KINDS.items() if type(dataset.target) is kind),
         dataset.target.names,
         dataset.features,
         _scaled(inputs),
@@ -69,7 +73,7 @@ def target(used: DataUsed) -> Target:
     """
     if not used.names:
         return named.load(used.name).target
-    return _KINDS[used.target](used.names)
+    return KINDS[used.target](used.names)
 
 
 def scalings(used: DataUsed) -> tuple[Scaling, Scaling | None]:
@@ -116,6 +120,44 @@ def load_again(folder: Path, used: DataUsed) -> Dataset:
             f"({used.source}): put that back"
         )
     return dataset
+
+
+@final
+@dataclass(frozen=True)
+class KeptData:
+    """Data of one's own that several trainings share, as a folder above them keeps them."""
+
+    folder: Path
+    used: DataUsed
+
+    def read(self) -> Dataset:
+        """The data. Raises ``EqpropError`` where they are damaged."""
+        return load_again(self.folder, self.used)
+
+
+def keep(dataset: Dataset, recipe: Recipe, folder: Path) -> KeptData:
+    """Keeps data in a folder, for trainings of recipes like that one.
+
+    Raises ``EqpropError`` where it keeps others.
+    """
+    used, about = describe(dataset, recipe), make_folder(folder) / _ABOUT
+    if about.exists():
+        try:
+            before = msgspec.json.decode(about.read_bytes(), type=DataUsed)
+        except msgspec.MsgspecError as error:
+            raise EqpropError(
+                f"{about} is damaged ({error}): give another directory with --out"
+            ) from error
+        if before.sha256 != used.sha256:
+            raise EqpropError(
+                f"{folder} was begun with other data ({before.source}), or these have changed "
+                f"since ({used.source}): put those back, or give another directory with --out"
+            )
+        return KeptData(folder, before)
+    if (packed := pack(dataset)) is not None:
+        write_whole(folder / DATA, packed)
+    write_whole(about, msgspec.json.encode(used))
+    return KeptData(folder, used)
 
 
 def _digest(dataset: Dataset) -> str:

@@ -269,3 +269,106 @@ def test_as_jobs_of_slurm(swept, tmp_path, monkeypatch):
     script = (tmp_path / "script").read_text()
     for line in ("array=0-1%2", "time=7", "cpus-per-task=3", "gpus-per-node=1", "partition=night"):
         assert f"#SBATCH --{line}\n" in script
+
+
+# ---------------------------------------------------------------------------- data of one's own
+
+OWN = ("--hidden", "8", "--batch", "10", "--epochs", "3", "--T", "10", "--validation", "0.2")
+RATES = "0.02", "0.3"
+
+
+def write_table(path: Path, noise: float = 0.1) -> Path:
+    """Real targets of two features, the one more than the other."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 2))
+    y = 100 + 30 * x[:, 0] - 5 * x[:, 1] + noise * rng.normal(size=120)
+    lines = [",".join(map(repr, map(float, row))) for row in np.column_stack([x, y])]
+    path.write_text("\n".join(["a,b,yield", *lines]) + "\n")
+    return path
+
+
+def sweep_own(path: Path, out: Path, *args: str) -> int:
+    named = ("--data", str(path), "--target", "yield", "--split-seed", "3")
+    rates = ("--grid", f"lr.0={','.join(RATES)}")
+    return main(["sweep", "ep-1h", *named, *OWN, *rates, "--out", str(out), *args])
+
+
+@pytest.fixture(scope="module")
+def swept_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("own")
+    assert sweep_own(write_table(out / "plants.csv"), out / "sweep") == 0
+    return out
+
+
+def test_members_on_own_data_are_ordinary_runs(swept_own, tmp_path):
+    for rate in RATES:
+        named = ("--data", str(swept_own / "plants.csv"), "--target", "yield", "--split-seed", "3")
+        place = ("--lr", rate, "0.04", "--out", str(tmp_path / rate))
+        assert main(["train", "ep-1h", *named, *OWN, *place]) == 0
+        assert_same(swept_own / "sweep" / f"lr.0-{rate}", tmp_path / rate)
+
+
+def test_they_are_compared_by_their_own_metric_on_the_part_held_back(swept_own):
+    out = swept_own / "sweep"
+    found = {}
+    for rate in RATES:
+        best = min(row["validation_rmse"] for row in read_metrics(out / f"lr.0-{rate}"))
+        test = json.loads((out / f"lr.0-{rate}" / "result.json").read_text())["test_rmse"]
+        found[rate] = best, test
+    assert abs(found["0.02"][0] - found["0.3"][0]) > 1e-3
+    rows = rows_of(out)
+    for row in rows:
+        assert (float(row["validation"]), float(row["test"])) == found[row["lr.0"]]
+    assert float(rows[0]["score"]) == min(best for best, _ in found.values())
+    page = (out / "sweep.md").read_text()
+    assert "| validation RMSE | test RMSE | training RMSE |" in page
+    assert "%" not in page
+    assert f"| {float(rows[0]['validation']):.4f} |" in page
+
+
+def test_own_data_in_processes(swept_own, tmp_path):
+    """To the same end, from the data as the sweep keeps them."""
+    out = tmp_path / "out"
+    args = ("--on", "processes", "--at-once", "2", "--cpus", "1")
+    assert sweep_own(swept_own / "plants.csv", out, *args) == 0
+    for rate in RATES:
+        assert_close(out / f"lr.0-{rate}", swept_own / "sweep" / f"lr.0-{rate}")
+
+
+def test_interrupted_it_goes_on_with_own_data(swept_own, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        save_often(patch)
+        signal_in(patch, 4)
+        assert sweep_own(swept_own / "plants.csv", out) == 1
+    assert {row["test"] for row in rows_of(out)} == {"", rows_of(out)[0]["test"]}
+    assert sweep_own(swept_own / "plants.csv", out) == 0
+    for rate in RATES:
+        assert_same(out / f"lr.0-{rate}", swept_own / "sweep" / f"lr.0-{rate}")
+
+
+def test_data_that_have_changed_are_refused(swept_own, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(swept_own / "sweep", out)
+    other = write_table(tmp_path / "plants.csv", noise=0.2)
+    assert sweep_own(other, out) == 2
+    line = one_line(capsys.readouterr().err)
+    assert "was begun with other data" in line
+    assert "--out" in line
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["--target", "yield"], ["--data PATH"]),
+        (["--data", "nowhere.csv"], ["nowhere.csv"]),
+        (["--data", "mnist", "--grid", "dataset=mnist,digits"], ["dataset is swept", "mnist"]),
+        (["--dataset", "own"], ["--data PATH"]),
+    ],
+)
+def test_data_that_cannot_be_swept_on(typed, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "ep-1h", *GRID, *typed]) == 2
+    line = one_line(capsys.readouterr().err)
+    for part in named:
+        assert part in line
