@@ -28,16 +28,16 @@ ROWS = [
 
 def updates(setup, dataset) -> list[np.ndarray]:
     """The updates of the first minibatches, all of them at the initial weights."""
-    job = prepare(setup, dataset)
-    state, trainer = job.start(0), job.trainer
+    experiment = prepare(setup, dataset)
+    state, trainer = experiment.start(0), experiment.trainer
 
     @jax.jit
     def update(rows):
-        batch = fetch(job.train, rows, state.network)
+        batch = fetch(experiment.train, rows, state.network)
         rule = trainer.learner.rule
         return rule.update(trainer.system, state.network, *batch, jax.random.key(0))[0]
 
-    found = [update(rows) for rows in trainer.order(state, job.train)[:MINIBATCHES]]
+    found = [update(rows) for rows in trainer.order(state, experiment.train)[:MINIBATCHES]]
     return [
         np.concatenate([np.ravel(leaf).astype(float) for leaf in jax.tree.leaves(tree)])
         for tree in found

@@ -54,15 +54,15 @@ def vector(network: Network, scales: tuple[float, ...] | None = None) -> jax.Arr
 def main() -> None:
     """Print the table."""
     data = load("mnist")
-    job = prepare(FEW, data)
-    network = job.start(0).network
+    experiment = prepare(FEW, data)
+    network = experiment.start(0).network
     if len(sys.argv) > 1:
-        found = load_checkpoint(job, Path(sys.argv[1]) / "checkpoints", 0)
+        found = load_checkpoint(experiment, Path(sys.argv[1]) / "checkpoints", 0)
         if found is None:
             raise SystemExit(f"{sys.argv[1]} holds no checkpoint")
         network = found.state.network
     batches = [
-        fetch(job.train, jnp.arange(n, n + FEW.batch), network)
+        fetch(experiment.train, jnp.arange(n, n + FEW.batch), network)
         for n in range(0, BATCHES * FEW.batch, FEW.batch)
     ]
     key = jax.random.key(0)

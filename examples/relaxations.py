@@ -249,14 +249,14 @@ def main() -> None:
     data = load("mnist")
     found = {}
     for name, run in zip(("ep-2h", "ep-conv"), sys.argv[1:], strict=True):
-        job = prepare(RECIPES[name], data)
-        network = job.start(0).network
-        restored = load_checkpoint(job, Path(run) / "checkpoints", 0)
+        experiment = prepare(RECIPES[name], data)
+        network = experiment.start(0).network
+        restored = load_checkpoint(experiment, Path(run) / "checkpoints", 0)
         if restored is None:
             raise SystemExit(f"{run} holds no checkpoint")
         batches = [
-            fetch(job.test, jnp.arange(n, n + job.trainer.batch), network)
-            for n in range(0, BATCHES * job.trainer.batch, job.trainer.batch)
+            fetch(experiment.test, jnp.arange(n, n + experiment.trainer.batch), network)
+            for n in range(0, BATCHES * experiment.trainer.batch, experiment.trainer.batch)
         ]
         for when, parameters in (("before", network), ("trained", restored.state.network)):
             begun = time.perf_counter()

@@ -43,14 +43,14 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     return replace(_compiled(replace(recipe, name="", about="", epochs=epochs)), recipe=recipe)
 
 
-def lay_out(job: Experiment, layout: Layout) -> Experiment:
+def lay_out(experiment: Experiment, layout: Layout) -> Experiment:
     """As in eqprop, but compiled once."""
-    if layout == job.trainer.layout:
-        return job
-    key = job.trainer, layout
+    if layout == experiment.trainer.layout:
+        return experiment
+    key = experiment.trainer, layout
     if key not in _laid_out:
-        _laid_out[key] = _lay_out(job, layout)
-    return replace(_laid_out[key], recipe=job.recipe)
+        _laid_out[key] = _lay_out(experiment, layout)
+    return replace(_laid_out[key], recipe=experiment.recipe)
 
 
 _lay_out = Experiment.lay_out
@@ -83,7 +83,7 @@ def train(out: Path, *options: str, recipe: str = "ep-1h") -> int:
     return main(["train", recipe, *SMALL, "--out", str(out), *options])
 
 
-def job_of(run: Path) -> Experiment:
+def experiment_of(run: Path) -> Experiment:
     record = read_record(run)
     own = record.recipe.dataset == "own"
     return prepare(record.recipe, load_again(run, record.data) if own else digits())
@@ -93,7 +93,7 @@ def state_of(run: Path) -> dict[str, np.ndarray]:
     """All arrays of the newest checkpoint, by name."""
     record = read_record(run)
     with jax.enable_x64(record.recipe.dtype == "float64"):
-        found = load(job_of(run), run / "checkpoints", record.seeds[0])
+        found = load(experiment_of(run), run / "checkpoints", record.seeds[0])
         assert found is not None
         leaves = jax.tree.leaves_with_path(found.state)
         return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

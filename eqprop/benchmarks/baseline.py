@@ -53,7 +53,7 @@ def measure_eager(training: TimedTraining, minibatches: int | None, tell: Tell) 
 
     Restarts the training, and learns the same minibatches with it.
     """
-    recipe, batches = training.job.recipe, training.job.batches
+    recipe, batches = training.experiment.recipe, training.experiment.batches
     if not _transcribed(recipe):
         return None
     training.restart()
@@ -135,7 +135,7 @@ def _channel_first(weight: np.ndarray, pre: Sequence[int]) -> np.ndarray:
 
 def _minibatches(training: TimedTraining, n: int) -> list[tuple[np.ndarray, np.ndarray, Numbers]]:
     """Input, targets and numbers of the first minibatches of a training that has not begun."""
-    recipe, state, train = training.job.recipe, training.state, training.job.train
+    recipe, state, train = training.experiment.recipe, training.state, training.experiment.train
 
     def fetch_minibatch(batch: int) -> tuple[np.ndarray, np.ndarray, Numbers]:
         x, y = (np.asarray(a) for a in fetch(train, training.order[batch], state.network))

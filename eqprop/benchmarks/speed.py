@@ -88,31 +88,33 @@ class TimedTraining:
     """A training that runs for the sake of its time."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
-        self.job: Experiment = prepare(recipe, dataset)
+        self.experiment: Experiment = prepare(recipe, dataset)
         self.restart()
 
     def restart(self) -> None:
         """Goes back to before the first minibatch."""
-        self.state: TrainState = self.job.start(0)
-        self.order = self.job.trainer.order(self.state, self.job.train)
-        jax.block_until_ready((self.state, self.order, self.job.train))
+        self.state: TrainState = self.experiment.start(0)
+        self.order = self.experiment.trainer.order(self.state, self.experiment.train)
+        jax.block_until_ready((self.state, self.order, self.experiment.train))
 
     def advance(self, minibatches: int) -> TrainState:
         """Learns so many within one epoch, the next one if this one has not as many left."""
-        trainer = self.job.trainer
-        if int(self.state.minibatch) + minibatches > self.job.batches:
+        trainer = self.experiment.trainer
+        if int(self.state.minibatch) + minibatches > self.experiment.batches:
             self.state = trainer.next_epoch(self.state)
-            self.order = trainer.order(self.state, self.job.train)
+            self.order = trainer.order(self.state, self.experiment.train)
         stop = int(self.state.minibatch) + minibatches
-        self.state = trainer.advance(self.state, self.job.train, self.order, stop)
+        self.state = trainer.advance(self.state, self.experiment.train, self.order, stop)
         return self.state
 
     def length(self, wanted: float) -> int:
         """How many minibatches take about so many seconds; an epoch at most."""
         n = 1
-        while (took := seconds(lambda n=n: self.advance(n))) < wanted / 8 and n < self.job.batches:
-            n = min(2 * n, self.job.batches)
-        return max(1, min(self.job.batches, round(n * wanted / took)))
+        while (
+            took := seconds(lambda n=n: self.advance(n))
+        ) < wanted / 8 and n < self.experiment.batches:
+            n = min(2 * n, self.experiment.batches)
+        return max(1, min(self.experiment.batches, round(n * wanted / took)))
 
     def stretches(self, minibatches: int) -> list[float]:
         """Seconds of several stretches of that length."""
@@ -123,27 +125,27 @@ def measure(training: TimedTraining, minibatches: int | None, tell: Tell) -> Spe
     """How long a training takes that has not begun, in stretches of so many minibatches, or of
     about 1.5 s.
     """
-    job = training.job
+    experiment = training.experiment
     tell("compiling")
     compile_train = seconds(lambda: training.advance(0))
     tell("training")
-    n = min(minibatches or training.length(_STRETCH), job.batches)
+    n = min(minibatches or training.length(_STRETCH), experiment.batches)
     stretches = training.stretches(n)
     free_steps = int(training.state.totals["steps"]) / int(training.state.minibatch)
 
     tell("evaluating")
     network = training.state.network
-    test = job.test.part(0, _TEST)
-    first, *again = [seconds(lambda: evaluate(job.trainer, network, test)) for _ in range(4)]
-    work = operations.of_minibatch(job.recipe, network, free_steps)
+    test = experiment.test.part(0, _TEST)
+    first, *again = [seconds(lambda: evaluate(experiment.trainer, network, test)) for _ in range(4)]
+    work = operations.of_minibatch(experiment.recipe, network, free_steps)
     return Speed(
-        batches=job.batches,
+        batches=experiment.batches,
         minibatches=n,
-        epoch_seconds=Timing.of(stretches, job.batches / n),
+        epoch_seconds=Timing.of(stretches, experiment.batches / n),
         compile_seconds=compile_train + max(0.0, first - min(again)),
         test_seconds=min(again) * _IMAGES / len(test),
         free_steps=free_steps,
-        epoch_flops=job.batches * work.total if work else None,
+        epoch_flops=experiment.batches * work.total if work else None,
     )
 
 
@@ -155,7 +157,7 @@ def breakdown(
 
     Without a part the compiler may arrange the rest differently, so the parts are approximate.
     """
-    recipe, T, K = training.job.recipe, speed.free_steps, training.job.recipe.K
+    recipe, T, K = training.experiment.recipe, speed.free_steps, training.experiment.recipe.K
     loops: dict[str, Callable[[], object]] = {}
     lengths: dict[str, int] = {}
     for name, changes in (("whole", {}), ("free", {"T": 1}), ("nudged", {"K": 1})):
@@ -165,7 +167,7 @@ def breakdown(
         n = lengths[name] = variant.length(_STRETCH / 2)
         loops[name] = lambda variant=variant, n=n: variant.advance(n)
     tell("profiling: input drive")
-    loops["drive"], lengths["drive"] = _drive_loop(training), training.job.batches
+    loops["drive"], lengths["drive"] = _drive_loop(training), training.experiment.batches
     # In turn, so that a machine that grows slower, or quicker, does so for all.
     rounds = [{name: seconds(loop) for name, loop in loops.items()} for _ in range(STRETCHES)]
     pace = {name: min(r[name] for r in rounds) / n for name, n in lengths.items()}
@@ -185,7 +187,7 @@ def breakdown(
 
 def _drive_loop(training: TimedTraining) -> Callable[[], object]:
     """Fetches each minibatch of an epoch and computes the drive of its input, and no more."""
-    job = training.job
+    experiment = training.experiment
 
     def from_input(network: Network) -> list[Edge]:
         return [edge for edge in network.edges if not edge.pre]
@@ -193,16 +195,18 @@ def _drive_loop(training: TimedTraining) -> Callable[[], object]:
     def drives(network: Network, examples: Examples, order: Int[Array, "batches B"]) -> Any:
         def add(batch: Int[Array, ""], sums: Any) -> Any:
             x, _ = fetch(examples, order[batch], network)
-            clamped = job.trainer.system.clamp(network, x)
+            clamped = experiment.trainer.system.clamp(network, x)
             return [a + e.forward(x) for a, e in zip(sums, from_input(clamped), strict=True)]
 
-        zeros = network.zeros(job.trainer.batch)
-        return lax.fori_loop(0, job.batches, add, [zeros[e.post - 1] for e in from_input(network)])
+        zeros = network.zeros(experiment.trainer.batch)
+        return lax.fori_loop(
+            0, experiment.batches, add, [zeros[e.post - 1] for e in from_input(network)]
+        )
 
     program = jax.jit(drives)
     network, order = training.state.network, training.order
-    jax.block_until_ready(program(network, job.train, order))
-    return lambda: program(network, job.train, order)
+    jax.block_until_ready(program(network, experiment.train, order))
+    return lambda: program(network, experiment.train, order)
 
 
 def load_images() -> Dataset:

@@ -108,39 +108,47 @@ def inspect(
         return Inspection(missing={"network": NO_CHECKPOINT})
     with precision(group.recipe):
         try:
-            job = prepare_again(member.folder, member.record, group.recipe, display)
+            experiment = prepare_again(member.folder, member.record, group.recipe, display)
         except EqpropError as error:
             missing = {"network": str(error) if kept else NO_CHECKPOINT}
             return Inspection(missing=missing | ({"theorem": str(error)} if theorem else {}))
         with display.doing("looking into the network"):
-            network, found = _look(job, member, example)
+            network, found = _look(experiment, member, example)
         if mistakes and found.relaxed is not None:
             with display.doing("looking at mistakes") as tell:
-                done = f"{{}}/{len(job.test)}".format
-                seen = find(job, network, member.record.data, job.test, lambda n: tell(done(n)))
+                done = f"{{}}/{len(experiment.test)}".format
+                seen = find(
+                    experiment,
+                    network,
+                    member.record.data,
+                    experiment.test,
+                    lambda n: tell(done(n)),
+                )
             found = dataclasses.replace(found, mistakes=seen)
         if not theorem:
             return found
         with display.doing("verifying Theorem 1") as tell:
             try:
-                measured = examine(job, network, member.seed, tell)
+                measured = examine(experiment, network, member.seed, tell)
             except EqpropError as error:
                 missing = {**found.missing, "theorem": str(error)}
                 return dataclasses.replace(found, missing=missing)
         return dataclasses.replace(found, theorem=measured)
 
 
-def _look(job: Experiment, member: SeedResult, example: int) -> tuple[Network, Inspection]:
+def _look(experiment: Experiment, member: SeedResult, example: int) -> tuple[Network, Inspection]:
     """The trained network, with what it shows; else the untrained one."""
     reason = NO_CHECKPOINT
     try:
-        like = jax.eval_shape(lambda: job.start(member.seed))
-        found = load_best(member.folder, job.recipe, like, member.seed)
+        like = jax.eval_shape(lambda: experiment.start(member.seed))
+        found = load_best(member.folder, experiment.recipe, like, member.seed)
     except EqpropError as error:
         found, reason = None, str(error)
     if found is None:
         origin = f"seed {member.seed}, before training"
-        return job.start(member.seed).network, Inspection(origin, missing={"network": reason})
+        return experiment.start(member.seed).network, Inspection(
+            origin, missing={"network": reason}
+        )
     network = found.state.network
     epochs, minibatches = found.state.position
     within = f" and {minibatches} minibatches" if minibatches else ""
@@ -149,8 +157,8 @@ def _look(job: Experiment, member: SeedResult, example: int) -> tuple[Network, I
     return network, Inspection(
         f"seed {member.seed}, after {epochs} epoch{'s' if epochs != 1 else ''}{within}",
         tuple(filters(network, used.image)),
-        tuple(receptive_fields(job, network, example, learnt.names)),
-        relax(job, network, example, learnt, scalings(used)[1]),
+        tuple(receptive_fields(experiment, network, example, learnt.names)),
+        relax(experiment, network, example, learnt, scalings(used)[1]),
     )
 
 
@@ -178,7 +186,7 @@ def filters(network: Network, image: Shape) -> list[Tiles]:
 
 
 def relax(
-    job: Experiment,
+    experiment: Experiment,
     network: Network,
     example: int,
     learnt: Target,
@@ -189,8 +197,8 @@ def relax(
     ``outputs`` is the scaling of real targets. Of a large layer the states shown are of units
     evenly spaced in the order in which they end.
     """
-    x, y = fetch(job.test, jnp.asarray([example]), network, job.trainer.scaling)
-    system = job.trainer.system
+    x, y = fetch(experiment.test, jnp.asarray([example]), network, experiment.trainer.scaling)
+    system = experiment.trainer.system
     end = [np.asarray(layer[0]) for layer in _settle(system, network, x)]
     picks = tuple(jnp.asarray(_spread(layer.ravel())) for layer in end)
     traces, residuals = jax.device_get(_trace(system, network, x, picks))
@@ -207,7 +215,7 @@ def relax(
         said = said._replace(label=label, predicted=taken)
     if network.readout is not None:  # its scores are no states
         said = said._replace(marked={}, levels=())
-    shape = job.test.inputs.shape[1:]
+    shape = experiment.test.inputs.shape[1:]
     return Relaxed(_grey(np.asarray(x[0], np.float64), shape), *said, layers)
 
 
@@ -241,15 +249,15 @@ _READINGS: dict[
 
 
 def receptive_fields(
-    job: Experiment, network: Network, example: int, outputs: tuple[str, ...]
+    experiment: Experiment, network: Network, example: int, outputs: tuple[str, ...]
 ) -> list[Tiles]:
     """``ds_i / dx`` after T free steps at a row of the test set: what raises the state of a unit.
 
     Of all outputs, and of units amid the maps of convolutional layers beyond the first, in the most
     active channels. A field is zero where the unit is saturated. ``outputs`` are their names.
     """
-    x, _ = fetch(job.test, jnp.asarray([example]), network, job.trainer.scaling)
-    system, last = job.trainer.system, len(network.shapes) - 1
+    x, _ = fetch(experiment.test, jnp.asarray([example]), network, experiment.trainer.scaling)
+    system, last = experiment.trainer.system, len(network.shapes) - 1
     chosen: dict[int, Int[Array, " _"]] = {last: jnp.arange(network.shapes[last][0])}
     captions = {last: "outputs"}
     end = _settle(system, network, x)
@@ -266,7 +274,7 @@ def receptive_fields(
         Tiles(
             captions[layer],
             [_unit(int(unit), network.shapes[layer], outputs) for unit in chosen[layer]],
-            np.stack([_grey(field, job.test.inputs.shape[1:]) for field in fields[layer]]),
+            np.stack([_grey(field, experiment.test.inputs.shape[1:]) for field in fields[layer]]),
         )
         for layer in sorted(fields)
     ]

@@ -57,9 +57,9 @@ def verify(recipe: Recipe, options: VerifyOptions, out: Path, command: Sequence[
     # In the precision of trainings, so that network and minibatch are those of a training.
     with typed(), jax.enable_x64(False):
         plan = plan_for(recipe, options)
-        job = prepare(_with_rates(recipe), dataset)
+        experiment = prepare(_with_rates(recipe), dataset)
         rule = nudged_rule(recipe)
-        problem, rows = _problem(job, options.seed)
+        problem, rows = _problem(experiment, options.seed)
     make_folder(out)
     with display.doing("verifying") as tell:
         found = verification.verify(
@@ -129,12 +129,12 @@ def _with_rates(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, lr=(1.0,) * recipe.connections)
 
 
-def _problem(job: Experiment, seed: int) -> tuple[Problem, list[int]]:
+def _problem(experiment: Experiment, seed: int) -> tuple[Problem, list[int]]:
     """The network and the minibatch with which a training begins, and the rows of the latter."""
-    start = job.start(seed)
-    rows = job.trainer.order(start, job.train)[0]
-    batch = fetch(job.train, rows, start.network, job.trainer.scaling)
-    return Problem(job.trainer.system, start.network, batch), rows.tolist()
+    start = experiment.start(seed)
+    rows = experiment.trainer.order(start, experiment.train)[0]
+    batch = fetch(experiment.train, rows, start.network, experiment.trainer.scaling)
+    return Problem(experiment.trainer.system, start.network, batch), rows.tolist()
 
 
 def _report(

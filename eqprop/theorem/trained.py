@@ -37,23 +37,27 @@ class Theorem(NamedTuple):
     """``Verification.arrays``."""
 
 
-def examine(job: Experiment, network: Network, seed: int, tell: Callable[[str], None]) -> Theorem:
-    """Verifies a network of a job on a few examples of the training's first minibatch.
+def examine(
+    experiment: Experiment, network: Network, seed: int, tell: Callable[[str], None]
+) -> Theorem:
+    """Verifies a network of an experiment on a few examples of the training's first minibatch.
 
     The theorem is one of synchronous steps without clipping; as many are taken as carry a signal as
     far as the sweeps of the recipe. Raises ``EqpropError`` for rules without a nudged phase, for
     K > T, and for a free phase that diverges or oscillates.
     """
-    recipe = as_verified(in_steps(job.recipe))
+    recipe = as_verified(in_steps(experiment.recipe))
     if recipe.K > recipe.T:
         raise EqpropError(
             f"{recipe.K} nudged steps have only {recipe.T} free steps to be compared with"
         )
     rule = nudged_rule(recipe)
-    rows = job.trainer.order(job.start(seed), job.train)[0][:_EXAMPLES]
-    x, y = fetch(job.train, rows, network, job.trainer.scaling)
-    image, classes = job.train.inputs.shape[1:], network.scores[0]
-    built = build(recipe, image, classes, job.batches, real=job.trainer.target is Real)
+    rows = experiment.trainer.order(experiment.start(seed), experiment.train)[0][:_EXAMPLES]
+    x, y = fetch(experiment.train, rows, network, experiment.trainer.scaling)
+    image, classes = experiment.train.inputs.shape[1:], network.scores[0]
+    built = build(
+        recipe, image, classes, experiment.batches, real=experiment.trainer.target is Real
+    )
     # The same parameters in a network that rounds nothing, should the recipe have rounded states.
     exact = jax.tree.structure(jax.eval_shape(built.init, jax.random.key(0)))
     network = jax.tree.unflatten(exact, jax.tree.leaves(network))

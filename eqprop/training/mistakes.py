@@ -106,7 +106,7 @@ class _Found(NamedTuple):
 
 
 def find(
-    job: Experiment,
+    experiment: Experiment,
     network: Network,
     used: DataUsed,
     examples: Examples,
@@ -117,11 +117,11 @@ def find(
     ``tell`` is told, now and then, how many are done.
     """
     target = run_data.target(used)
-    scores = _scores(job, network, examples, tell)
+    scores = _scores(experiment, network, examples, tell)
     y, (_, scaling) = np.asarray(examples.targets), run_data.scalings(used)
     if scaling is not None:
         y, scores = (scaling.undo(values.astype(np.float64)) for values in (y, scores))
-    found = _KINDS[type(target)](target.names, y, scores, job.trainer.system.cost)
+    found = _KINDS[type(target)](target.names, y, scores, experiment.trainer.system.cost)
     inputs = np.asarray(examples.inputs[found.rows])
     features = used.features or tuple(f"x{n}" for n in range(inputs[0].size))
     shown = features[:_FEATURES] if inputs.ndim == 2 else ()
@@ -136,7 +136,7 @@ def find(
 
 
 def _scores(
-    job: Experiment, network: Network, examples: Examples, tell: Callable[[int], None]
+    experiment: Experiment, network: Network, examples: Examples, tell: Callable[[int], None]
 ) -> Float[np.ndarray, "n outputs"]:
     n, parts = len(examples), []
     rows = min(_ROWS, n)
@@ -144,8 +144,8 @@ def _scores(
         tell(start)
         # The last block is filled up: one program serves all.
         which = jnp.minimum(jnp.arange(start, start + rows), n - 1)
-        x, _ = fetch(examples, which, network, job.trainer.scaling)
-        parts.append(np.asarray(settled_scores(job.trainer.tested, network, x)))
+        x, _ = fetch(examples, which, network, experiment.trainer.scaling)
+        parts.append(np.asarray(settled_scores(experiment.trainer.tested, network, x)))
     return np.concatenate(parts)[:n]
 
 

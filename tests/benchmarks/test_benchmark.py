@@ -199,7 +199,7 @@ def test_a_stretch_stays_within_an_epoch() -> None:
     training = TimedTraining(small(), IMAGES)
     ends = [(int(s.epoch), int(s.minibatch)) for s in (training.advance(3) for _ in range(4))]
     assert ends == [(0, 3), (0, 6), (1, 3), (1, 6)]
-    assert 1 <= training.length(1e-9) <= training.length(100.0) == training.job.batches == 8
+    assert 1 <= training.length(1e-9) <= training.length(100.0) == training.experiment.batches == 8
 
 
 def test_speed() -> None:

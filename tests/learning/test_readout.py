@@ -179,14 +179,16 @@ def test_what_cannot_be() -> None:
 def test_it_learns_digits(changes: dict) -> None:
     # Rates that fall to 0, so that the last epoch is no accident of rounding.
     fields = {"lr": (0.5, 0.2), "nudge": "centered", "schedule": "cosine", "epochs": 8}
-    job = prepare(ours(**fields | changes), data.load("digits"))
-    state = job.start(0)
+    experiment = prepare(ours(**fields | changes), data.load("digits"))
+    state = experiment.start(0)
     names = parameter_names(state.network)
     assert names[-2:] == ["Wout", "bout"]
     for _ in range(8):
-        order = job.trainer.order(state, job.train)
-        state = job.trainer.next_epoch(job.trainer.advance(state, job.train, order, job.batches))
-    (score,) = evaluate(job.trainer, state.network, job.test)
+        order = experiment.trainer.order(state, experiment.train)
+        state = experiment.trainer.next_epoch(
+            experiment.trainer.advance(state, experiment.train, order, experiment.batches)
+        )
+    (score,) = evaluate(experiment.trainer, state.network, experiment.test)
     # Logistic regression on the pixels, which this contains, errs on 4 to 5 %; chance on 90 %.
     assert score["error"] < 15
     assert score["loss"] < 0.5 * np.log(10)

@@ -114,16 +114,18 @@ def test_theorem_1(name: str, x64: None) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_it_learns_to_tell_colours(name: str) -> None:
     rates = (1e-2,) * recipe(name).connections
-    job = prepare(small(name, optimizer="adam", weight_decay=0.0, lr=rates), colours())
-    state = job.start(0)
+    experiment = prepare(small(name, optimizer="adam", weight_decay=0.0, lr=rates), colours())
+    state = experiment.start(0)
     # Nets as thin as these pass little on, unless their weights are larger.
     larger = jax.tree.map(lambda leaf: 1.5 * leaf, state.network)
     state = dataclasses.replace(state, network=larger)
-    before = evaluate(job.trainer, state.network, job.train)[0]
+    before = evaluate(experiment.trainer, state.network, experiment.train)[0]
     for _ in range(12):
-        order = job.trainer.order(state, job.train)
-        state = job.trainer.next_epoch(job.trainer.advance(state, job.train, order, job.batches))
-    after = evaluate(job.trainer, state.network, job.train)[0]
+        order = experiment.trainer.order(state, experiment.train)
+        state = experiment.trainer.next_epoch(
+            experiment.trainer.advance(state, experiment.train, order, experiment.batches)
+        )
+    after = evaluate(experiment.trainer, state.network, experiment.train)[0]
     assert np.max(after["loss"]) < 0.5 * np.max(before["loss"])
     assert np.max(after["error"]) < 0.6 * np.max(before["error"])
 
@@ -131,16 +133,16 @@ def test_it_learns_to_tell_colours(name: str) -> None:
 def test_where_an_epoch_is_cut_changes_no_bit() -> None:
     """Altered images follow from the place in the training."""
 
-    def ends(job: Experiment, cuts: list[int]) -> list[np.ndarray]:
-        state = job.start(0)
-        order = job.trainer.order(state, job.train)
+    def ends(experiment: Experiment, cuts: list[int]) -> list[np.ndarray]:
+        state = experiment.start(0)
+        order = experiment.trainer.order(state, experiment.train)
         for stop in cuts:
-            state = job.trainer.advance(state, job.train, order, stop)
+            state = experiment.trainer.advance(state, experiment.train, order, stop)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
     altered = {"flip": True, "rotate": 10.0, "elastic": 0.5, "erase": 2}
-    job = prepare(small("ep-cifar10-conv", **altered, T=4, K=2), colours())
-    for whole, cut in zip(ends(job, [3]), ends(job, [1, 3]), strict=True):
+    experiment = prepare(small("ep-cifar10-conv", **altered, T=4, K=2), colours())
+    for whole, cut in zip(ends(experiment, [3]), ends(experiment, [1, 3]), strict=True):
         np.testing.assert_array_equal(whole, cut)
 
 

@@ -166,10 +166,10 @@ def test_no_product_is_left_to_the_precision_of_a_device(base: str, rule: str) -
     )
     if not made.channels:
         made = dataclasses.replace(made, lr=(0.1,) * made.connections)
-    job = prepare(made, random_images(8, 4))
-    state = job.start(0)
-    order = job.trainer.order(state, job.train)
-    program = jax.make_jaxpr(job.trainer._advance_plain)(state, job.train, order, 1)
+    experiment = prepare(made, random_images(8, 4))
+    state = experiment.start(0)
+    order = experiment.trainer.order(state, experiment.train)
+    program = jax.make_jaxpr(experiment.trainer._advance_plain)(state, experiment.train, order, 1)
     found = list(products(program.jaxpr))
     assert len(found) >= 4
     highest = lax.Precision.HIGHEST
@@ -181,9 +181,9 @@ def test_nor_one_of_an_accelerated_phase() -> None:
     made = dataclasses.replace(
         recipe("ep-1h"), hidden=(8,), relaxation="anderson", tolerance=1e-3, batch=4
     )
-    job = prepare(made, random_images(8, 4))
-    program = jax.make_jaxpr(job.trainer._test_plain, static_argnums=2)(
-        job.start(0).network, job.test, 4
+    experiment = prepare(made, random_images(8, 4))
+    program = jax.make_jaxpr(experiment.trainer._test_plain, static_argnums=2)(
+        experiment.start(0).network, experiment.test, 4
     )
     for product in products(program.jaxpr):
         assert product.params["precision"] == (lax.Precision.HIGHEST,) * 2, str(product)

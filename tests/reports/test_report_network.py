@@ -49,9 +49,9 @@ def relaxed_by_numpy(network: Any, x: np.ndarray, steps: int) -> list[list[np.nd
 
 
 def test_a_relaxation_is_that_of_numpy(x64) -> None:
-    job = trainings.prepare(small(), digits())
-    network = job.start(3).network
-    found = relax(job, network, 5, digits().target)
+    experiment = trainings.prepare(small(), digits())
+    network = experiment.start(3).network
+    found = relax(experiment, network, 5, digits().target)
     states = relaxed_by_numpy(network, digits().test_x[5].ravel() / 255, 7)
     for n, layer in enumerate(found.layers):
         expected = np.stack([s[n] for s in states])
@@ -65,9 +65,9 @@ def test_a_relaxation_is_that_of_numpy(x64) -> None:
 
 
 def test_a_receptive_field_is_a_derivative(x64) -> None:
-    job = trainings.prepare(small(), digits())
-    network = job.start(3).network
-    (outputs,) = receptive_fields(job, network, 5, digits().target.names)
+    experiment = trainings.prepare(small(), digits())
+    network = experiment.start(3).network
+    (outputs,) = receptive_fields(experiment, network, 5, digits().target.names)
     x, h = digits().test_x[5].ravel() / 255, 1e-6
     for pixel in (0, 20, 37):
         step = h * np.eye(64)[pixel]
@@ -80,12 +80,12 @@ def test_fields_of_convolutional_layers(x64) -> None:
     recipe = dataclasses.replace(
         small(), channels=(2, 3), hidden=(), lr=(0.1,) * 3, kernel=2, window=(1,), T=3
     )
-    job = trainings.prepare(recipe, digits())
-    network = job.start(0).network
-    maps, outputs = receptive_fields(job, network, 0, digits().target.names)
+    experiment = trainings.prepare(recipe, digits())
+    network = experiment.start(0).network
+    maps, outputs = receptive_fields(experiment, network, 0, digits().target.names)
     assert [len(maps.images), len(outputs.images)] == [3, 10]
     x = jnp.asarray(digits().test_x[:1, :, :, None] / 255)
-    system = job.trainer.system
+    system = experiment.trainer.system
 
     @jax.jit
     def states(x: jax.Array) -> list[jax.Array]:

@@ -85,9 +85,9 @@ def test_theorem_1_is_measured_on_scaled_inputs_and_linear_outputs(runs, tmp_pat
 @pytest.mark.parametrize("name", ["trees", "hills"])
 def test_the_free_phase_shown_is_that_of_the_run(runs, name) -> None:
     run = runs[name]
-    job = prepare_again(run.folder, run.record, run.recipe, Display())
+    experiment = prepare_again(run.folder, run.record, run.recipe, Display())
     scaling = None if run.record.data.target_scaling is None else run._scalings[1]
-    found = relax(job, run.network, 3, run.target, scaling)
+    found = relax(experiment, run.network, 3, run.target, scaling)
     dataset = {"trees": CLASSES, "hills": REAL}[name]
     expected = run.relax(dataset.test_x[3:4])
     for layer, states in zip(found.layers, expected, strict=True):

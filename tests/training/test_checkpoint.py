@@ -21,7 +21,7 @@ from trainings import (
     assert_same,
     checkpoints,
     digits,
-    job_of,
+    experiment_of,
     one_line,
     oracle,  # noqa: F401
     prepare,
@@ -37,8 +37,8 @@ from eqprop.training import checkpoint
 
 
 @pytest.fixture(scope="module")
-def job(oracle: Path):
-    return job_of(oracle)
+def experiment(oracle: Path):
+    return experiment_of(oracle)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def copy(run: Path, to: Path) -> Path:
     return to / "run"
 
 
-def test_a_state_comes_back_to_the_last_bit(job, tmp_path):
-    state = job.start(7)
-    order = job.trainer.order(state, job.train)
-    state = job.trainer.advance(state, job.train, order, 5)
+def test_a_state_comes_back_to_the_last_bit(experiment, tmp_path):
+    state = experiment.start(7)
+    order = experiment.trainer.order(state, experiment.train)
+    state = experiment.trainer.advance(state, experiment.train, order, 5)
     path = checkpoint.save(tmp_path, state, {"seconds": 1.5})
-    found = checkpoint.newest(tmp_path, jax.eval_shape(lambda: job.start(7)))
+    found = checkpoint.newest(tmp_path, jax.eval_shape(lambda: experiment.start(7)))
     assert found is not None
     assert found.path == path
     assert found.notes == {"seconds": 1.5}
@@ -105,8 +105,8 @@ def test_the_newest_few_are_kept_and_readable_by_others(saved):
         assert json.loads(file.metadata()["notes"]) == {"seconds": 0.0}
 
 
-def test_every_damaged_byte_is_noticed(job, saved, tmp_path):
-    like = jax.eval_shape(lambda: job.start(0))
+def test_every_damaged_byte_is_noticed(experiment, saved, tmp_path):
+    like = jax.eval_shape(lambda: experiment.start(0))
     run = copy(saved, tmp_path)
     *_, before, last = checkpoints(run)
     whole = last.read_bytes()
@@ -168,9 +168,9 @@ def test_a_checkpoint_of_another_network(saved, tmp_path, capsys):
         assert "(64, 17) float32" in line
 
 
-def test_a_checkpoint_with_other_layers(job, tmp_path):
-    checkpoint.save(tmp_path, job.start(0), {})
-    deeper = prepare(replace(job.recipe, hidden=(16, 16), lr=(0.1,) * 3), digits())
+def test_a_checkpoint_with_other_layers(experiment, tmp_path):
+    checkpoint.save(tmp_path, experiment.start(0), {})
+    deeper = prepare(replace(experiment.recipe, hidden=(16, 16), lr=(0.1,) * 3), digits())
     with pytest.raises(
         EqpropError, match=r"edges\.1\.connection\.weight is \(16, 10\) float32 the"
     ):
@@ -178,25 +178,25 @@ def test_a_checkpoint_with_other_layers(job, tmp_path):
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-def test_a_disk_that_is_full(earlier, job, tmp_path, capfd):
+def test_a_disk_that_is_full(earlier, experiment, tmp_path, capfd):
     """What there was before is still there, and the error says whether that is a checkpoint."""
     root = tmp_path / "checkpoints"
-    kept = [checkpoint.save(root, job.start(0), {})] if earlier else []
+    kept = [checkpoint.save(root, experiment.start(0), {})] if earlier else []
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
     try:
         with pytest.raises(EqpropError, match=r"could not be written \(File too large") as caught:
-            checkpoint.save(root, job.trainer.next_epoch(job.start(0)), {})
+            checkpoint.save(root, experiment.trainer.next_epoch(experiment.start(0)), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert ("earlier checkpoints are intact" in str(caught.value)) == earlier
     assert ("there is no earlier one" in str(caught.value)) != earlier
     assert capfd.readouterr() == ("", "")
     assert list(root.iterdir()) == kept
-    like = jax.eval_shape(lambda: job.start(0))
+    like = jax.eval_shape(lambda: experiment.start(0))
     found = checkpoint.newest(root, like)
     assert [found.path] == kept if found else not kept
-    second = checkpoint.save(root, job.trainer.next_epoch(job.start(0)), {})
+    second = checkpoint.save(root, experiment.trainer.next_epoch(experiment.start(0)), {})
     assert sorted(root.iterdir()) == [*kept, second]
 
 
@@ -253,8 +253,8 @@ def test_a_run_of_an_older_version_is_gone_on_with(of_old, oracle):
     ]
 
 
-def test_every_damaged_file_of_an_older_version_is_noticed(job, of_old):
-    like = jax.eval_shape(lambda: job.start(0))
+def test_every_damaged_file_of_an_older_version_is_noticed(experiment, of_old):
+    like = jax.eval_shape(lambda: experiment.start(0))
     *_, before, last = checkpoints(of_old)
     names = [p for p in last.rglob("*") if p.is_file()]
     assert len(names) > 10
@@ -285,7 +285,9 @@ def test_every_damaged_file_of_an_older_version_is_noticed(job, of_old):
         ({}, b""),
     ],
 )
-def test_a_checkpoint_of_old_takes_no_more_memory_than_it_has_bytes(change, content, job, of_old):
+def test_a_checkpoint_of_old_takes_no_more_memory_than_it_has_bytes(
+    change, content, experiment, of_old
+):
     last = checkpoints(of_old)[-1]
     weight = last / "arrays" / "network.edges.0.connection.weight"
     record = json.loads((weight / ".zarray").read_text()) | change
@@ -293,14 +295,14 @@ def test_a_checkpoint_of_old_takes_no_more_memory_than_it_has_bytes(change, cont
     if content is not None:
         (weight / "0.0").write_bytes(content)
     seal(last)
-    like = jax.eval_shape(lambda: job.start(0))
+    like = jax.eval_shape(lambda: experiment.start(0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(EqpropError, match=r"cannot be read|another network"):
         checkpoint.newest(of_old / "checkpoints", like)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
 
-def test_nothing_in_a_checkpoint_is_unpickled(saved, job, monkeypatch):
+def test_nothing_in_a_checkpoint_is_unpickled(saved, experiment, monkeypatch):
     import pickle
 
     def refuse(*_: object, **__: object) -> None:
@@ -308,7 +310,7 @@ def test_nothing_in_a_checkpoint_is_unpickled(saved, job, monkeypatch):
 
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    assert checkpoint.newest(saved / "checkpoints", jax.eval_shape(lambda: job.start(0)))
+    assert checkpoint.newest(saved / "checkpoints", jax.eval_shape(lambda: experiment.start(0)))
 
 
 # A process that saves after every stretch, so that it is often killed while it saves.

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 from trainings import (
     _compile_once,  # noqa: F401
     digits,
-    job_of,
+    experiment_of,
     one_line,
     oracle,  # noqa: F401
     train,
@@ -97,8 +97,8 @@ def check_recipe(recipe: tuple[str, dict[str, Any]]) -> None:
     try:
         built = dataclasses.replace(RECIPES[name], **changes, dataset="digits")
         with launch.precision(built):
-            job = experiment.prepare(built, digits())
-            jax.eval_shape(lambda: job.start(0))
+            prepared = experiment.prepare(built, digits())
+            jax.eval_shape(lambda: prepared.start(0))
     except EqpropError as error:
         assert_clear(error)
 
@@ -305,8 +305,10 @@ SPOIL = st.lists(
 @pytest.fixture(scope="module")
 def whole_checkpoint(oracle: Path) -> tuple[Path, Any]:
     """A checkpoint, and the state that it is of."""
-    job = job_of(oracle)
-    return oracle / "checkpoints" / "0003-00000.safetensors", jax.eval_shape(lambda: job.start(0))
+    experiment = experiment_of(oracle)
+    return oracle / "checkpoints" / "0003-00000.safetensors", jax.eval_shape(
+        lambda: experiment.start(0)
+    )
 
 
 def spoil(arrays: dict[str, np.ndarray], spoils: Any) -> None:

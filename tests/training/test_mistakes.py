@@ -38,8 +38,8 @@ def run_on(dataset: ep.Dataset, out: Path) -> TrainedRun:
 
 
 def mistakes(run: TrainedRun) -> Mistakes:
-    job = prepare_again(run.folder, run.record, run.recipe, Display())
-    return find(job, run.network, run.record.data, job.test)
+    experiment = prepare_again(run.folder, run.record, run.recipe, Display())
+    return find(experiment, run.network, run.record.data, experiment.test)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from trainings import (
     _compile_once,  # noqa: F401
     checkpoints,
-    job_of,
+    experiment_of,
     metrics_of,
     one_line,
     save_often,
@@ -199,8 +199,8 @@ def test_seeds_that_have_gone_apart(tmp_path, capsys):
 
 
 def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeypatch, capsys):
-    def lay_out(job: Experiment, layout: Layout) -> Experiment:
-        trainer = job.trainer.lay_out(layout)
+    def lay_out(experiment: Experiment, layout: Layout) -> Experiment:
+        trainer = experiment.trainer.lay_out(layout)
         learn = trainer.advance
 
         def advance(
@@ -213,7 +213,7 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeyp
             return eqx.tree_at(lambda s: s.network, state, spoilt)
 
         monkeypatch.setattr(trainer, "advance", advance)
-        return dataclasses.replace(job, trainer=trainer)
+        return dataclasses.replace(experiment, trainer=trainer)
 
     monkeypatch.setattr(Experiment, "lay_out", lay_out)
     run = tmp_path / "run"
@@ -232,15 +232,21 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeyp
 
 def test_the_replica_whose_states_diverge_is_found(tmp_path):
     assert train(tmp_path, "--epochs", "1", *TOGETHER) == 0
-    job = job_of(tmp_path).lay_out(Layout(2))
-    state = job.trainer.layout.stack([job.start(seed) for seed in (0, 1)])
+    experiment = experiment_of(tmp_path).lay_out(Layout(2))
+    state = experiment.trainer.layout.stack([experiment.start(seed) for seed in (0, 1)])
     shape = state.network.edges[0].connection.weight.shape
     spoilt = jax.tree.map(
         lambda leaf: leaf.at[1, 0, 0].set(math.nan) if leaf.shape == shape else leaf, state
     )
     assert whole(state)
     assert not whole(spoilt)
-    found = find(job.trainer, job.train, job.trainer.order(state, job.train), spoilt, 1)
+    found = find(
+        experiment.trainer,
+        experiment.train,
+        experiment.trainer.order(state, experiment.train),
+        spoilt,
+        1,
+    )
     assert found == (0, "the states of layer 1, in step 1 of the free phase,", 1)
 
 

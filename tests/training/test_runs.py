@@ -19,7 +19,7 @@ from trainings import (
     assert_same,
     checkpoints,
     digits,
-    job_of,
+    experiment_of,
     metrics_of,
     one_line,
     oracle,  # noqa: F401
@@ -97,7 +97,7 @@ def test_the_commit_is_that_of_the_working_directory(tmp_path, monkeypatch):
 
 def test_the_metrics_are_right(oracle):
     """Against counting by hand in the final state."""
-    job, rows = job_of(oracle), metrics_of(oracle)
+    experiment, rows = experiment_of(oracle), metrics_of(oracle)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["free_steps"] for row in rows] == [30.0] * 3
     arrays = state_of(oracle)
@@ -116,19 +116,19 @@ def test_the_metrics_are_right(oracle):
     target = jax.nn.one_hot(digits().test_y, 10)
     loss = float(jnp.mean(jnp.sum((target - y) ** 2, axis=1)) / 2)
     assert rows[-1]["test_loss"] == pytest.approx(loss, rel=1e-4)
-    assert rows[-1]["nudged_steps"] == job.recipe.K
+    assert rows[-1]["nudged_steps"] == experiment.recipe.K
 
 
 def test_blocks_have_no_effect_on_an_evaluation(oracle, monkeypatch):
-    job = job_of(oracle)
-    network = job.start(0).network
-    (whole_score,) = evaluate(job.trainer, network, job.train)
+    experiment = experiment_of(oracle)
+    network = experiment.start(0).network
+    (whole_score,) = evaluate(experiment.trainer, network, experiment.train)
     monkeypatch.setattr("eqprop.training.experiment._EVALUATE", 400)
-    (score,) = evaluate(job.trainer, network, job.train)
+    (score,) = evaluate(experiment.trainer, network, experiment.train)
     assert score["error"] == whole_score["error"]
     assert score["loss"] == pytest.approx(whole_score["loss"], rel=1e-5)
     told = []
-    evaluate(job.trainer, network, job.train, told.append)
+    evaluate(experiment.trainer, network, experiment.train, told.append)
     assert told == [0, 400, 800, 1200]
 
 
