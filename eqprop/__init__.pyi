@@ -51,6 +51,9 @@ from .dynamics.step import (
 from .dynamics.step import (
     Prototypical as Prototypical,
 )
+from .dynamics.step import (
+    dynamics_of as dynamics_of,
+)
 from .dynamics.system import System as System
 from .errors import EqpropError as EqpropError
 from .learning.asymmetric import AsymmetricEP as AsymmetricEP
@@ -107,6 +110,8 @@ from .networks.edges import Edge as Edge
 from .networks.edges import Tied as Tied
 from .networks.edges import Untied as Untied
 from .networks.edges import untied as untied
+from .networks.energy import Energy as Energy
+from .networks.energy import Map as Map
 from .networks.graphs import chain as chain
 from .networks.graphs import graph as graph
 from .networks.network import Network as Network

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from eqprop.data.scaling import Scaling, ScalingName
 from eqprop.data.targets import Classes, Real, Target
 from eqprop.errors import Diverged, EqpropError, suggest
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.divergence import whole
@@ -92,7 +92,7 @@ class _Estimator(BaseEstimator, abc.ABC):
         return self
 
     @property
-    def network_(self) -> Network:
+    def network_(self) -> Model:
         """The trained network, which takes scaled inputs; its arrays are NumPy's."""
         return self._state.network
 
@@ -426,7 +426,7 @@ class _Program(NamedTuple):
     """What trains, and what draws a network."""
 
     trainer: Trainer
-    init: Callable[[PRNGKeyArray], Network]
+    init: Callable[[PRNGKeyArray], Model]
 
 
 @functools.lru_cache(maxsize=32)

@@ -18,6 +18,9 @@ type Rates = tuple[Layer, ...]
 type Shape = tuple[int, ...]
 """Shape of one layer, without the batch axis."""
 
+type Inputs = Inexact[Array, "inputs ..."]
+"""Inputs of which each may belong to several rows of a batch."""
+
 type Targets = Float[Array, "B classes"]
 """One-hot targets."""
 
@@ -31,6 +34,7 @@ __all__ = [
     "Bool",
     "Float",
     "Inexact",
+    "Inputs",
     "Int",
     "Layer",
     "PRNGKeyArray",

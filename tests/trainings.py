@@ -16,6 +16,7 @@ import pytest
 from eqprop.cli.main import main
 from eqprop.data import named as data
 from eqprop.data.named import Dataset
+from eqprop.networks.energy import Own
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import experiment, launch, session
 from eqprop.training.experiment import Experiment, load
@@ -34,10 +35,10 @@ def _compiled(recipe: Recipe) -> Experiment:
     return experiment.prepare(recipe, digits())
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
+def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experiment:
     """As in eqprop, but with the programs that an earlier test has compiled."""
-    if dataset.name != "digits":
-        return experiment.prepare(recipe, dataset)
+    if dataset.name != "digits" or own is not None:
+        return experiment.prepare(recipe, dataset, own)
     # The name is no part of a program, nor are the epochs unless a schedule ends with them.
     epochs = 1 if recipe.schedule == "constant" else recipe.epochs
     return replace(_compiled(replace(recipe, name="", about="", epochs=epochs)), recipe=recipe)

@@ -22,7 +22,7 @@ from eqprop.benchmarks.transcription import (
     Params,
     minibatch,
 )
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.build import nudge
 from eqprop.recipes.recipe import Recipe
@@ -107,7 +107,7 @@ def _dynamics(recipe: Recipe) -> Dynamics:
     )
 
 
-def transcribe(network: Network, recipe: Recipe) -> Net:
+def transcribe(network: Model, recipe: Recipe) -> Net:
     """A chain of layers as the transcription has it. Arrays are copied, for the training will write
     where they lie.
     """

@@ -13,6 +13,7 @@ import jax
 from eqprop.learning.continual import Products, moving_edges
 from eqprop.networks.connections import Connection
 from eqprop.networks.edges import Edge
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.recipes.build import increment
 from eqprop.recipes.recipe import Recipe
@@ -38,13 +39,13 @@ class Flops(NamedTuple):
         return sum(self)
 
 
-def of_minibatch(recipe: Recipe, network: Network, free_steps: float) -> Flops | None:
+def of_minibatch(recipe: Recipe, network: Model, free_steps: float) -> Flops | None:
     """Operations of one minibatch; None for a rule that differentiates the step, a whole one.
 
     ``free_steps`` are the steps, or sweeps, that the free phase takes, T unless there is a
     tolerance. A sweep over the two colours of the graph is as many operations as a step.
     """
-    if recipe.rule in {"bptt", "rbp", "aep"}:
+    if recipe.rule in {"bptt", "rbp", "aep"} or not isinstance(network, Network):
         return None
     steps, ends = recipe.K, 2  # of a phase
     if recipe.nudge == "centered":

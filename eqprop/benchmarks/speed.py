@@ -21,6 +21,7 @@ from eqprop.data.named import Dataset
 from eqprop.data.targets import Classes
 from eqprop.errors import DataUnavailable
 from eqprop.networks.edges import Edge
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.experiment import Experiment, evaluate, prepare
@@ -189,10 +190,11 @@ def _drive_loop(training: TimedTraining) -> Callable[[], object]:
     """Fetches each minibatch of an epoch and computes the drive of its input, and no more."""
     experiment = training.experiment
 
-    def from_input(network: Network) -> list[Edge]:
-        return [edge for edge in network.edges if not edge.pre]
+    def from_input(network: Model) -> list[Edge]:
+        edges = network.edges if isinstance(network, Network) else ()
+        return [edge for edge in edges if edge.from_input]
 
-    def drives(network: Network, examples: Examples, order: Int[Array, "batches B"]) -> Any:
+    def drives(network: Model, examples: Examples, order: Int[Array, "batches B"]) -> Any:
         def add(batch: Int[Array, ""], sums: Any) -> Any:
             x, _ = fetch(examples, order[batch], network)
             clamped = experiment.trainer.system.clamp(network, x)

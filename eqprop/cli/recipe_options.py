@@ -16,7 +16,8 @@ from eqprop.recipes.recipe import Published, Recipe
 class RecipeOptions(Recipe):
     """A recipe of which every field is an option."""
 
-    # What was published is not up to whoever trains.
+    # A model of one's own is a function, and what was published is not up to whoever trains.
+    model: tyro.conf.Suppress[tyro.conf.Fixed[str]] = ""
     published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
 
 

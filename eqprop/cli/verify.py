@@ -56,6 +56,7 @@ class _Fields(Recipe):
     epochs: tyro.conf.Suppress[int] = 30
     dtype: tyro.conf.Suppress[Literal["float32", "float64"]] = "float32"
     states: tyro.conf.Suppress[Literal["full", "bfloat16"]] = "full"
+    model: tyro.conf.Suppress[tyro.conf.Fixed[str]] = ""
     published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
 
 

@@ -258,10 +258,11 @@ class Labels(Target):
         return None
 
 
-type Kind = Literal["classes", "real", "labels"]
-"""What is learnt: one of several classes, real numbers, or several labels at once."""
-
-KINDS: dict[Kind, type[Target]] = {"classes": Classes, "real": Real, "labels": Labels}
+KINDS: dict[Literal["classes", "real", "labels"], type[Target]] = {
+    "classes": Classes,
+    "real": Real,
+    "labels": Labels,
+}
 
 
 def kind_of(y: np.ndarray, where: str) -> type[Target]:

@@ -16,7 +16,8 @@ from jax import lax
 
 from eqprop.dynamics.activations import Activation, hardsigm, is_analytic
 from eqprop.errors import EqpropError
-from eqprop.networks.network import Network
+from eqprop.networks.energy import Energy, Own
+from eqprop.networks.model import Model
 from eqprop.types import Layer, Rates, States
 
 
@@ -54,7 +55,7 @@ class Dynamics(eqx.Module):
 
     def step(
         self,
-        network: Network,
+        network: Model,
         x: Layer,
         states: States,
         force: Layer | None = None,
@@ -79,7 +80,7 @@ def _identity(v: Layer) -> Layer:
     return v
 
 
-def _check_precision(network: Network, x: Layer, states: States, force: Layer | None) -> None:
+def _check_precision(network: Model, x: Layer, states: States, force: Layer | None) -> None:
     """Raises ``EqpropError`` where data and network would make states of another type."""
     own = jnp.finfo(network.dtype)
     if not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).bits != own.bits:
@@ -197,6 +198,70 @@ class EnergyBased(Dynamics):
             return tuple(moved)
         clipped = [hardsigm(s) for s in moved]
         return (*clipped[:-1], moved[-1] if linear else clipped[-1])
+
+
+@final
+class Descent(Dynamics):
+    """Real time on any energy, ``s_i <- s_i - dt dE/ds_i`` (+ ``dt force`` on the output), then
+    projected on the ``bounds`` of its layer, where it has any.
+    """
+
+    time_step: float = eqx.field(static=True)
+    bounds: tuple[tuple[float, float] | None, ...] = eqx.field(static=True)
+    """Of the layers 1 ... N."""
+    activation: Activation = eqx.field(static=True, default=_identity)
+    """Rates are the states themselves."""
+
+    @property
+    @override
+    def dt(self) -> float:
+        return self.time_step
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        return (x, *states)
+
+    @override
+    def react(
+        self, states: States, drives: States, force: Layer | None, *, with_output: bool
+    ) -> States:
+        if force is not None:
+            drives = (*drives[:-1], drives[-1] + force)
+        moved = [s + self.time_step * pull for s, pull in zip(states, drives, strict=True)]
+        # All layers move at once: what has no connections has no sweeps.
+        return tuple(
+            s if ends is None else jnp.clip(s, *ends)
+            for s, ends in zip(moved, self.bounds, strict=True)
+        )
+
+
+@final
+class Iterated(Dynamics):
+    """A map of one's own: the drives are the new states; the force stands outside of it."""
+
+    activation: Activation = eqx.field(static=True, default=_identity)
+
+    @property
+    @override
+    def dt(self) -> float:
+        return 1.0
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        return (x, *states)
+
+    @override
+    def react(
+        self, states: States, drives: States, force: Layer | None, *, with_output: bool
+    ) -> States:
+        return drives if force is None else (*drives[:-1], drives[-1] + force)
+
+
+def dynamics_of(own: Own) -> Dynamics:
+    """How an energy or a map of one's own settles."""
+    if isinstance(own, Energy):
+        return Descent(time_step=own.dt, bounds=own.bounds_of_layers)
+    return Iterated()
 
 
 @final

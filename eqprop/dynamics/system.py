@@ -12,7 +12,7 @@ from eqprop.dynamics.relaxation import Relaxation, Settled, Step
 from eqprop.dynamics.step import Dynamics
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.types import Array, Layer, States, Strength, Targets
 
 type Layers = tuple[int, ...] | None
@@ -44,23 +44,23 @@ class System(eqx.Module):
                 f"the number of nudged steps K is {self.nudged_steps}: it must be at least 1"
             )
 
-    def check_analytic(self, network: Network) -> None:
+    def check_analytic(self, network: Model) -> None:
         """Raises ``EqpropError`` where F is not analytic, as holomorphic nudges need."""
         self.dynamics.check_analytic()
         network.check_analytic()
 
-    def check_sweeps(self, network: Network) -> None:
+    def check_sweeps(self, network: Model) -> None:
         """Raises ``EqpropError`` where there are sweeps, but the connection graph has no two
         colours.
         """
         if self.sweeps or self.nudged_sweeps:
             network.colours()
 
-    def clamp(self, network: Network, x: Layer) -> Network:
+    def clamp(self, network: Model, x: Layer) -> Model:
         """The network with everything that the static input contributes computed once."""
         return network.clamp(self.dynamics.rates(x, ())[0])
 
-    def free_step(self, clamped: Network, x: Layer) -> Step:
+    def free_step(self, clamped: Model, x: Layer) -> Step:
         """One free step, or one sweep, as a function of the states."""
 
         def part(s: States, layers: Layers) -> States:
@@ -68,16 +68,16 @@ class System(eqx.Module):
 
         return _sweep(clamped, part) if self.sweeps else lambda s: part(s, None)
 
-    def free(self, clamped: Network, x: Layer) -> tuple[States, Settled]:
+    def free(self, clamped: Model, x: Layer) -> tuple[States, Settled]:
         """Phase 1: from ``s = 0`` to the fixed point ``s*``."""
         return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
 
-    def force(self, network: Network, output: Layer, y: Targets) -> Layer:
+    def force(self, network: Model, output: Layer, y: Targets) -> Layer:
         """``-dl/ds_N`` of each example, shape ``(B, *output)``, by way of the scores."""
         scores, back = jax.vjp(network.read, output)
         return back(self.cost.force(scores, y))[0]
 
-    def readout_update(self, network: Network, output: Layer, y: Targets) -> Connection | None:
+    def readout_update(self, network: Model, output: Layer, y: Targets) -> Connection | None:
         """``-dl/dtheta`` of the readout, mean over the batch; None where there is none.
 
         The readout has no part in the fixed point, so this is all of its gradient: local, between
@@ -89,7 +89,7 @@ class System(eqx.Module):
         return back(self.cost.force(scores, y) / len(y))[0]
 
     def nudged_step(
-        self, network: Network, x: Layer, y: Targets, beta: Strength, states: States
+        self, network: Model, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
         """One nudged step, or one sweep; ``beta`` is one number, or one for each row of the
         batch.
@@ -104,7 +104,7 @@ class System(eqx.Module):
         return _sweep(network, part)(states) if self.nudged_sweeps else part(states, None)
 
     def nudged(
-        self, clamped: Network, x: Layer, y: Targets, beta: Strength, states: States
+        self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
         """Phase 2: K steps from ``s*`` with nudging strength ``beta``; the last states."""
 
@@ -114,7 +114,7 @@ class System(eqx.Module):
         return lax.fori_loop(0, self.nudged_steps, body, states)
 
 
-def _sweep(network: Network, part: Callable[[States, Layers], States]) -> Step:
+def _sweep(network: Model, part: Callable[[States, Layers], States]) -> Step:
     """Moves the layers of one colour of the connection graph, then those of the other."""
 
     def sweep(s: States) -> States:

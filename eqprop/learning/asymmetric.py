@@ -24,7 +24,7 @@ from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
 from eqprop.learning.rules import Free, Rule, with_readout
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.types import Array, Layer, PRNGKeyArray, Scalar, States, Targets
 
 
@@ -33,7 +33,7 @@ class AsymmetricPhase(eqx.Module):
     """The nudged phase of AEP about the fixed point ``free``, and what the synapses see of it."""
 
     system: System
-    network: Network
+    network: Model
     x: Layer
     y: Targets
     free: States
@@ -73,7 +73,7 @@ class AsymmetricPhase(eqx.Module):
 
         return nudged
 
-    def increment(self, change: States) -> Network:
+    def increment(self, change: States) -> Model:
         """``(dF/dtheta at s*)^T change / dt``, mean over the batch."""
         dt = self.system.dynamics.dt
         at, pulls = tuple(s[None] for s in self.free), tuple(d[None] / dt for d in change)
@@ -94,8 +94,8 @@ class AsymmetricEP(Rule):
 
     @override
     def update(
-        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
-    ) -> tuple[Network, Free]:
+        self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Model, Free]:
         stencil = self.nudge.stencil(key)
         if stencil.is_complex:
             system.check_analytic(network)

@@ -10,7 +10,7 @@ these are what the nudged phase of Equilibrium Propagation does, step by step.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, final, override
+from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -23,8 +23,7 @@ from eqprop.dynamics.relaxation import Settled, largest_change
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.rules import Free, Rule, with_readout
-from eqprop.networks.edges import Plastic
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, States, Targets
 
 type StateCurves = tuple[Inexact[Array, "K B ..."], ...]
@@ -45,7 +44,7 @@ class StepGradients(NamedTuple):
 
     states: StateCurves
     """``grad_s(t)`` of each example, not divided by B."""
-    network: Network
+    network: Model
     """``grad_theta(t)``, mean over the batch: each parameter with the leading axis K."""
 
 
@@ -57,7 +56,7 @@ class Adjoint(NamedTuple):
     """``|dl/ds - (I - J^T) lambda| / |dl/ds|`` over the batch; infinite where there is none."""
 
 
-def unroll(system: System, network: Network, x: Layer, steps: int) -> tuple[Window, Settled]:
+def unroll(system: System, network: Model, x: Layer, steps: int) -> tuple[Window, Settled]:
     """The free phase of T steps from ``s = 0``, keeping the last ``steps`` of them.
 
     The first T - K steps are the system's own relaxation (which may stop early or sweep), the last
@@ -79,7 +78,7 @@ def unroll(system: System, network: Network, x: Layer, steps: int) -> tuple[Wind
     return window, Settled(taken + steps, residual)
 
 
-def follow(system: System, clamped: Network, x: Layer, states: States, steps: int) -> Window:
+def follow(system: System, clamped: Model, x: Layer, states: States, steps: int) -> Window:
     """``steps`` synchronous free steps from ``states``, all kept."""
 
     def body(s: States, _: None) -> tuple[States, States]:
@@ -89,15 +88,15 @@ def follow(system: System, clamped: Network, x: Layer, states: States, steps: in
     return Window(before, last)
 
 
-def loss_gradient(system: System, network: Network, states: States, y: Targets) -> States:
+def loss_gradient(system: System, network: Model, states: States, y: Targets) -> States:
     """``grad_s(0) = dl/ds`` for each example: nothing but the output has any."""
     *hidden, output = states
     return (*(jnp.zeros_like(s) for s in hidden), -system.force(network, output, y))
 
 
 def pull_back(
-    system: System, network: Network, x: Layer, states: States, adjoint: States
-) -> tuple[States, Network]:
+    system: System, network: Model, x: Layer, states: States, adjoint: States
+) -> tuple[States, Model]:
     """One free step from ``states``, backwards: ``J^T adjoint`` and ``(dF/dtheta)^T adjoint``.
 
     The second is summed over the batch. With a clamped network its input edges hold the gradient of
@@ -108,7 +107,7 @@ def pull_back(
     return by_states, by_network
 
 
-def bptt(system: System, network: Network, x: Layer, y: Targets, steps: int) -> StepGradients:
+def bptt(system: System, network: Model, x: Layer, y: Targets, steps: int) -> StepGradients:
     """``grad_s(t)`` and ``grad_theta(t)`` for t = 0 ... ``steps`` - 1, from one reverse scan.
 
     All K gradients of the parameters are kept: for large networks see ``diagnostics.compare``,
@@ -126,7 +125,7 @@ def bptt(system: System, network: Network, x: Layer, y: Targets, steps: int) -> 
     return jax.tree.map(lambda leaf: leaf[::-1], forwards)
 
 
-def adjoints(system: System, clamped: Network, x: Layer, window: Window, y: Targets) -> StateCurves:
+def adjoints(system: System, clamped: Model, x: Layer, window: Window, y: Targets) -> StateCurves:
     """``grad_s(t)`` aligned with ``window.before``: entry j is ``dl/ds_{T-K+j+1}``."""
 
     def body(adjoint: States, before: States) -> tuple[States, States]:
@@ -138,8 +137,8 @@ def adjoints(system: System, clamped: Network, x: Layer, window: Window, y: Targ
 
 
 def total_gradient(
-    system: System, network: Network, x: Layer, before: StateCurves, adjoint: StateCurves
-) -> Network:
+    system: System, network: Model, x: Layer, before: StateCurves, adjoint: StateCurves
+) -> Model:
     """``sum over steps of (dF/dtheta)^T adjoint``, mean over the batch.
 
     ``before`` are the states that the steps start from and ``adjoint`` belongs to those they
@@ -159,20 +158,12 @@ def total_gradient(
     rows, pulls = (tuple(flat(curve) for curve in curves) for curves in (before, adjoint))
     _, by_clamped = pull_back(system, repeated, repeat(x), rows, pulls)
 
-    r_input = system.dynamics.rates(x, ())[0]
-
-    def gradient(edge: Plastic, by_edge: Any) -> Any:
-        if not edge.from_input:
-            return by_edge
-        (drive,) = jax.tree.leaves(by_edge)  # all that a clamped edge has
-        return edge.statistic(r_input, drive.reshape(steps, batch, *drive.shape[1:]).sum(axis=0))
-
-    edges = [gradient(*pair) for pair in zip(network.plastic, by_clamped.edges, strict=True)]
-    return jax.tree.map(lambda leaf: leaf / batch, network.update(edges))
+    gradient = network.unclamped(by_clamped, system.dynamics.rates(x, ())[0], steps)
+    return jax.tree.map(lambda leaf: leaf / batch, gradient)
 
 
 def solve_adjoint(
-    system: System, clamped: Network, x: Layer, y: Targets, states: States, tolerance: float
+    system: System, clamped: Model, x: Layer, y: Targets, states: States, tolerance: float
 ) -> Adjoint:
     """``(I - J^T) lambda = dl/ds`` at the fixed point ``states``, by GMRES without a matrix.
 
@@ -210,8 +201,8 @@ class BPTT(Rule):
 
     @override
     def update(
-        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
-    ) -> tuple[Network, Free]:
+        self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Model, Free]:
         steps = system.nudged_steps if self.steps is None else self.steps
         window, settled = unroll(system, network, x, steps)
         curves = adjoints(system, system.clamp(network, x), x, window, y)
@@ -241,8 +232,8 @@ class RecurrentBackprop(Rule):
 
     @override
     def update(
-        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
-    ) -> tuple[Network, Free]:
+        self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Model, Free]:
         clamped = system.clamp(network, x)
         free = Free(*system.free(clamped, x))
         adjoint = solve_adjoint(system, clamped, x, y, free.states, self.tolerance)
@@ -259,9 +250,7 @@ class RecurrentBackprop(Rule):
         return _update(system, gradient, network, free.states, y), free
 
 
-def _update(
-    system: System, gradient: Network, network: Network, states: States, y: Targets
-) -> Network:
+def _update(system: System, gradient: Model, network: Model, states: States, y: Targets) -> Model:
     """Minus the gradient, with that of the readout."""
     ascent = jax.tree.map(jnp.negative, gradient)
     return with_readout(system, ascent, network, states, y)

@@ -13,6 +13,7 @@ from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.system import System
@@ -25,6 +26,7 @@ from eqprop.learning.increments import (
 )
 from eqprop.networks.connections import Connection, Dense, multiply
 from eqprop.networks.edges import Edge, Plastic, Tied
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import Normalised
 from eqprop.types import Array, Float, Inexact, Layer, Rates, Scalar, States, Targets
@@ -49,42 +51,68 @@ class Products(NamedTuple):
 def continual_step(
     system: System,
     increment: Increment,
-    network: Network,
+    network: Model,
     states: States,
     batch: Batch,
     strengths: Strengths,
-) -> tuple[Network, States, Network]:
+) -> tuple[Model, States, Model]:
     """One nudged step: ``s_{t+1} = F(x, s_t, theta_t, beta)``, then ``theta_{t+1} = theta_t + eta
     dtheta(t)``.
 
     Returns the moved network, the new states, and ``dtheta(t)``. Nothing of the free phase is read.
     """
-    (beta, _), factors = strengths, _edge_factors(network, batch, strengths)
+    (beta, _), factors = strengths, _part_factors(network, batch, strengths)
+    count = beta * batch[0].shape[0]
+    if not isinstance(network, Network):
+        return _model_step(system, increment, network, states, batch, (beta, factors, count))
     plain = [
         Rewritten(e.pre, e.post, e, increment, rate)
         for e, rate in zip(network.plastic, factors, strict=True)
     ]
     moved, new, ends = _advance(system, network, plain, states, batch, beta)
     total = network.update([form.seen(*seen) for form, seen in zip(plain, ends, strict=True)])
-    count = beta * batch[0].shape[0]
     dtheta = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), total)
     return network.replace_edges([form.settle() for form in moved]), new, dtheta
+
+
+def _model_step(
+    system: System,
+    increment: Increment,
+    network: Model,
+    states: States,
+    batch: Batch,
+    strengths: tuple[Scalar, Inexact[Array, " parts"], Scalar],
+) -> tuple[Model, States, Model]:
+    """The step of a model without edges; ``strengths`` are beta, ``eta / (beta B)`` and
+    ``beta B``.
+    """
+    (x, y), (beta, factors, count) = batch, strengths
+    new = system.nudged_step(network, x, y, beta, states)
+    total = increment.between(network, *(system.dynamics.rates(x, s) for s in (states, new)))
+    moved = jax.tree.map(jnp.add, network, total.scale(factors)).projected()
+    return moved, new, jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), total)
 
 
 def continual_phase(
     system: System,
     increment: Increment,
-    network: Network,
+    network: Model,
     states: States,
     batch: Batch,
     strengths: Strengths,
-) -> tuple[Network, States]:
+) -> tuple[Model, States]:
     """K times ``continual_step``, in the cheapest equivalent form: the moved network and the last
     states.
     """
     beta, _ = strengths
+    if not isinstance(network, Network):
+
+        def step(_: Array, carry: tuple[Model, States]) -> tuple[Model, States]:
+            return continual_step(system, increment, *carry, batch, strengths)[:2]
+
+        return lax.fori_loop(0, system.nudged_steps, step, (network, states))
     r_start = system.dynamics.rates(batch[0], states)
-    start = moving_edges(increment, network, r_start, _edge_factors(network, batch, strengths))
+    start = moving_edges(increment, network, r_start, _part_factors(network, batch, strengths))
 
     def body(_: Array, carry: tuple[Sequence[Moving], States]) -> tuple[Sequence[Moving], States]:
         moving, s = carry
@@ -94,8 +122,8 @@ def continual_phase(
     return network.replace_edges([edge.settle() for edge in moving]), last
 
 
-def _edge_factors(network: Network, batch: Batch, strengths: Strengths) -> Inexact[Array, " edges"]:
-    """``eta / (beta B)`` for each edge: the factor on its increments."""
+def _part_factors(network: Model, batch: Batch, strengths: Strengths) -> Inexact[Array, " parts"]:
+    """``eta / (beta B)`` for each part, the edges of a network: the factor on its increments."""
     (beta, eta), (x, _) = strengths, batch
     return eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)
 

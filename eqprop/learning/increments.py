@@ -23,6 +23,7 @@ from eqprop.dynamics.nudges import Stencil, weighted
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.networks.edges import Plastic
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.types import Array, Layer, Rates, Scalar, States, Targets
 
@@ -46,15 +47,26 @@ class Increment(eqx.Module):
         The rates of the input are the same before and after.
         """
 
-    def between(self, network: Network, before: Rates, after: Rates) -> Network:
-        """The increments of all edges, summed over the batch: ``beta B dtheta(t)``."""
+    def between(self, network: Model, before: Rates, after: Rates) -> Model:
+        """The increments of all parameters, summed over the batch: ``beta B dtheta(t)``."""
+        if not isinstance(network, Network):
+            return self.of_model(network, before, after)
         ends = edge_ends(network, before, after)
         steps = [self.edge(e, *seen) for e, seen in zip(network.plastic, ends, strict=True)]
         return network.update(steps)
 
+    def of_model(self, network: Model, before: Rates, after: Rates) -> Model:
+        """The same of a model that is not made of edges. Raises ``EqpropError`` where there is no
+        such increment.
+        """
+        raise EqpropError(
+            f"{type(self).__name__} says what an edge sees, but {type(network).__name__} has no "
+            "edges: use Equilibrium or VectorField, or write of_model"
+        )
+
     def total(
-        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
-    ) -> Network:
+        self, system: System, network: Model, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Model:
         """The increments of a whole nudged phase from the states ``free``, summed over steps and
         batch, combined by the stencil.
 
@@ -65,8 +77,8 @@ class Increment(eqx.Module):
         copies, start = jax.tree.map(lambda leaf: leaf.astype(dtype), (network, free))
         clamped = system.clamp(copies, x)
 
-        def phase(beta: Scalar) -> Network:
-            def body(_: Array, carry: tuple[States, Network]) -> tuple[States, Network]:
+        def phase(beta: Scalar) -> Model:
+            def body(_: Array, carry: tuple[States, Model]) -> tuple[States, Model]:
                 s, sums = carry
                 new = system.nudged_step(clamped, x, y, beta, s)
                 rates = (system.dynamics.rates(x, states) for states in (s, new))
@@ -99,15 +111,21 @@ class Equilibrium(Increment):
     def edge(self, edge: Plastic, pre: tuple[Layer, Layer], post: tuple[Layer, Layer]) -> Plastic:
         if edge.from_input:
             return edge.statistic(pre[0], post[1] - post[0])
-        _check_reciprocal(edge)
+        edge.check_reciprocal()
         # The statistic sums over the batch and is linear in r_post: a difference is one call.
         batch = len(post[0])
         return edge.statistic(_beside(batch, pre[1], pre[0]), _beside(batch, post[1], -post[0]))
 
     @override
+    def of_model(self, network: Model, before: Rates, after: Rates) -> Model:
+        rows = jnp.ones(len(before[0]), before[0].dtype)
+        then, now = (network.statistic(rates, rows, rates[0]) for rates in (before, after))
+        return jax.tree.map(jnp.subtract, now, then)
+
+    @override
     def total(
-        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
-    ) -> Network:
+        self, system: System, network: Model, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Model:
         # All points of the stencil are rows of one batch, those of an example side by side: then a
         # device that holds some of the examples holds all their rows, and sums them by itself.
         points, batch, dtype = len(stencil.betas), x.shape[0], stencil.dtype(network.dtype)
@@ -126,20 +144,9 @@ class Equilibrium(Increment):
         if stencil.rest is not None:
             ends = tuple(_beside(batch, *pair) for pair in zip(ends, free, strict=True))
             weights = jnp.append(weights, stencil.rest.astype(dtype))
-        r_input = system.dynamics.rates(x, ())[0]
         rates = system.dynamics.rates(repeat(x, len(weights)), ends)
-        weights = jnp.tile(weights, batch)
-
-        def total_edge(edge: Plastic) -> Plastic:
-            post = jax.vmap(jnp.multiply)(rates[edge.post], weights)
-            if edge.from_input:
-                total = post.reshape(batch, -1, *post.shape[1:]).sum(axis=1)
-                return edge.statistic(r_input, total.real)
-            _check_reciprocal(edge)
-            # Of complex rates it is the real part, since the parameters are real.
-            return edge.statistic(rates[edge.pre], post)
-
-        return network.update([total_edge(e) for e in network.plastic])
+        r_input = system.dynamics.rates(x, ())[0]
+        return network.statistic(rates, jnp.tile(weights, batch), r_input)
 
 
 @final
@@ -156,9 +163,17 @@ class VectorField(Increment):
         return edge.vector_field(pre[0], pre[1] - pre[0], post[0], post[1] - post[0])
 
     @override
+    def of_model(self, network: Model, before: Rates, after: Rates) -> Model:
+        """``(d drives/d theta)^T`` times the change of the states."""
+        _, pull = jax.vjp(lambda model: model.drives(before), network)
+        return pull(tuple(new - old for old, new in zip(before[1:], after[1:], strict=True)))[0]
+
+    @override
     def total(
-        self, system: System, network: Network, x: Layer, y: Targets, free: States, stencil: Stencil
-    ) -> Network:
+        self, system: System, network: Model, x: Layer, y: Targets, free: States, stencil: Stencil
+    ) -> Model:
+        if not isinstance(network, Network):
+            return super().total(system, network, x, y, free, stencil)
         # As in the plain form, but what edges from the input add up telescopes.
         dtype = stencil.dtype(network.dtype)
         clamped = system.clamp(network, x)
@@ -193,14 +208,6 @@ class VectorField(Increment):
                 e.statistic(first[0], moved(e.post)) if e.from_input else next(totals)
                 for e in network.plastic
             ]
-        )
-
-
-def _check_reciprocal(edge: Plastic) -> None:
-    if not edge.reciprocal:
-        raise EqpropError(
-            f"the edge {edge.pre}->{edge.post} is untied, so dPhi/dtheta does not exist: "
-            "use a vector-field rule (vf, c-vf), or tied weights"
         )
 
 

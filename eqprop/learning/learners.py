@@ -18,7 +18,7 @@ from eqprop.errors import EqpropError
 from eqprop.learning.continual import continual_phase
 from eqprop.learning.increments import Increment
 from eqprop.learning.rules import Free, Rule
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets
 
 type Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
@@ -34,7 +34,7 @@ def constant(step: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.ones(())
 
 
-def _check_rates(rates: Sequence[float], network: Network | None = None) -> None:
+def _check_rates(rates: Sequence[float], network: Model | None = None) -> None:
     if any(not math.isfinite(rate) or rate < 0 for rate in rates):
         raise EqpropError(
             f"learning rates {tuple(rates)}: each must be a finite number, at least 0"
@@ -53,7 +53,7 @@ class Learner(eqx.Module):
     """Abstract: one minibatch, from the free phase to the new parameters."""
 
     @abc.abstractmethod
-    def init(self, network: Network) -> Memory:
+    def init(self, network: Model) -> Memory:
         """The learner's own state for this network. Raises ``EqpropError`` where the two don't
         fit.
         """
@@ -62,11 +62,11 @@ class Learner(eqx.Module):
     def learn(
         self,
         system: System,
-        network: Network,
+        network: Model,
         memory: Memory,
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
-    ) -> tuple[Network, Memory, Free]:
+    ) -> tuple[Model, Memory, Free]:
         """The network and the learner's state after one batch ``(x, y)``, and the batch's free
         phase.
         """
@@ -87,7 +87,7 @@ class WithOptimizer(Learner):
         _check_rates(self.learning_rates)
 
     @override
-    def init(self, network: Network) -> Memory:
+    def init(self, network: Model) -> Memory:
         _check_rates(self.learning_rates, network)
         return cast(Any, self.optimizer).init(network), jnp.zeros((), jnp.int32)
 
@@ -95,11 +95,11 @@ class WithOptimizer(Learner):
     def learn(
         self,
         system: System,
-        network: Network,
+        network: Model,
         memory: Memory,
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
-    ) -> tuple[Network, Memory, Free]:
+    ) -> tuple[Model, Memory, Free]:
         state, step = memory
         update, free = self.rule.update(system, network, *batch, key)
         # Optax descends: the update stands for minus a gradient.
@@ -107,8 +107,8 @@ class WithOptimizer(Learner):
         # Optax takes any pytree, but its types know only containers of arrays.
         scaled, state = cast(Any, self.optimizer).update(descent, state, network)
         factors = jnp.asarray(self.learning_rates) * self.schedule(step)
-        moved = jax.tree.map(jnp.subtract, network, cast(Network, scaled).scale(factors))
-        return moved, (state, step + 1), free
+        moved = jax.tree.map(jnp.subtract, network, cast(Model, scaled).scale(factors))
+        return moved.projected(), (state, step + 1), free
 
 
 @final
@@ -129,7 +129,7 @@ class Continual(Learner):
             )
 
     @override
-    def init(self, network: Network) -> Memory:
+    def init(self, network: Model) -> Memory:
         if network.readout is not None:
             raise EqpropError(
                 "a continual rule moves connections by what the nudged phase does to their two "
@@ -143,11 +143,11 @@ class Continual(Learner):
     def learn(
         self,
         system: System,
-        network: Network,
+        network: Model,
         memory: Memory,
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
-    ) -> tuple[Network, Memory, Free]:
+    ) -> tuple[Model, Memory, Free]:
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
         beta = self.nudge.stencil(key).betas[0].astype(network.dtype)

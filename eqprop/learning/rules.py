@@ -10,7 +10,7 @@ from eqprop.dynamics.nudges import Nudge
 from eqprop.dynamics.relaxation import Settled
 from eqprop.dynamics.system import System
 from eqprop.learning.increments import Increment
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.types import Layer, PRNGKeyArray, States, Targets
 
 
@@ -26,18 +26,16 @@ class Rule(eqx.Module):
 
     @abc.abstractmethod
     def update(
-        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
-    ) -> tuple[Network, Free]:
+        self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Model, Free]:
         """The update (an ascent direction, mean over the batch), and the free phase it was found
         from.
         """
 
 
-def with_readout(
-    system: System, mean: Network, network: Network, free: States, y: Targets
-) -> Network:
+def with_readout(system: System, mean: Model, network: Model, free: States, y: Targets) -> Model:
     """An update, mean over the batch, with that of the readout in its place."""
-    return mean.update(mean.plastic, system.readout_update(network, free[-1], y))
+    return mean.with_readout(system.readout_update(network, free[-1], y))
 
 
 @final
@@ -49,8 +47,8 @@ class AfterPhase(Rule):
 
     @override
     def update(
-        self, system: System, network: Network, x: Layer, y: Targets, key: PRNGKeyArray
-    ) -> tuple[Network, Free]:
+        self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
+    ) -> tuple[Model, Free]:
         stencil = self.nudge.stencil(key)
         if stencil.is_complex:
             system.check_analytic(network)

@@ -49,6 +49,14 @@ class Plastic(Edge):
     def reciprocal(self) -> bool:
         """Whether feedback is the transpose of ``forward``, so that ``Phi`` exists."""
 
+    def check_reciprocal(self) -> None:
+        """Raises ``EqpropError`` where ``Phi`` does not exist."""
+        if not self.reciprocal:
+            raise EqpropError(
+                f"the edge {self.pre}->{self.post} is untied, so dPhi/dtheta does not exist: "
+                "use a vector-field rule (vf, c-vf), or tied weights"
+            )
+
     @abc.abstractmethod
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Plastic":
         """The gradient in theta of ``r_post . forward(r_pre)``, summed over the batch and linear in

@@ -7,7 +7,8 @@ import jax
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection, Dense, Product
 from eqprop.networks.edges import Edge, Tied, untied
-from eqprop.networks.network import Network, check_shapes
+from eqprop.networks.model import check_shapes
+from eqprop.networks.network import Network
 from eqprop.types import PRNGKeyArray, Shape
 
 type Build = Callable[[Shape, Shape, PRNGKeyArray], Connection]

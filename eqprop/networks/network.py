@@ -7,7 +7,7 @@ A network *is* its parameters (a pytree), so gradients and updates are networks 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, final, override
 
 import equinox as eqx
 import jax
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.networks.edges import INPUT, Clamped, Edge, Plastic
-from eqprop.types import Array, Float, Layer, Rates, Shape, States
+from eqprop.networks.model import Model, check_shapes
+from eqprop.types import Array, Float, Inexact, Inputs, Layer, Rates, Shape, States
 
 
 @final
-class Network(eqx.Module):
+class Network(Model):
     """Layers 0 ... N of the given shapes and the edges between them; layer 0 is the input, N the
     output.
 
@@ -32,7 +33,7 @@ class Network(eqx.Module):
 
     shapes: tuple[Shape, ...] = eqx.field(static=True)
     edges: tuple[Edge, ...]
-    readout: Connection | None = None
+    readout: Connection | None = None  # pyright: ignore[reportIncompatibleVariableOverride,reportIncompatibleMethodOverride]
 
     def __check_init__(self) -> None:
         check_shapes(self.shapes)
@@ -62,33 +63,27 @@ class Network(eqx.Module):
         return plastic
 
     @property
+    @override
     def parts(self) -> tuple[Edge | Connection, ...]:
         """What has a learning rate of its own: the edges, and after them the readout."""
         return self.edges if self.readout is None else (*self.edges, self.readout)
 
     @property
-    def scores(self) -> Shape:
-        """The shape of an example's scores, ``(classes,)``."""
-        if self.readout is None:
-            return self.shapes[-1]
-        output = jax.ShapeDtypeStruct((1, *self.shapes[-1]), jnp.float32)
-        read = eqx.filter_eval_shape(type(self.readout).__call__, self.readout, output)
-        return tuple(read.shape[1:])
-
-    def read(self, output: Layer) -> Layer:
-        """The scores, ``(B, classes)``, of states of the output layer: these themselves, where
-        there is no readout.
-        """
-        return output if self.readout is None else self.readout(output)
+    @override
+    def part_names(self) -> tuple[str, ...]:
+        edges = tuple(f"from layer {e.pre} to layer {e.post}" for e in self.edges)
+        return edges if self.readout is None else (*edges, "of the readout")
 
     @property
+    @override
+    def dynamic_parameters(self) -> tuple[Edge, ...]:
+        return self.edges
+
+    @property
+    @override
     def dtype(self) -> jnp.dtype:
         """Floating-point type of the parameters."""
         return jnp.result_type(*jax.tree.leaves(self.edges))
-
-    def zeros(self, batch: int) -> States:
-        """The states ``s = 0`` of layers 1 ... N, where every free phase starts."""
-        return tuple(jnp.zeros((batch, *shape), self.dtype) for shape in self.shapes[1:])
 
     def replace_edges(self, edges: Sequence[Edge]) -> "Network":
         """The same layers with other edges."""
@@ -103,6 +98,11 @@ class Network(eqx.Module):
         # None where there is no readout: no leaf to replace.
         return network if self.readout is None else eqx.tree_at(lambda n: n.readout, network, same)
 
+    @override
+    def with_readout(self, readout: Connection | None) -> "Network":
+        return self.update(self.plastic, readout)
+
+    @override
     def scale(self, factors: Float[Array, " parts"]) -> "Network":
         """The parameters of each part, the edges and then a readout, times its own factor."""
 
@@ -113,6 +113,36 @@ class Network(eqx.Module):
         edges = len(self.edges)
         return self.update(scaled[:edges], *scaled[edges:])
 
+    @override
+    def statistic(
+        self, rates: Rates, weights: Inexact[Array, " rows"], r_input: Inputs
+    ) -> "Network":
+        batch = len(r_input)
+
+        def of_edge(edge: Plastic) -> Plastic:
+            post = jax.vmap(jnp.multiply)(rates[edge.post], weights)
+            if edge.from_input:
+                total = post.reshape(batch, -1, *post.shape[1:]).sum(axis=1)
+                return edge.statistic(r_input, total.real)
+            edge.check_reciprocal()
+            # Of complex rates it is the real part, since the parameters are real.
+            return edge.statistic(rates[edge.pre], post)
+
+        return self.update([of_edge(edge) for edge in self.plastic])
+
+    @override
+    def unclamped(self, gradient: "Network", r_input: Layer, rows: int) -> "Network":
+        def of_edge(edge: Plastic, by_edge: Any) -> Any:
+            if not edge.from_input:
+                return by_edge
+            (drive,) = jax.tree.leaves(by_edge)  # all that a clamped edge has
+            each = drive.reshape(rows, len(r_input), *drive.shape[1:])
+            return edge.statistic(r_input, each.sum(axis=0))
+
+        pairs = zip(self.plastic, gradient.edges, strict=True)
+        return self.update([of_edge(*pair) for pair in pairs])
+
+    @override
     def clamp(self, r_input: Layer) -> "Network":
         """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
         once.
@@ -121,12 +151,14 @@ class Network(eqx.Module):
             [Clamped(INPUT, e.post, e.forward(r_input)) if e.from_input else e for e in self.edges]
         )
 
+    @override
     def map_drives(self, change: Callable[[Layer], Layer]) -> "Network":
         """The same clamped network with other drives of its input: repeated for more rows, say."""
         return self.replace_edges(
             [jax.tree.map(change, e) if e.from_input else e for e in self.edges]
         )
 
+    @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
         """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that
         order.
@@ -151,6 +183,7 @@ class Network(eqx.Module):
         terms = [jnp.sum(rates[e.post] * e.forward(rates[e.pre])) for e in self.edges]
         return jnp.sum(jnp.stack(terms))
 
+    @override
     def check_analytic(self) -> None:
         """Raises ``EqpropError`` where a drive is not an analytic function of the rates."""
 
@@ -166,6 +199,7 @@ class Network(eqx.Module):
                     "centered nudge"
                 )
 
+    @override
     def colours(self) -> tuple[tuple[int, ...], ...]:
         """Two groups of layers with no edge inside a group, for sweeps over one group after the
         other.
@@ -194,21 +228,6 @@ class Network(eqx.Module):
             if layer not in colour:
                 visit(layer, layer % 2)
         return tuple(tuple(n for n in sorted(colour) if colour[n] == value) for value in (0, 1))
-
-
-def check_shapes(shapes: tuple[Shape, ...]) -> None:
-    """Raises ``EqpropError`` unless there are two layers at least, and every size is a positive
-    integer.
-    """
-    if len(shapes) < 2:
-        raise EqpropError(
-            f"a network needs an input and an output layer, not {len(shapes)} layer(s)"
-        )
-    for index, shape in enumerate(shapes):
-        if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
-            raise EqpropError(
-                f"layer {index} has shape {shape}: every size must be an integer >= 1"
-            )
 
 
 def _check_edge(edge: Edge, shapes: tuple[Shape, ...]) -> None:

@@ -4,19 +4,26 @@ from collections import Counter
 
 import jax
 
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.types import Array
 
 LETTERS = {"weight": "W", "bias": "b"}
 
 
-def edge_names(network: Network) -> list[str]:
-    """A name for each leaf of a network's edges, in the order of ``jax.tree.leaves``.
+def dynamic_names(network: Model) -> list[str]:
+    """A name for each parameter that takes part in the dynamics, in the order of
+    ``jax.tree.leaves``: of a network those of its edges, of other models the places of their
+    parameters, ``w1`` or ``layer.0``.
 
     ``W2`` and ``b2`` lead from layer 1 to layer 2, ``Wb2`` back; a skip edge has ``W0->2``, a
     lateral one ``W1->1``. A second connection between the same two layers has ``W2#2``. Fields of a
     connection other than ``weight`` and ``bias`` keep their own names.
     """
+    if not isinstance(network, Network):
+        paths = jax.tree_util.tree_leaves_with_path(network.dynamic_parameters)
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+        return [name or "theta" for name in names]
     twins: Counter[tuple[int, int]] = Counter()
     names: list[str] = []
     for edge in network.edges:
@@ -31,20 +38,20 @@ def edge_names(network: Network) -> list[str]:
     return names
 
 
-def parameter_names(network: Network) -> list[str]:
-    """A name for each leaf of a network: those of its edges, and ``Wout`` ... of its readout."""
-    names = edge_names(network)
+def parameter_names(network: Model) -> list[str]:
+    """A name for each leaf of a network: those of its dynamics, and ``Wout`` ... of its readout."""
+    names = dynamic_names(network)
     for path, _ in jax.tree_util.tree_leaves_with_path(network.readout):
         field = str(getattr(path[-1], "name", path[-1]))
         names.append(LETTERS.get(field, field) + "out")
     return names
 
 
-def named_parameters(network: Network) -> dict[str, Array]:
+def named_parameters(network: Model) -> dict[str, Array]:
     """The parameters of a network by their names."""
     return dict(zip(parameter_names(network), jax.tree.leaves(network), strict=True))
 
 
-def state_names(network: Network) -> list[str]:
+def state_names(network: Model) -> list[str]:
     """``s1 ... sN``."""
     return [f"s{n}" for n in range(1, len(network.shapes))]

@@ -1,5 +1,6 @@
 """Building: from a recipe, which is data, to the objects that do the work."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,13 @@ from eqprop.dynamics.anderson import Anderson
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
 from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps, Relaxation, ToTolerance
-from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical, RoundedStates
+from eqprop.dynamics.step import (
+    Dynamics,
+    EnergyBased,
+    Prototypical,
+    RoundedStates,
+    dynamics_of,
+)
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning import learners as learning
@@ -33,7 +40,9 @@ from eqprop.networks.convolution import (
     conv_shape,
     shortcut,
 )
+from eqprop.networks.energy import Own
 from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias, with_product
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import normalised
 from eqprop.recipes.recipe import Recipe
@@ -47,46 +56,91 @@ class Built(NamedTuple):
 
     system: System
     learner: Learner
-    init: Callable[[PRNGKeyArray], Network]
+    init: Callable[[PRNGKeyArray], Model]
     augmentations: tuple[Augmentation, ...]
 
 
-def build(recipe: Recipe, image: Shape, outputs: int, batches: int, *, real: bool = False) -> Built:
+def build(
+    recipe: Recipe,
+    image: Shape,
+    outputs: int,
+    batches: int,
+    *,
+    real: bool = False,
+    own: Own | None = None,
+) -> Built:
     """The objects of a recipe, for inputs of a shape, ``(height, width)`` or
     ``(height, width, channels)`` where there are convolutions, that many outputs, of ``real``
-    numbers or of scores, and ``batches`` minibatches an epoch.
+    numbers or of scores, and ``batches`` minibatches an epoch. ``own`` is the model that the recipe
+    names, if it names one: that has the layers.
 
     Raises ``EqpropError`` for values that cannot be.
     """
     if recipe.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
+    linear = recipe.output == "linear" or (real and recipe.output == "auto")
+    _check_own(recipe, own)
     system = System(
-        _dynamics(recipe, linear=recipe.output == "linear" or (real and recipe.output == "auto")),
+        _dynamics(recipe, linear=linear) if own is None else dynamics_of(own),
         SquaredError() if recipe.cost == "squared-error" else CrossEntropy(),
         _relaxation(recipe),
         recipe.K,
         sweeps=recipe.sweeps,
         nudged_sweeps=recipe.nudged_sweeps,
     )
-    shapes, links = _layers(recipe, image, outputs)
-    read: Build | None = None
-    if recipe.cost == "cross-entropy":
-        shapes, links, read = _read_out(shapes, links)
+    draw = _drawn(recipe, image, outputs) if own is None else own.init
 
-    def init(key: PRNGKeyArray) -> Network:
-        network = graph(shapes, links, key, angle=recipe.angle)
-        if read is not None:
-            readout = read(network.shapes[-1], (outputs,), jax.random.fold_in(key, len(links)))
-            network = Network(network.shapes, network.edges, readout)
-        return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), network)
+    def init(key: PRNGKeyArray) -> Model:
+        return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), draw(key))
 
-    learner = _learner(recipe, batches)
     network = jax.eval_shape(init, jax.random.key(0))
+    if own is not None and len(recipe.lr) == 1:
+        recipe = dataclasses.replace(recipe, lr=recipe.lr * len(network.parts))
+    learner = _learner(recipe, batches)
     learner.init(network)  # learning rates that don't match
     system.check_sweeps(network)
     if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf", "aep"}:
         system.check_analytic(network)
     return Built(system, learner, init, _augmentations(recipe))
+
+
+def _drawn(recipe: Recipe, image: Shape, outputs: int) -> Callable[[PRNGKeyArray], Network]:
+    """What draws the network of a recipe."""
+    shapes, links = _layers(recipe, image, outputs)
+    read: Build | None = None
+    if recipe.cost == "cross-entropy":
+        shapes, links, read = _read_out(shapes, links)
+
+    def draw(key: PRNGKeyArray) -> Network:
+        network = graph(shapes, links, key, angle=recipe.angle)
+        if read is None:
+            return network
+        readout = read(network.shapes[-1], (outputs,), jax.random.fold_in(key, len(links)))
+        return Network(network.shapes, network.edges, readout)
+
+    return draw
+
+
+def _check_own(recipe: Recipe, own: Own | None) -> None:
+    """Raises ``EqpropError`` unless it is the model of the recipe, and fits the rest of it."""
+    name = "" if own is None else own.name
+    if recipe.model and own is None:
+        raise EqpropError(
+            f"{recipe.model} is an energy or a map of one's own, and a run keeps no program: give "
+            "it again, in Python, to ep.fit, or as ep.open_run(folder, model=...)"
+        )
+    if recipe.model != name:
+        wanted = recipe.model or "no model of one's own"
+        raise EqpropError(f"the model is {name}, but the recipe is of {wanted}: give that")
+    if name and recipe.cost != "squared-error":
+        raise EqpropError(
+            f"cost {recipe.cost} reads out a network, and {name} is none: use squared-error"
+        )
+    if name and (recipe.angle is not None or recipe.states != "full"):
+        raise EqpropError(
+            f"{name} has no feedback weights, and its states are not rounded: leave angle and "
+            "states out"
+        )
 
 
 def _augmentations(recipe: Recipe) -> tuple[Augmentation, ...]:

@@ -37,6 +37,10 @@ class Recipe:
         "mnist"
     )
     """Data set; own, of a file that is named."""
+    model: str = ""
+    """Name of an energy or a map of one's own (``ep.Energy``, ``ep.Map``), which then has the
+    layers, and settles, in the place of what the recipe says of them.
+    """
     shift: int = 0
     """Move each training image by up to so many pixels up or down, and left or right, at random."""
     flip: bool = False

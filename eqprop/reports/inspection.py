@@ -21,7 +21,7 @@ from eqprop.data.targets import Classes, Labels, Real, Target
 from eqprop.dynamics.relaxation import iterate, largest_change
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.reports.groups import Group
 from eqprop.theorem.trained import Theorem, examine
@@ -136,7 +136,7 @@ def inspect(
         return dataclasses.replace(found, theorem=measured)
 
 
-def _look(experiment: Experiment, member: SeedResult, example: int) -> tuple[Network, Inspection]:
+def _look(experiment: Experiment, member: SeedResult, example: int) -> tuple[Model, Inspection]:
     """The trained network, with what it shows; else the untrained one."""
     reason = NO_CHECKPOINT
     try:
@@ -162,7 +162,7 @@ def _look(experiment: Experiment, member: SeedResult, example: int) -> tuple[Net
     )
 
 
-def filters(network: Network, image: Shape) -> list[Tiles]:
+def filters(network: Model, image: Shape) -> list[Tiles]:
     """Kernels, and the weights from all numbers of an input, an ``image`` or a row, to hidden
     units; the strongest of each.
     """
@@ -187,7 +187,7 @@ def filters(network: Network, image: Shape) -> list[Tiles]:
 
 def relax(
     experiment: Experiment,
-    network: Network,
+    network: Model,
     example: int,
     learnt: Target,
     outputs: Scaling | None = None,
@@ -249,7 +249,7 @@ _READINGS: dict[
 
 
 def receptive_fields(
-    experiment: Experiment, network: Network, example: int, outputs: tuple[str, ...]
+    experiment: Experiment, network: Model, example: int, outputs: tuple[str, ...]
 ) -> list[Tiles]:
     """``ds_i / dx`` after T free steps at a row of the test set: what raises the state of a unit.
 
@@ -307,7 +307,7 @@ def _spread(values: np.ndarray) -> Int[np.ndarray, " units"]:
 
 
 @eqx.filter_jit
-def _settle(system: System, network: Network, x: Layer) -> States:
+def _settle(system: System, network: Model, x: Layer) -> States:
     clamped = system.clamp(network, x)
     start = clamped.zeros(x.shape[0])
     return iterate(system.free_step(clamped, x), start, system.relaxation.steps)
@@ -315,7 +315,7 @@ def _settle(system: System, network: Network, x: Layer) -> States:
 
 @eqx.filter_jit
 def _trace(
-    system: System, network: Network, x: Layer, picks: tuple[Int[Array, " _"], ...]
+    system: System, network: Model, x: Layer, picks: tuple[Int[Array, " _"], ...]
 ) -> tuple[tuple[Float[Array, "T _"], ...], Float[Array, "T N"]]:
     """The states of some units of each layer, and each layer's residual, after every free step."""
     clamped = system.clamp(network, x)
@@ -332,7 +332,7 @@ def _trace(
 
 @eqx.filter_jit
 def _jacobian(
-    system: System, network: Network, x: Layer, chosen: Mapping[int, Int[Array, " _"]]
+    system: System, network: Model, x: Layer, chosen: Mapping[int, Int[Array, " _"]]
 ) -> dict[int, Float[Array, "_ 1 ..."]]:
     """By backpropagation through all free steps."""
 

@@ -135,7 +135,7 @@ def _field(text: str) -> str:
     """The field, if there is one of that name (and it has numbers, if one of those is named)."""
     name, dot, index = text.strip().replace("-", "_").partition(".")
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
-    fixed = ("name", "about", "published")
+    fixed = ("name", "about", "model", "published")
     if name not in fields or name in fixed:
         known = [field for field in fields if field not in fixed]
         raise UsageError(f"unknown field {suggest(name, known)} (see eqprop train RECIPE --help)")

@@ -16,8 +16,8 @@ from jax import lax
 
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import StateCurves
-from eqprop.networks.network import Network
-from eqprop.networks.parameter_names import edge_names, state_names
+from eqprop.networks.model import Model
+from eqprop.networks.parameter_names import dynamic_names, state_names
 from eqprop.theorem.curves import Changes, Source
 from eqprop.types import Array, Int
 
@@ -117,8 +117,8 @@ def _scan(p: Source, q: Source, steps: int, picks: Picks) -> Scanned:
     def add_square(total: Changes, change: Changes) -> Changes:
         return jax.tree.map(lambda s, d: s + d * d, total, change)
 
-    def sample(network: Network) -> list[Array]:
-        leaves = jax.tree.leaves(network.edges)
+    def sample(network: Model) -> list[Array]:
+        leaves = jax.tree.leaves(network.dynamic_parameters)
         return [leaf.ravel()[jnp.asarray(at)] for leaf, at in zip(leaves, picks, strict=True)]
 
     def body(carry: tuple[Any, Any, Sums], _: None) -> tuple[Any, Any]:
@@ -188,7 +188,7 @@ def _agreement(name: str, steps: int, tensors: Sequence[Sequence[np.ndarray]]) -
     )
 
 
-def pick_synapses(relevance: Network, samples: int, seed: int) -> Picks:
+def pick_synapses(relevance: Model, samples: int, seed: int) -> Picks:
     """At most ``samples`` random places of each parameter tensor, among those where ``relevance``
     is not 0.
 
@@ -196,7 +196,7 @@ def pick_synapses(relevance: Network, samples: int, seed: int) -> Picks:
     """
     generator = np.random.default_rng(seed)
     picks: list[np.ndarray] = []
-    for leaf in jax.tree.leaves(relevance.edges):
+    for leaf in jax.tree.leaves(relevance.dynamic_parameters):
         (alive,) = np.nonzero(np.ravel(leaf))
         picks.append(np.sort(generator.choice(alive, min(samples, alive.size), replace=False)))
     return tuple(picks)
@@ -211,8 +211,10 @@ def compare(update: Source, reference: Source, steps: int, picks: Picks) -> Comp
     """
     network = update.problem.network
     found = jax.device_get(_scan(update, reference, steps, picks))
-    sums = [jax.tree.leaves((total.states, total.network.edges)) for total in found.sums]
-    states, parameters = state_names(network), edge_names(network)
+    sums = [
+        jax.tree.leaves((total.states, total.network.dynamic_parameters)) for total in found.sums
+    ]
+    states, parameters = state_names(network), dynamic_names(network)
     names = states + parameters
 
     def agreement(name: str, which: slice) -> Agreement:
@@ -222,8 +224,10 @@ def compare(update: Source, reference: Source, steps: int, picks: Picks) -> Comp
         return dict(zip(names, [*found.states[side], *found.synapses[side]], strict=True))
 
     places = {
-        name: np.stack(np.unravel_index(at, leaf.shape), axis=-1)
-        for name, leaf, at in zip(parameters, jax.tree.leaves(network.edges), picks, strict=True)
+        name: np.stack(np.unravel_index(at, leaf.shape or (1,)), axis=-1)
+        for name, leaf, at in zip(
+            parameters, jax.tree.leaves(network.dynamic_parameters), picks, strict=True
+        )
     }
     return Comparison(
         tuple(agreement(name, slice(n, n + 1)) for n, name in enumerate(names)),

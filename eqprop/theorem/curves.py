@@ -21,7 +21,7 @@ from eqprop.learning.asymmetric import AsymmetricPhase
 from eqprop.learning.baselines import StateCurves, Window, loss_gradient, pull_back
 from eqprop.learning.continual import continual_step
 from eqprop.learning.increments import Increment
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.types import Array, Float, Int, Layer, Scalar, States, Targets
 
 
@@ -30,7 +30,7 @@ class Problem(NamedTuple):
     """What rules and baselines are compared on: a network, its dynamics, a batch ``(x, y)``."""
 
     system: System
-    network: Network
+    network: Model
     batch: tuple[Layer, Targets]
 
 
@@ -40,7 +40,7 @@ class Changes(NamedTuple):
 
     states: States | StateCurves
     """``D_s(t)`` of each example."""
-    network: Network
+    network: Model
     """``D_theta(t)``, mean over the batch."""
 
 
@@ -101,7 +101,7 @@ class Updates(Source):
     eta: Float[Array, " edges"]
 
     @override
-    def start(self) -> tuple[Network, StateCurves]:
+    def start(self) -> tuple[Model, StateCurves]:
         system, network, _ = self.problem
         if self.stencil.is_complex:
             system.check_analytic(network)
@@ -115,10 +115,10 @@ class Updates(Source):
         return jax.tree.map(copies, (network, self.free))
 
     @override
-    def step(self, carry: tuple[Network, StateCurves]) -> tuple[Any, Changes]:
+    def step(self, carry: tuple[Model, StateCurves]) -> tuple[Any, Changes]:
         system, _, batch = self.problem
 
-        def one(network: Network, states: States, beta: Scalar) -> tuple[Network, States, Network]:
+        def one(network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
             strengths = (beta, self.eta)
             return continual_step(system, self.increment, network, states, batch, strengths)
 

@@ -75,7 +75,7 @@ def question(name: str) -> Question:
 def _figure(
     name: str, about: str, base: str, options: VerifyOptions = VerifyOptions(), **fields: Any
 ) -> Question:
-    """Network and rule of a training recipe, for one example, with tanh, states not clipped, and
+    """Model and rule of a training recipe, for one example, with tanh, states not clipped, and
     every parameter trained.
     """
     common = {"activation": "tanh", "clip": False, "batch": 1, "published": None}

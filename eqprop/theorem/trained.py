@@ -8,7 +8,7 @@ import numpy as np
 
 from eqprop.data.targets import Real
 from eqprop.errors import EqpropError
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.recipes.build import build, nudged_rule
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
@@ -38,7 +38,7 @@ class Theorem(NamedTuple):
 
 
 def examine(
-    experiment: Experiment, network: Network, seed: int, tell: Callable[[str], None]
+    experiment: Experiment, network: Model, seed: int, tell: Callable[[str], None]
 ) -> Theorem:
     """Verifies a network of an experiment on a few examples of the training's first minibatch.
 

@@ -21,7 +21,7 @@ from eqprop.errors import EqpropError
 from eqprop.learning.asymmetric import AsymmetricEP
 from eqprop.learning.baselines import Window, adjoints, total_gradient, unroll
 from eqprop.learning.increments import Increment
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.theorem.agreement import Comparison, Order, Picks, compare, fit_order, pick_synapses
 from eqprop.theorem.curves import (
     AsymmetricUpdates,
@@ -144,7 +144,7 @@ def to_double(problem: Problem) -> Problem:
 
 
 @eqx.filter_jit
-def _unroll(problem: Problem, steps: int) -> tuple[Window, Network]:
+def _unroll(problem: Problem, steps: int) -> tuple[Window, Model]:
     """The end of the free phase, and the truncated BPTT gradient."""
     system, network, (x, y) = problem
     window, _ = unroll(system, network, x, steps)
@@ -223,7 +223,7 @@ class _Trials:
 
     def _updates(self, nudge: Nudge, factor: float) -> Updates | AsymmetricUpdates:
         stencil = nudge.stencil(jax.random.key(self.plan.seed))
-        eta = self.plan.eta or (0.0,) * len(self.problem.network.edges)
+        eta = self.plan.eta or (0.0,) * _in_dynamics(self.problem.network)
         rates = factor * jnp.asarray(eta, float)
         if isinstance(self.rule, AsymmetricEP):
             return AsymmetricUpdates(self.problem, self.window.last, stencil)
@@ -239,6 +239,11 @@ class _Trials:
         found = compare(updates, reference, self.steps, self.picks)
         dt = self.problem.system.dynamics.dt
         return Trial(*at, found, _floors(found, updates.stencil, drift, dt))
+
+
+def _in_dynamics(network: Model) -> int:
+    """How many parts take part in the dynamics: all but a readout."""
+    return len(network.parts) - (network.readout is not None)
 
 
 def verify(
@@ -259,7 +264,7 @@ def verify(
     Raises ``EqpropError`` when K > T, when ``eta`` does not match the connections, and when the
     free phase or a curve diverges or oscillates.
     """
-    edges = len(problem.network.edges)
+    edges = _in_dynamics(problem.network)
     if plan.eta is not None and len(plan.eta) != edges:
         raise EqpropError(
             f"{len(plan.eta)} learning rate(s) for {edges} connections: give one for each"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.system import System
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.training.trainer import Examples, Trainer, TrainState
 from eqprop.types import Array, Bool, Float, Int, Layer, States
 
@@ -74,10 +74,9 @@ def _where(system: System, x: Layer, before: TrainState, after: TrainState) -> s
     step, beyond = jax.device_get(_free_phase(system, before.network, x))
     if beyond.any():
         return f"the states of layer {beyond.argmax() + 1}, in step {step} of the free phase,"
-    edges = [e for e in after.network.edges if not _largest(jax.tree.leaves(e)) <= LIMIT]
-    if edges:
-        names = (f"from layer {e.pre} to layer {e.post}" for e in edges)
-        return f"the weights {', '.join(names)}"
+    parts = zip(after.network.part_names, after.network.parts, strict=True)
+    if beyond := [name for name, part in parts if not _largest(jax.tree.leaves(part)) <= LIMIT]:
+        return f"the weights {', '.join(beyond)}"
     if not _largest(jax.tree.leaves(after.memory)) <= LIMIT:
         return "the numbers that the optimizer keeps"
     return "the loss, or the residual of the free phase,"
@@ -85,7 +84,7 @@ def _where(system: System, x: Layer, before: TrainState, after: TrainState) -> s
 
 @eqx.filter_jit
 def _free_phase(
-    system: System, network: Network, x: Layer
+    system: System, network: Model, x: Layer
 ) -> tuple[Int[Array, ""], Bool[Array, " layers"]]:
     """The first step with states beyond the limit, and the layers in which; or T, and none."""
     clamped = system.clamp(network, x)

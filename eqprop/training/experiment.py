@@ -16,7 +16,8 @@ from eqprop.data.dataset import Dataset, check_fits
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Real, Target
 from eqprop.errors import EqpropError
-from eqprop.networks.network import Network
+from eqprop.networks.energy import Own
+from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
@@ -38,7 +39,7 @@ class Experiment:
 
     recipe: Recipe
     trainer: Trainer
-    init: Callable[[PRNGKeyArray], Network]
+    init: Callable[[PRNGKeyArray], Model]
     train: Examples
     test: Examples
     batches: int
@@ -84,12 +85,13 @@ class Start(NamedTuple):
 class WarmStart(NamedTuple):
     """A trained network to start a training from, and where it is from."""
 
-    network: Network
+    network: Model
     origin: Origin
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
-    """Builds what a recipe says for a data set, and puts that on the device.
+def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experiment:
+    """Builds what a recipe says for a data set, and puts that on the device; ``own`` is the model
+    of one's own that it names, if it names one.
 
     Raises:
         EqpropError: values in the recipe that cannot be, or do not fit the data.
@@ -100,7 +102,7 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     # What a trainer does to bytes by itself it does in fewer operations.
     plain = recipe.scaling == "auto" and dataset.train_x.dtype == np.uint8
     scaling = None if plain else inputs
-    trainer, init = plan(recipe, dataset.shape, dataset.target, batches, scaling)
+    trainer, init = plan(recipe, dataset.shape, dataset.target, batches, scaling, own)
     network = jax.eval_shape(init, jax.random.key(0))
     check_fits(dataset, network.shapes[0], network.scores[0])
     _check_size(recipe, network, batches)
@@ -112,7 +114,7 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Experiment:
     return Experiment(recipe, trainer, init, train, test, trainer.batches(train), validation)
 
 
-def put_scaled(x: np.ndarray, y: np.ndarray, network: Network, outputs: Scaling | None) -> Examples:
+def put_scaled(x: np.ndarray, y: np.ndarray, network: Model, outputs: Scaling | None) -> Examples:
     """Examples on the device, of inputs and targets in the user's numbers; ``outputs`` is the
     scaling of real targets.
 
@@ -125,8 +127,13 @@ def put_scaled(x: np.ndarray, y: np.ndarray, network: Network, outputs: Scaling 
 
 
 def plan(
-    recipe: Recipe, shape: Shape, target: Target, batches: int, scaling: Scaling | None
-) -> tuple[Trainer, Callable[[PRNGKeyArray], Network]]:
+    recipe: Recipe,
+    shape: Shape,
+    target: Target,
+    batches: int,
+    scaling: Scaling | None,
+    own: Own | None = None,
+) -> tuple[Trainer, Callable[[PRNGKeyArray], Model]]:
     """What trains a recipe on inputs of a shape, with that many minibatches an epoch, and what
     draws a network. Needs no data.
 
@@ -143,7 +150,8 @@ def plan(
             f"shift, flip, rotate, zoom, elastic and erase alter images, but inputs have shape "
             f"{shape}: leave them out"
         )
-    built = build(recipe, shape, target.width, batches, real=type(target) is Real)
+    real = type(target) is Real
+    built = build(recipe, shape, target.width, batches, real=real, own=own)
     trainer = Trainer(
         built.system,
         built.learner,
@@ -156,7 +164,7 @@ def plan(
     return trainer, built.init
 
 
-def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
+def _check_size(recipe: Recipe, network: Model, batches: int) -> None:
     """Before memory is asked for, or numbers that are kept in 32 bits overflow."""
     weights = sum(leaf.size for leaf in jax.tree.leaves(network))
     units = recipe.batch * sum(map(math.prod, network.shapes))
@@ -177,7 +185,7 @@ def _check_size(recipe: Recipe, network: Network, batches: int) -> None:
 
 def evaluate(
     trainer: Trainer,
-    networks: Network,
+    networks: Model,
     examples: Examples,
     tell: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, float]]:
@@ -244,7 +252,7 @@ def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
     return _start_from(experiment.start(seed), start.network)
 
 
-def _start_from(state: TrainState, network: Network) -> TrainState:
+def _start_from(state: TrainState, network: Model) -> TrainState:
     ours, theirs = named_parameters(state.network), named_parameters(network)
     for name in {**ours, **theirs}:
         here, there = (part[name].shape if name in part else "none" for part in (ours, theirs))

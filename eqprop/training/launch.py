@@ -12,7 +12,8 @@ import jax
 from eqprop.data import named as data
 from eqprop.data.dataset import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
-from eqprop.networks.network import Network
+from eqprop.networks.energy import Own
+from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import RECIPES, published_for
 from eqprop.recipes.recipe import Published, Recipe, changes
 from eqprop.training import checkpoint, hosts, metrics
@@ -60,9 +61,11 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
     until: float = math.inf,
     dataset: Dataset | None = None,
     start: WarmStart | None = None,
+    own: Own | None = None,
 ) -> None:
     """Trains a recipe from the beginning, once for each seed, as long as ``Session.train`` says; on
-    the data set of the recipe, or on another one; from drawn weights, or from others.
+    the data set of the recipe, or on another one; from drawn weights, or from others. ``own`` is
+    the model of one's own that the recipe names, if it names one.
 
     ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
     is no faster, and the first result comes later; other devices a small net leaves idle.
@@ -78,7 +81,7 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
             recipe = dataclasses.replace(recipe, dataset="own")
         _introduce(dataset, recipe, display)
         with typed():
-            experiment = prepare(recipe, dataset)
+            experiment = prepare(recipe, dataset, own)
             together = len(seeds) > 1 and (
                 replicas == "together"
                 or (replicas == "auto" and not recipe.patience and _is_parallel())
@@ -108,6 +111,7 @@ def resume(
     hardware: Hardware = DEFAULT,
     *,
     until: float = math.inf,
+    own: Own | None = None,
 ) -> None:
     """Goes on with a training, up to the epochs of its recipe or to others."""
     hosts.join(hardware)
@@ -120,7 +124,7 @@ def resume(
             _check_epochs(run, epochs)
         with precision(recipe):
             display.say(f"{recipe.name}: {recipe.about}")
-            experiment = prepare_again(folder, run.record, recipe, display)
+            experiment = prepare_again(folder, run.record, recipe, display, own)
             now = made(command)
             _compare(run.record, now, display)
             if epochs is not None:
@@ -176,9 +180,7 @@ def evaluate_run(folder: Path, figure: Path | None = None) -> None:
                 display.say(f"\nfigure in {mistakes_figure(mistakes, figure)}")
 
 
-def _evaluate(
-    experiment: Experiment, network: Network, examples: Examples, display: Display
-) -> str:
+def _evaluate(experiment: Experiment, network: Model, examples: Examples, display: Display) -> str:
     """The metrics of examples, in words."""
     n = len(examples)
     with display.doing("evaluating") as tell:
@@ -309,14 +311,17 @@ def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return jax.enable_x64(recipe.dtype == "float64")
 
 
-def prepare_again(folder: Path, record: Record, recipe: Recipe, display: Display) -> Experiment:
-    """The experiment of the run in a folder, with the data that it has used.
+def prepare_again(
+    folder: Path, record: Record, recipe: Recipe, display: Display, own: Own | None = None
+) -> Experiment:
+    """The experiment of the run in a folder, with the data that it has used; ``own`` is the model
+    of one's own that the recipe names.
 
     Raises ``EqpropError`` where they are not at hand, or are others.
     """
     with display.doing("loading data"):
         dataset = load_again(folder, record.data)
-    return prepare(recipe, dataset)
+    return prepare(recipe, dataset, own)
 
 
 def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:

@@ -229,7 +229,7 @@ def angles(network: Any) -> dict[str, float]:
 
     return {
         f"{e.pre}-{e.post}": float(realised_angle(e))
-        for e in network.edges
+        for e in getattr(network, "edges", ())  # other models have none
         if isinstance(e, Untied)
     }
 

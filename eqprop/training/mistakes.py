@@ -12,7 +12,7 @@ import numpy as np
 
 from eqprop.data.targets import Classes, Labels, Real, Target
 from eqprop.dynamics.costs import Cost
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.training import run_data
 from eqprop.training.experiment import Experiment
 from eqprop.training.metrics import predicted
@@ -107,7 +107,7 @@ class _Found(NamedTuple):
 
 def find(
     experiment: Experiment,
-    network: Network,
+    network: Model,
     used: DataUsed,
     examples: Examples,
     tell: Callable[[int], None] = lambda _: None,
@@ -136,7 +136,7 @@ def find(
 
 
 def _scores(
-    experiment: Experiment, network: Network, examples: Examples, tell: Callable[[int], None]
+    experiment: Experiment, network: Model, examples: Examples, tell: Callable[[int], None]
 ) -> Float[np.ndarray, "n outputs"]:
     n, parts = len(examples), []
     rows = min(_ROWS, n)

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, final
 
-from eqprop.data.targets import Kind
 from eqprop.errors import EqpropError
 from eqprop.recipes.recipe import Recipe
 
@@ -22,6 +21,9 @@ type Replicas = Literal["auto", "together", "in-turn"]
 """Whether several seeds are trained together in one program, or one after the other."""
 
 _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "numpy")
+
+type Kind = Literal["classes", "real", "labels"]
+"""What is learnt, by its name in ``data.targets.KINDS``."""
 
 type Facts = Mapping[str, str | int | float | bool | None]
 

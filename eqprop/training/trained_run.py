@@ -22,7 +22,8 @@ from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Real, Target
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.networks.network import Network
+from eqprop.networks.energy import Energy, Map, Own
+from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
@@ -39,7 +40,7 @@ _ROWS = 500  # predicted together
 
 
 def fit(
-    recipe: str | Recipe,
+    recipe: str | Recipe | Own,
     dataset: Dataset,
     out: Path | str,
     *,
@@ -51,22 +52,34 @@ def fit(
     changed, as ``epochs=10``; all that ``eqprop train`` leaves is in the run directory ``out``. It
     starts from drawn weights, or from those of another run, ``start``.
 
+    In the place of a recipe stands an energy or a map of one's own. The fields that say how it
+    settles and learns are then given by name: a map has rule ``aep`` unless another is given, and a
+    single learning rate ``lr=(0.1,)`` is that of all its parameters.
+
     A run of the same training that is there already goes on where it stands, to the last epoch.
 
     Raises:
         EqpropError: values that cannot be, or do not fit the data; a directory that holds
             something else.
     """
-    wanted = recipe_of(recipe) if isinstance(recipe, str) else recipe
-    names = {field.name for field in dataclasses.fields(Recipe)} - {"name", "about", "published"}
+    own = recipe if isinstance(recipe, Energy | Map) else None
+    match recipe:
+        case str():
+            wanted = recipe_of(recipe)
+        case Recipe():
+            wanted = recipe
+        case _:
+            wanted = own_recipe(recipe)
+    fixed = {"name", "about", "model", "published"}
+    names = {field.name for field in dataclasses.fields(Recipe)} - fixed
     if unknown := sorted(fields.keys() - names):
         raise EqpropError(f"{unknown[0]} is no field of a recipe: choose among {sorted(names)}")
     wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
     folder, command = Path(out), ["eqprop.fit"]
     if not is_run(folder):
         warm = None if start is None else start.warm_start
-        launch.train(wanted, [seed], folder, command, dataset=dataset, start=warm)
-        return open_run(folder)
+        launch.train(wanted, [seed], folder, command, dataset=dataset, start=warm, own=own)
+        return open_run(folder, model=own)
     record = read_record(folder)
     same = record.data.sha256 == run_data.describe(dataset, wanted).sha256
     same = same and _origin(record.origin) == _origin(start and start.warm_start.origin)
@@ -75,8 +88,8 @@ def fit(
             f"{folder} is a run of another recipe, of other data, of another seed or from another "
             "start: give another directory with out"
         )
-    launch.resume(folder, wanted.epochs, command)
-    return open_run(folder)
+    launch.resume(folder, wanted.epochs, command, own=own)
+    return open_run(folder, model=own)
 
 
 def _origin(origin: Origin | None) -> tuple[Any, ...]:
@@ -84,11 +97,21 @@ def _origin(origin: Origin | None) -> tuple[Any, ...]:
     return () if origin is None else (origin.epoch, origin.minibatch, origin.sha256)
 
 
-def open_run(folder: Path | str, epoch: Literal["best", "last"] = "best") -> "TrainedRun":
+def own_recipe(own: Own) -> Recipe:
+    """The recipe of an energy or a map of one's own, with fields that are to be changed."""
+    kind, rule = ("energy", "ep") if isinstance(own, Energy) else ("map", "aep")
+    about = f"{kind} of one's own, layers {' '.join('x'.join(map(str, s)) for s in own.shapes)}"
+    return Recipe(name=own.name, about=about, model=own.name, rule=rule, lr=(0.1,))
+
+
+def open_run(
+    folder: Path | str, epoch: Literal["best", "last"] = "best", *, model: Own | None = None
+) -> "TrainedRun":
     """The run in a directory, of one seed: what ``fit`` or ``eqprop train`` has made.
 
     Its network is that of the best epoch, where a part of the training set was held back for
-    validation, else the newest one; that also where the last epoch is asked for.
+    validation, else the newest one; that also where the last epoch is asked for. A run of an energy
+    or a map of one's own keeps no program, so that ``model`` is given again.
 
     Raises ``EqpropError`` where there is none, or one of several seeds.
     """
@@ -96,15 +119,17 @@ def open_run(folder: Path | str, epoch: Literal["best", "last"] = "best") -> "Tr
     if len(record.seeds) > 1:
         first = seed_folders(Path(folder), record)[0][1]
         raise EqpropError(f"{folder} has {len(record.seeds)} seeds: open one of them, as {first}")
-    return TrainedRun(Path(folder), record, last=epoch == "last")
+    return TrainedRun(Path(folder), record, last=epoch == "last", model=model)
 
 
 @final
 class TrainedRun:
     """A run directory, and the network that it has come to: see ``open_run``."""
 
-    def __init__(self, folder: Path, record: Record, *, last: bool = False) -> None:
-        self.folder, self.record, self._last = folder, record, last
+    def __init__(
+        self, folder: Path, record: Record, *, last: bool = False, model: Own | None = None
+    ) -> None:
+        self.folder, self.record, self._last, self._own = folder, record, last, model
 
     def __repr__(self) -> str:
         return f"TrainedRun({str(self.folder)!r}, {self.recipe.name})"
@@ -138,7 +163,7 @@ class TrainedRun:
         return {name: n for name, n in numbers.items() if name.startswith("test_")}
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Model:
         """The trained network. Raises ``EqpropError`` where there is no checkpoint."""
         return self._restored.state.network
 
@@ -260,11 +285,11 @@ class TrainedRun:
         return path
 
     @functools.cached_property
-    def _plan(self) -> tuple[Trainer, Callable[..., Network]]:
+    def _plan(self) -> tuple[Trainer, Callable[..., Model]]:
         used = self.record.data
         batches = max(1, used.train // self.recipe.batch)
         with launch.precision(self.recipe):
-            return plan(self.recipe, used.image, self.target, batches, self._scalings[0])
+            return plan(self.recipe, used.image, self.target, batches, self._scalings[0], self._own)
 
     @functools.cached_property
     def _scalings(self) -> tuple[Scaling, Scaling | None]:
@@ -289,7 +314,7 @@ class TrainedRun:
 
 
 @eqx.filter_jit
-def _relax(system: System, network: Network, x: Layer, steps: int) -> tuple[Array, ...]:
+def _relax(system: System, network: Model, x: Layer, steps: int) -> tuple[Array, ...]:
     """Of each layer, ``(steps + 1, n, *units)``."""
     clamped = system.clamp(network, x)
     step, start = system.free_step(clamped, x), clamped.zeros(len(x))

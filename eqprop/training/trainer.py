@@ -24,7 +24,7 @@ from eqprop.dynamics.relaxation import Settled
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.learners import Learner
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Shape, States, Targets, UInt8
@@ -38,7 +38,7 @@ class TrainState(eqx.Module):
     place in the training.
     """
 
-    network: Network
+    network: Model
     memory: optax.OptState
     seed: Int[Array, ""]
     epoch: Int[Array, ""]
@@ -81,7 +81,7 @@ class Examples(eqx.Module):
         return Examples(*some, self.variance, self.unit)
 
     @staticmethod
-    def put(inputs: np.ndarray, targets: np.ndarray, network: Network) -> "Examples":
+    def put(inputs: np.ndarray, targets: np.ndarray, network: Model) -> "Examples":
         """Examples on the device: inputs ``(n, *shape)``, and labels ``(n,)`` or, where they are
         floating-point numbers or bytes, outputs ``(n, outputs)``.
 
@@ -137,7 +137,7 @@ def _check_labels(labels: np.ndarray, n: int, classes: int) -> None:
 def fetch(
     examples: Examples,
     rows: Int[Array, " B"],
-    network: Network,
+    network: Model,
     scaling: Scaling | None = None,
     alter: Callable[[Inputs], Inputs] = lambda images: images,
 ) -> tuple[Layer, Targets]:
@@ -159,7 +159,7 @@ def fetch(
 
 
 @eqx.filter_jit
-def settled_scores(system: System, network: Network, x: Layer) -> Float[Array, "B outputs"]:
+def settled_scores(system: System, network: Model, x: Layer) -> Float[Array, "B outputs"]:
     """The scores of a network at the end of a free phase, for a batch of scaled inputs."""
     states, _ = system.free(system.clamp(network, x), x)
     return network.read(states[-1])
@@ -212,7 +212,7 @@ class Trainer:
             target=self.target,
         )
 
-    def start(self, init: Callable[[PRNGKeyArray], Network], seed: int) -> TrainState:
+    def start(self, init: Callable[[PRNGKeyArray], Model], seed: int) -> TrainState:
         """The state of one network before the first minibatch.
 
         Raises ``EqpropError`` where the learner or the sweeps don't fit the network.
@@ -280,7 +280,7 @@ class Trainer:
         return eqx.tree_at(lambda s: (s.epoch, s.minibatch, s.totals), state, start)
 
     def evaluate(
-        self, network: Network, examples: Examples, rows: int = 200
+        self, network: Model, examples: Examples, rows: int = 200
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica.
 
@@ -294,7 +294,7 @@ class Trainer:
         return np.asarray(sums["loss"] / len(examples)), sums["error"]
 
     def test(
-        self, network: Network, examples: Examples, rows: int = 200
+        self, network: Model, examples: Examples, rows: int = 200
     ) -> dict[str, Float[np.ndarray, "*replicas"] | Int[np.ndarray, "*replicas"]]:
         """The sums over all examples, ``rows`` at a time, that ``metrics.scores`` takes; of each
         replica.
@@ -330,7 +330,7 @@ class Trainer:
         return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
 
     def _seen(
-        self, network: Network, free: tuple[States, Settled], y: Targets, examples: Examples
+        self, network: Model, free: tuple[States, Settled], y: Targets, examples: Examples
     ) -> metrics.Seen:
         states, settled = free
         scores = network.read(states[-1])
@@ -343,11 +343,11 @@ class Trainer:
         rows = self.layout.lift(functools.partial(_order, n=n), (0, 0))(seed, epoch)
         return self.layout.over_replicas(rows)
 
-    def _test_plain(self, network: Network, examples: Examples, rows: int) -> metrics.Totals:
+    def _test_plain(self, network: Model, examples: Examples, rows: int) -> metrics.Totals:
         test = self.layout.lift(functools.partial(self._test_one, rows=rows), (0, None))
         return self.layout.everywhere(test(network, examples))
 
-    def _test_one(self, network: Network, examples: Examples, *, rows: int) -> metrics.Totals:
+    def _test_one(self, network: Model, examples: Examples, *, rows: int) -> metrics.Totals:
         n, along = len(examples), self.layout.devices[DATA]
         rows = -(-rows // along) * along
         blocks = -(-n // rows)

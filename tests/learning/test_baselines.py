@@ -43,6 +43,7 @@ from eqprop.learning.learners import WithOptimizer
 from eqprop.learning.rules import Free, Rule
 from eqprop.networks.connections import Dense
 from eqprop.networks.edges import Tied
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.parameter_names import named_parameters, parameter_names
 from eqprop.theorem.curves import Problem
@@ -79,7 +80,7 @@ def summed(gradients: StepGradients) -> Network:
 
 
 @eqx.filter_jit
-def update_of(rule: Rule, problem: Problem) -> tuple[Network, Free]:
+def update_of(rule: Rule, problem: Problem) -> tuple[Model, Free]:
     system, network, batch = problem
     return rule.update(system, network, *batch, KEY)
 
@@ -228,7 +229,7 @@ def settled(dynamics: Dynamics, steps: int = 200, untied: str = "no") -> Problem
     return make_problem(network, dynamics, (1000 + steps, steps))
 
 
-def recurrent(problem: Problem) -> Network:
+def recurrent(problem: Problem) -> Model:
     """The update of recurrent backpropagation, solved to round-off."""
     return update_of(RecurrentBackprop(tolerance=1e-13), problem)[0]
 
@@ -319,7 +320,7 @@ def test_gradients_of_all_steps_at_once_are_the_sum_of_single_ones() -> None:
     )
 
     @jax.jit
-    def both(network: Network) -> tuple[StateCurves, Network]:
+    def both(network: Network) -> tuple[StateCurves, Model]:
         window, _ = unroll(system, network, x, 6)
         curves = adjoints(system, system.clamp(network, x), x, window, y)
         return curves, total_gradient(system, network, x, window.before, curves)

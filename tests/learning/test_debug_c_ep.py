@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from eqprop.networks.network import Network
+from eqprop.networks.model import Model
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 
@@ -26,12 +26,12 @@ def test_c_ep_with_tiny_rates_is_ep(name, hidden, steps, x64: None) -> None:
     system, _, init, _ = build(ep, (12,), 3, 1)
     start = init(jax.random.key(0))
 
-    def learnt(rule: str, factor: float) -> Network:
+    def learnt(rule: str, factor: float) -> Model:
         used = dataclasses.replace(ep, rule=rule, lr=tuple(factor * rate for rate in ep.lr))
         learner = build(used, (12,), 3, 1).learner
 
         @jax.jit
-        def learn(network: Network, x, y) -> Network:
+        def learn(network: Model, x, y) -> Model:
             memory = learner.init(network)
             moved = learner.learn(system, network, memory, (x, y), jax.random.key(0))[0]
             return jax.tree.map(lambda new, old: old + (new - old) / factor, moved, network)
@@ -41,7 +41,7 @@ def test_c_ep_with_tiny_rates_is_ep(name, hidden, steps, x64: None) -> None:
             network = learn(network, *minibatch)
         return network
 
-    def largest(a: Network, b: Network) -> float:
+    def largest(a: Model, b: Model) -> float:
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
         return max(float(jnp.max(jnp.abs(p - q))) for p, q in pairs)
 

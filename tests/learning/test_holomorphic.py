@@ -24,6 +24,7 @@ from eqprop.learning.rules import AfterPhase
 from eqprop.networks.connections import Dense
 from eqprop.networks.convolution import AveragePool, MaxPool, Pool, conv, conv_shape
 from eqprop.networks.graphs import chain
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import RECIPES
@@ -76,7 +77,7 @@ class Biases:
         """At each beta; one program for all."""
         system, network, (x, y) = self.problem
 
-        def total(beta: jax.Array) -> Network:
+        def total(beta: jax.Array) -> Model:
             stencil = nudge(beta).stencil(KEY)
             return Equilibrium().total(system, network, x, y, self.free, stencil)
 

@@ -22,6 +22,7 @@ from eqprop.learning.rules import AfterPhase
 from eqprop.networks.connections import Dense, Lateral
 from eqprop.networks.convolution import AveragePool, conv, conv_shape, shortcut
 from eqprop.networks.graphs import Link, chain, graph, in_a_row
+from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.theorem.curves import Problem
 from eqprop.theorem.verification import Plan, verify
@@ -162,7 +163,7 @@ def test_continual_phases_are_continual_steps(increment: Increment) -> None:
         return continual_phase(system, increment, net, s, batch, at)
 
     @jax.jit
-    def expected(net: Network, s):
+    def expected(net: Model, s):
         for _ in range(system.nudged_steps):
             net, s, _ = continual_step(system, increment, net, s, batch, at)
         return net, s

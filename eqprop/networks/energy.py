@@ -1,0 +1,319 @@
+"""Models of one's own: an energy that states descend, or a map that they iterate."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, final, override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from eqprop.errors import EqpropError
+from eqprop.networks.connections import Connection
+from eqprop.networks.model import Model, check_shapes
+from eqprop.types import Array, Float, Inexact, Inputs, Layer, PRNGKeyArray, Rates, Shape, States
+
+type Params = Any
+"""Parameters of one's own: an array, or a dict, tuple or list of arrays, nested at will."""
+
+type EnergyFunction = Callable[[Params, Layer, States], Float[Array, " B"]]
+"""``E(theta, x, s)``: a number for each example."""
+
+type MapFunction = Callable[[Params, Layer, States], States]
+"""``F(theta, x, s)``: new states, of the shapes of the old ones."""
+
+
+class OwnModel(Model):
+    """Abstract: parameters of one's own, and a function of them, the input and the states.
+
+    The entries of the parameters, of the dict say, have learning rates of their own.
+    """
+
+    params: eqx.AbstractVar[Params]
+    project: eqx.AbstractVar[Callable[[Params], Params] | None]
+
+    @property
+    @override
+    def dtype(self) -> jnp.dtype:
+        return jnp.result_type(*jax.tree.leaves(self.params))
+
+    @property
+    @override
+    def parts(self) -> tuple[Any, ...]:
+        return tuple(self._entries.values())
+
+    @property
+    @override
+    def part_names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    @property
+    def _entries(self) -> dict[str, Any]:
+        if isinstance(self.params, dict):
+            return {str(name): self.params[name] for name in sorted(self.params)}
+        if isinstance(self.params, list | tuple):
+            return {f"{n}": part for n, part in enumerate(self.params)}
+        return {"theta": self.params}
+
+    @property
+    @override
+    def dynamic_parameters(self) -> Params:
+        return self.params
+
+    @override
+    def scale(self, factors: Float[Array, " parts"]) -> "OwnModel":
+        def times(part: Any, factor: Float[Array, ""]) -> Any:
+            return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
+
+        scaled = [times(part, f) for part, f in zip(self.parts, factors, strict=True)]
+        leaves = [leaf for part in scaled for leaf in jax.tree.leaves(part)]
+        return self._with(jax.tree.unflatten(jax.tree.structure(self.params), leaves))
+
+    def _with(self, params: Params) -> "OwnModel":
+        return eqx.tree_at(lambda model: model.params, self, params)
+
+    @override
+    def with_readout(self, readout: Connection | None) -> "OwnModel":
+        return self
+
+    @override
+    def clamp(self, r_input: Layer) -> "OwnModel":
+        return self
+
+    @override
+    def map_drives(self, change: Callable[[Layer], Layer]) -> "OwnModel":
+        return self
+
+    @override
+    def unclamped(self, gradient: Any, r_input: Layer, rows: int) -> "OwnModel":
+        return gradient
+
+    @override
+    def check_analytic(self) -> None:
+        raise EqpropError(
+            "whether a function of one's own is analytic, as complex states need it for a "
+            "holomorphic nudge, is not known here: use a centered nudge"
+        )
+
+    @override
+    def colours(self) -> tuple[tuple[int, ...], ...]:
+        raise EqpropError(
+            "sweeps need a graph of connections, which an energy or a map of one's own does not "
+            "show: use synchronous steps (no sweeps, no nudged sweeps)"
+        )
+
+    @override
+    def projected(self) -> "OwnModel":
+        return self if self.project is None else self._with(self.project(self.params))
+
+
+@final
+class EnergyModel(OwnModel):
+    """What ``Energy.init`` makes: the parameters of an energy, as a model.
+
+    States descend E; ``Phi`` of the other models is ``-E``.
+    """
+
+    params: Params
+    function: EnergyFunction = eqx.field(static=True)
+    shapes: tuple[Shape, ...] = eqx.field(static=True)
+    project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
+
+    def energies(self, x: Layer, states: States) -> Array:
+        """``E`` of each example, ``(B,)``."""
+        return self.function(self.params, x, states)
+
+    @override
+    def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
+        x, *states = rates
+        downhill = jax.grad(lambda s: -jnp.sum(self.energies(x, s)))(tuple(states))
+        return downhill if layers is None else tuple(downhill[n - 1] for n in layers)
+
+    @override
+    def statistic(
+        self, rates: Rates, weights: Inexact[Array, " rows"], r_input: Inputs
+    ) -> "EnergyModel":
+        x, *states = rates
+
+        def phi(model: "EnergyModel") -> Float[Array, ""]:
+            return -jnp.sum(weights * model.energies(x, tuple(states)))
+
+        return jax.grad(phi)(self)
+
+
+@final
+class MapModel(OwnModel):
+    """What ``Map.init`` makes: the parameters of a map, as a model. It need have no energy."""
+
+    params: Params
+    function: MapFunction = eqx.field(static=True)
+    shapes: tuple[Shape, ...] = eqx.field(static=True)
+    project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
+
+    @override
+    def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
+        """The states that F leads to."""
+        x, *states = rates
+        new = self.function(self.params, x, tuple(states))
+        return tuple(new) if layers is None else tuple(new[n - 1] for n in layers)
+
+    @override
+    def statistic(
+        self, rates: Rates, weights: Inexact[Array, " rows"], r_input: Inputs
+    ) -> "MapModel":
+        raise EqpropError(
+            "a map has no energy, so dPhi/dtheta does not exist: use rule vf, c-vf, aep, bptt or "
+            "rbp, or give an energy"
+        )
+
+
+type Bounds = tuple[float, float] | None
+"""The lowest and the highest state of a layer; None: there are none."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Energy:
+    """An energy of one's own, ready to be trained: ``ep.fit(energy, dataset, out=...)``.
+
+    Args:
+        function: ``E(theta, x, states)``, a number for each example: ``(B,)``, of an input
+            ``(B, *layers[0])`` and the states of the layers 1 ... N.
+        layers: The shapes of the layers, the input first, the output last; a number is a row.
+        draw: Draws the parameters from a key of JAX.
+        dt: The time of a step, ``s <- s - dt dE/ds``.
+        bounds: Lowest and highest state, one pair for all layers or one for each, None for none:
+            states are projected on them after each step.
+        project: Brings parameters back to where they may be, after each update.
+        name: What runs call it.
+
+    Raises:
+        EqpropError: layers that cannot be, an energy that is not one number per example, or that
+            does not accept the layers, or has no gradient.
+    """
+
+    function: EnergyFunction
+    layers: Sequence[int | Shape]
+    draw: Callable[[PRNGKeyArray], Params]
+    dt: float = 0.1
+    bounds: Bounds | Sequence[Bounds] = None
+    project: Callable[[Params], Params] | None = None
+    name: str = "own-energy"
+
+    def __post_init__(self) -> None:
+        _check(self, self.bounds_of_layers)
+        model, rates = _abstract(self)
+        energies = _evaluated(lambda m, x, *s: m.energies(x, s), self, model, *rates)
+        if not isinstance(energies, jax.ShapeDtypeStruct) or energies.shape != (_ROWS,):
+            shape = getattr(energies, "shape", type(energies).__name__)
+            raise EqpropError(
+                f"{self.name} gives {shape} for {_ROWS} examples: an energy is one number for each "
+                f"example, ({_ROWS},), summed over its units"
+            )
+        _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Of all layers, the input first."""
+        return _shapes(self.layers)
+
+    @property
+    def bounds_of_layers(self) -> tuple[Bounds, ...]:
+        """Of the layers 1 ... N. Raises ``EqpropError`` for bounds that cannot be."""
+        return _bounds(self.bounds, len(self.layers) - 1)
+
+    def init(self, key: PRNGKeyArray) -> EnergyModel:
+        """A model with parameters drawn from a key."""
+        of = {"function": self.function, "shapes": self.shapes, "project": self.project}
+        return EnergyModel(params=self.draw(key), **of)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """A map of one's own, ready to be trained: ``ep.fit(map, dataset, out=..., rule="aep")``.
+
+    It takes the arguments of ``Energy``, but ``function`` is a step, ``F(theta, x, states)``: new
+    states, of the shapes of the old ones. There is no dt, and there are no bounds: they are up to
+    the step. It need have no energy; EP, which needs one, is refused.
+    """
+
+    function: MapFunction
+    layers: Sequence[int | Shape]
+    draw: Callable[[PRNGKeyArray], Params]
+    project: Callable[[Params], Params] | None = None
+    name: str = "own-map"
+
+    def __post_init__(self) -> None:
+        _check(self, ())
+        model, rates = _abstract(self)
+        new = _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
+        made = [getattr(layer, "shape", None) for layer in new]
+        if made != (wanted := [s.shape for s in rates[1:]]):
+            raise EqpropError(
+                f"{self.name} makes states of shapes {made} from states of shapes {wanted}: give "
+                "new states of the same"
+            )
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Of all layers, the input first."""
+        return _shapes(self.layers)
+
+    def init(self, key: PRNGKeyArray) -> MapModel:
+        """A model with parameters drawn from a key."""
+        of = {"function": self.function, "shapes": self.shapes, "project": self.project}
+        return MapModel(params=self.draw(key), **of)
+
+
+type Own = Energy | Map
+"""An energy or a map of one's own."""
+
+_ROWS = 3  # of the batch that a function is tried with: no likely size of a layer
+
+
+def _shapes(layers: Sequence[int | Shape]) -> tuple[Shape, ...]:
+    return tuple((n,) if isinstance(n, int) else tuple(n) for n in layers)
+
+
+def _bounds(bounds: Bounds | Sequence[Bounds], layers: int) -> tuple[Bounds, ...]:
+    one = bounds is None or all(isinstance(end, int | float) for end in bounds)
+    each: Any = (bounds,) * layers if one else tuple(bounds)  # pyright: ignore[reportArgumentType]
+    if len(each) != layers:
+        raise EqpropError(
+            f"bounds are {bounds} for {layers} layers: give one pair, or one for each layer after "
+            "the input"
+        )
+    for pair in each:
+        if pair is not None and not (len(pair) == 2 and pair[0] < pair[1]):
+            raise EqpropError(f"bounds are {pair}: give the lowest state, then a higher one")
+    return each
+
+
+def _check(own: Own, bounds: tuple[Bounds, ...]) -> None:
+    check_shapes(own.shapes)
+    if isinstance(own, Energy) and not 0 < own.dt < float("inf"):
+        raise EqpropError(f"dt is {own.dt}: the time of a step must be above 0")
+    leaves = jax.tree.leaves(jax.eval_shape(own.draw, jax.random.key(0)))
+    wrong = [leaf.dtype for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if wrong or not leaves:
+        what = f"{wrong[0]} among its parameters" if wrong else "no parameters"
+        raise EqpropError(f"{own.name} has {what}: draw arrays of floating-point numbers")
+
+
+def _abstract(own: Own) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+    """The model and a batch of the input and of states, as shapes."""
+    model = jax.eval_shape(own.init, jax.random.key(0))
+    return model, [jax.ShapeDtypeStruct((_ROWS, *shape), model.dtype) for shape in own.shapes]
+
+
+def _evaluated(function: Callable[..., Any], own: Own, model: OwnModel, *rates: Any) -> Any:
+    try:
+        return jax.eval_shape(function, model, *rates)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        shapes = ", ".join(map(str, own.shapes))
+        line = str(error).strip().splitlines()[0]
+        raise EqpropError(
+            f"{own.name} does not accept layers of shapes {shapes} (the input first), or has no "
+            f"gradient there: {line}"
+        ) from error
