@@ -66,7 +66,7 @@ def run(args: Sequence[str]) -> None:
     for name in names:
         require_known("table or figure", name, (*known, ALL), "eqprop reproduce --help")
     if ALL in names:
-        names = list(known)
+        names = [name for name, item in known.items() if not item.beyond]
     options = parse(ReproduceOptions, rest, "eqprop reproduce NAME ...", _ABOUT, ReproduceOptions())
     _check(options)
     budget = options.budget and _seconds(options.budget)
@@ -118,7 +118,7 @@ def _help() -> NoReturn:
     about = "\n".join(
         [
             *(_ABOUT, "", "Tables and figures, of which NAME may be several:"),
-            *listing({**titles, ALL: "everything"}),
+            *listing({**titles, ALL: "everything of the paper"}),
             *("", "Start with: eqprop reproduce table-mnist --budget 30m"),
         ]
     )

@@ -43,6 +43,7 @@ class _Fields(Recipe):
     relaxation: tyro.conf.Suppress[Literal["steps", "anderson"]] = "steps"
     sweeps: tyro.conf.Suppress[bool] = False
     nudged_sweeps: tyro.conf.Suppress[bool] = False
+    hold: tyro.conf.Suppress[bool] = False
     shift: tyro.conf.Suppress[int] = 0
     flip: tyro.conf.Suppress[bool] = False
     rotate: tyro.conf.Suppress[float] = 0.0

@@ -29,6 +29,11 @@ class System(eqx.Module):
     in the nudged phase, whose K sweeps carry the error about as far as 2K steps. The fixed points
     it heads for are the same, but the theorem that links each nudged step to a step of BPTT is one
     of synchronous steps.
+
+    With ``hold`` the output is not pushed in the nudged phase but held where a push of beta would
+    send it at once, ``s*_N + beta force``: coupled learning (Stern et al., PRX 2021), and with beta
+    1 contrastive learning. Rules that compare the two ends of the phase, EP after the phase, read
+    it as any other.
     """
 
     dynamics: Dynamics
@@ -37,6 +42,7 @@ class System(eqx.Module):
     nudged_steps: int = eqx.field(static=True)
     sweeps: bool = eqx.field(static=True, default=False)
     nudged_sweeps: bool = eqx.field(static=True, default=False)
+    hold: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         if self.nudged_steps < 1:
@@ -93,12 +99,17 @@ class System(eqx.Module):
     ) -> States:
         """One nudged step, or one sweep; ``beta`` is one number, or one for each row of the
         batch.
+
+        Raises ``EqpropError`` where the output is held, which is up to the whole phase.
         """
+        if self.hold:
+            raise EqpropError(
+                "a held output is for rules that compare the two ends of the nudged phase, as ep, "
+                "not for those that read its steps: leave hold out"
+            )
 
         def part(s: States, layers: Layers) -> States:
-            force = self.force(network, s[-1], y)
-            tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
-            force *= beta.reshape(*beta.shape, *tail)
+            force = _by_row(beta, self.force(network, s[-1], y))
             return self.dynamics.step(network, x, s, force, layers)
 
         return _sweep(network, part)(states) if self.nudged_sweeps else part(states, None)
@@ -107,11 +118,30 @@ class System(eqx.Module):
         self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States
     ) -> States:
         """Phase 2: K steps from ``s*`` with nudging strength ``beta``; the last states."""
+        if self.hold:
+            return self._held(clamped, x, y, beta, states)
 
         def body(_: Array, s: States) -> States:
             return self.nudged_step(clamped, x, y, beta, s)
 
         return lax.fori_loop(0, self.nudged_steps, body, states)
+
+    def _held(self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States) -> States:
+        """``nudged``, with the output held, and the other layers as free as before."""
+        output = states[-1] + _by_row(beta, self.force(clamped, states[-1], y))
+
+        def part(s: States, layers: Layers) -> States:
+            return (*self.dynamics.step(clamped, x, s, layers=layers)[:-1], output)
+
+        step = _sweep(clamped, part) if self.nudged_sweeps else lambda s: part(s, None)
+        start = (*states[:-1], output)
+        return lax.fori_loop(0, self.nudged_steps, lambda _, s: step(s), start)
+
+
+def _by_row(beta: Strength, force: Layer) -> Layer:
+    """Each row times its own beta."""
+    tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
+    return beta.reshape(*beta.shape, *tail) * force
 
 
 def _sweep(network: Model, part: Callable[[States, Layers], States]) -> Step:

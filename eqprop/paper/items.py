@@ -7,10 +7,10 @@ import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final, override
+from typing import TYPE_CHECKING, ClassVar, final, override
 
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import RECIPES, SERIES, fast
+from eqprop.recipes.catalogue import CONTRASTIVE, RECIPES, SERIES, fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (
@@ -79,6 +79,8 @@ class PaperItem(abc.ABC):
     """Abstract: a table or a figure of the paper."""
 
     title: str
+    beyond: ClassVar[bool] = False
+    """Whether it is of another paper, and made only where it is asked for by its name."""
 
     def trainings(self) -> list[Recipe]:
         """What has to be trained for it."""
@@ -293,6 +295,54 @@ class FigureGradientAngle(PaperItem):
 
 @final
 @dataclass(frozen=True)
+class FigureContrastive(PaperItem):
+    """Seven algorithms that compare two phases, on a dense and a convolutional net, each with the
+    settings of one recipe but for how the output is nudged.
+    """
+
+    scope: Scope
+    title = "Outputs pushed or held: seven contrastive algorithms"
+    beyond = True
+
+    def _members(self) -> dict[tuple[str, str], Recipe]:
+        return {
+            (base, algorithm): dataclasses.replace(self.scope.of(RECIPES[base]), **fields)
+            for base in ("ep-1h", "ep-conv-fast")
+            if self.scope.allows(base)
+            for algorithm, fields in CONTRASTIVE.items()
+        }
+
+    @override
+    def trainings(self) -> list[Recipe]:
+        return list(self._members().values())
+
+    @override
+    def show(self, results: Results) -> Rendered:
+        nothing = dict.fromkeys(("published_test", "published_std", "published_training"))
+        found = {key: matching(results.seeds, it) for key, it in self._members().items()}
+        rows = [
+            summary(recipe, found[key], results.dataset)
+            | {**nothing, "published_seeds": None, "recipe": ", ".join(key)}
+            for key, recipe in self._members().items()
+        ]
+        caption = (
+            f"Errors in % on {results.title} after the last epoch, mean ± standard deviation over "
+            "seeds. Published (arXiv:2312.15103, deep convolutional Hopfield networks): negative "
+            "is better than positive, and EP, centered, is best. Blank: not run. "
+        )
+        training = score("training error %", "training", "training_std")
+        columns = (field("algorithm", "recipe"), field("beta", "beta"), *DONE, TEST, training)
+        return Rendered(
+            caption + what_was_run(rows),
+            rows,
+            columns,
+            lambda figure: charts.errors(figure, rows),
+            [seed for seeds in found.values() for seed in seeds],
+        )
+
+
+@final
+@dataclass(frozen=True)
 class FigureTheorem(PaperItem):
     """The curves of Theorem 1 for one network."""
 
@@ -348,6 +398,7 @@ def paper_items(scope: Scope) -> dict[str, PaperItem]:
         "table-short": TableShort(scope),
         "figure-angle": FigureAngle(scope),
         "figure-gradient-angle": FigureGradientAngle(scope),
+        "figure-contrastive": FigureContrastive(scope),
         **{
             name: FigureTheorem(
                 dataclasses.replace(

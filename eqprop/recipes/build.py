@@ -87,6 +87,7 @@ def build(
         recipe.K,
         sweeps=recipe.sweeps,
         nudged_sweeps=recipe.nudged_sweeps,
+        hold=recipe.hold,
     )
     draw = _drawn(recipe, image, outputs) if own is None else own.init
 
@@ -238,8 +239,10 @@ def _relaxation(recipe: Recipe) -> Relaxation:
 def nudge(recipe: Recipe) -> Nudge:
     """How a recipe nudges the output."""
     match recipe.nudge:
-        case "one-sided":
+        case "one-sided" | "positive":
             return OneSided(recipe.beta)
+        case "negative":
+            return OneSided(-recipe.beta)
         case "random-sign":
             return RandomSign(recipe.beta, recipe.positive)
         case "centered":

@@ -4,6 +4,7 @@ Nothing here loads JAX.
 """
 
 import dataclasses
+from typing import Any
 
 from eqprop.errors import EqpropError
 from eqprop.recipes.recipe import Published, Recipe
@@ -271,6 +272,16 @@ SERIES: dict[str, Series] = {
     f"{base}-angle": Series(f"{base} at initial angles from 0 to 180", base, "angle", _ANGLES)
     for base in ("c-vf-1h", "c-vf-2h")
 }
+
+
+_NUDGES = ("positive", "negative", "centered")
+
+CONTRASTIVE: dict[str, dict[str, Any]] = {
+    "contrastive learning": {"hold": True, "nudge": "positive", "beta": 1.0},
+    **{f"coupled learning, {nudge}": {"hold": True, "nudge": nudge} for nudge in _NUDGES},
+    **{f"EP, {nudge}": {"hold": False, "nudge": nudge} for nudge in _NUDGES},
+}
+"""The seven algorithms that arXiv:2312.15103 compares, as fields of a recipe."""
 
 
 def recipe(name: str) -> Recipe:

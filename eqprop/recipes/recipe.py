@@ -103,8 +103,16 @@ class Recipe:
     """
     angle: float | None = None
     """Initial angle in degrees between forward and feedback weights; None ties them."""
-    nudge: Literal["one-sided", "random-sign", "centered", "holomorphic"] = "one-sided"
-    """How the output is nudged; holomorphic, by complex betas, needs a smooth activation."""
+    nudge: Literal[
+        "one-sided", "positive", "negative", "random-sign", "centered", "holomorphic"
+    ] = "one-sided"
+    """How the output is nudged: one-sided, by beta, whatever its sign; positive and negative, by
+    plus or minus a beta above 0; holomorphic, by complex betas, needs a smooth activation.
+    """
+    hold: bool = False
+    """Hold the output in the nudged phase, at its free state plus beta times the force, instead of
+    pushing it: coupled learning, and contrastive learning with beta 1.
+    """
     points: int = 4
     """Betas on the circle of the holomorphic nudge; no effect on other nudges."""
     cost: Literal["squared-error", "cross-entropy"] = "squared-error"
@@ -280,6 +288,15 @@ class Recipe:
             self.rule != "aep" or not (self.inside or self.nudged_sweeps),
             "rule aep corrects synchronous nudged steps, with the force outside the activation: "
             "use --no-inside --no-nudged-sweeps",
+        )
+        require(
+            self.nudge not in {"positive", "negative"} or self.beta > 0,
+            f"beta is {self.beta} with nudge {self.nudge}, which has the sign: give it above 0",
+        )
+        require(
+            not self.hold or (self.rule == "ep" and self.nudge != "holomorphic"),
+            f"hold with rule {self.rule} and nudge {self.nudge}: a held output is for the two ends "
+            "of a phase, which rule ep compares, and for a real beta",
         )
         require(
             self.cost == "squared-error" or not self.rule.startswith("c-"),

@@ -18,6 +18,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "relaxation": ("steps", "the free phase takes steps as they are"),
     "sweeps": (False, "the free phase takes synchronous steps"),
     "nudged_sweeps": (False, "the nudged phase takes synchronous steps"),
+    "hold": (False, "the output is pushed, step by step"),
     # In single precision the network is drawn, as for a training; the engine then goes to double.
     "dtype": ("float32", "it is float64"),
     "states": ("full", "they are float64"),

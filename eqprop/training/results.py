@@ -60,7 +60,7 @@ class SeedResult:
     def accelerator(self) -> str | None:
         """The device that it was trained on, or None where that was a CPU."""
         device = self.record.started.device
-        return None if device["platform"] == "cpu" else str(device["kind"])
+        return None if device.get("platform", "cpu") == "cpu" else str(device["kind"])
 
     @property
     def primary(self) -> OfExamples:

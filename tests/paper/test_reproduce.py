@@ -370,3 +370,25 @@ def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
 def test_a_page_that_is_not_there(tmp_path):
     with pytest.raises(EqpropError, match=r"page\.md cannot be read"):
         pages.put_into(tmp_path / "page.md", {})
+
+
+def test_the_seven_contrastive_algorithms(tmp_path, capsys):
+    """Trained on digits; each with the settings of its recipe but for the nudge."""
+    item = paper_items(Scope(("ep-1h",), "digits"))["figure-contrastive"]
+    members = item.trainings()
+    assert {(m.hold, m.nudge, m.beta) for m in members} == {
+        (True, "positive", 1.0),
+        *((hold, n, 0.1) for hold in (0, 1) for n in ("positive", "negative", "centered")),
+    }
+    plain = dataclasses.replace(members[0], hold=False, nudge="one-sided", beta=0.1)
+    assert plain == dataclasses.replace(RECIPES["ep-1h"], dataset="digits")
+    out = tmp_path / "out"
+    args = ("--dataset", "digits", "--recipes", "ep-1h", "--epochs", "1", "--seeds", "1")
+    assert main(["reproduce", "figure-contrastive", *args, "--out", str(out)]) == 0
+    rows = rows_of(out, "figure-contrastive")
+    assert len(rows) == 7
+    assert all(0 < float(row["test"]) <= 100 and row["published_test"] == "" for row in rows)
+    assert (out / "figure-contrastive.png").read_bytes().startswith(b"\x89PNG")
+    # It is no part of the paper.
+    assert main(["reproduce", "--help"]) == 0
+    assert "figure-contrastive" in capsys.readouterr().out
