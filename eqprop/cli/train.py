@@ -34,8 +34,9 @@ class TrainOptions:
     seed: int = 0
     """The (first) seed."""
     replicas: Replicas = "auto"
-    """Train the seeds together in one program, or in turn. Auto is in turn on a CPU, where together
-    is no faster.
+    """Train the seeds together in one program; as processes, one for each core; or in turn. Auto is
+    together on a GPU, and on a CPU processes, but for trainings that are over sooner than these
+    start.
     """
     data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Data of your own, as `eqprop data PATH` shows them: an .npz file, a table, a folder of images

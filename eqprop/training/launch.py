@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
@@ -16,7 +17,7 @@ from eqprop.networks.energy import Own
 from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import RECIPES, published_for
 from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.training import checkpoint, hosts, metrics
+from eqprop.training import checkpoint, hosts, metrics, seed_processes
 from eqprop.training.display import Display
 from eqprop.training.experiment import (
     Experiment,
@@ -45,7 +46,7 @@ from eqprop.training.runs import (
     seed_folders,
 )
 from eqprop.training.runs import DATA as OWN
-from eqprop.training.selection import best_epoch, has_waited
+from eqprop.training.selection import best_epoch, has_waited, is_over
 from eqprop.training.session import Session
 from eqprop.training.trainer import Examples, TrainState
 
@@ -67,8 +68,8 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
     the data set of the recipe, or on another one; from drawn weights, or from others. ``own`` is
     the model of one's own that the recipe names, if it names one.
 
-    ``replicas`` says whether seeds are trained together in one program, or in turn. On a CPU that
-    is no faster, and the first result comes later; other devices a small net leaves idle.
+    ``replicas`` says whether seeds are trained together in one program, as processes, or in turn.
+    Together is no faster on a CPU; other devices a small net leaves idle.
     """
     hosts.join(hardware)
     display = Display(jax.process_index(), jax.process_count())
@@ -101,7 +102,8 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
             record = Record(recipe, tuple(seeds), used, now, together=together, origin=origin)
             run = hosts.on_lead(lambda: Run.create(out, record, files)) or Run.watch(out, record)
         with run:
-            _train_seeds(experiment.lay_out(layout), run, run.record.started, display, until)
+            laid_out = experiment.lay_out(layout)
+            _train_seeds(laid_out, run, run.record.started, display, until, replicas)
 
 
 def resume(
@@ -193,7 +195,12 @@ def _evaluate(experiment: Experiment, network: Model, examples: Examples, displa
 
 
 def _train_seeds(
-    experiment: Experiment, run: Run, now: Made, display: Display, until: float
+    experiment: Experiment,
+    run: Run,
+    now: Made,
+    display: Display,
+    until: float,
+    replicas: Replicas = "auto",
 ) -> None:
     """Trains all seeds from where they stand, and reports."""
     if experiment.trainer.layout.mesh is not None:
@@ -201,10 +208,50 @@ def _train_seeds(
     seeds = seed_folders(run.folder, run.record)
     if run.record.together:
         _train_some(experiment, run, seeds, now, display, until)
+    elif len(pending := _pending(experiment, seeds)) > 1 and _in_processes(experiment, replicas):
+        for seed, folder in pending:
+            with _open(run, seed, folder, now):
+                pass  # it is there now, for its process to go on with
+        numbers = [seed for seed, _ in pending]
+        seed_processes.train_side_by_side(run.folder, numbers, now.command, display, until)
     else:
         for seed in seeds:
             _train_some(experiment, run, [seed], now, display, until)
     hosts.on_lead(lambda: _report(run, display))
+
+
+def _pending(experiment: Experiment, seeds: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
+    """The seeds that are not at their end."""
+
+    def ended(folder: Path) -> bool:
+        tested = not experiment.recipe.validation or read_result(folder) is not None
+        return is_over(experiment.recipe, read_metrics(folder)) and tested
+
+    return [(seed, place) for seed, place in seeds if not (is_run(place) and ended(place))]
+
+
+def _in_processes(experiment: Experiment, replicas: Replicas) -> bool:
+    """Whether seeds are trained as processes. Raises ``EqpropError`` where that cannot be."""
+    recipe, examples = experiment.recipe, len(experiment.train)
+    if replicas == "processes" and (recipe.model or _is_parallel()):
+        why = "a model of one's own cannot be sent to them" if recipe.model else "there is a GPU"
+        raise EqpropError(f"seeds cannot be trained as processes, for {why}: use --replicas auto")
+    if replicas != "auto" or recipe.model or _is_parallel():
+        return replicas == "processes"
+    return seed_processes.is_worth_it(examples, recipe.epochs)
+
+
+def work_on_seed() -> NoReturn:
+    """The main program of a process that trains one seed: see ``seed_processes``."""
+
+    def train_one(folder: Path, seed: int, command: Sequence[str]) -> None:
+        record, display = read_record(folder), Display()
+        recipe, place = record.recipe, dict(seed_folders(folder, record))[seed]
+        with precision(recipe), Run.resume(place) as run:
+            experiment = prepare_again(folder, record, recipe, display)
+            _train_some(experiment, run, [(seed, place)], made(command), display, math.inf)
+
+    seed_processes.work(train_one)
 
 
 def _describe(experiment: Experiment) -> str:

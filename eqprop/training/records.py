@@ -17,8 +17,10 @@ from eqprop.recipes.recipe import Recipe
 FORMAT = 1
 """Version of the layout of ``run.json``."""
 
-type Replicas = Literal["auto", "together", "in-turn"]
-"""Whether several seeds are trained together in one program, or one after the other."""
+type Replicas = Literal["auto", "together", "processes", "in-turn"]
+"""Whether several seeds are trained together in one program, as processes of this machine, or one
+after the other.
+"""
 
 _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "optax", "numpy")
 

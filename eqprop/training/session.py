@@ -82,7 +82,7 @@ class Session:
         """
         state, seconds = start
         self._epochs = epochs
-        with hosts.watched(self._top), _Signals(until) as signals:
+        with hosts.watched(self._top), Signals(until) as signals:
             read = [run.folder for run in self._runs]
             self._rows = hosts.on_lead(lambda: [*map(read_metrics, read)]) or self._rows
             self._keep_best(state)  # should it have been cut just before that
@@ -117,7 +117,7 @@ class Session:
         return state
 
     def _learn(
-        self, state: TrainState, seconds: float, signals: "_Signals"
+        self, state: TrainState, seconds: float, signals: "Signals"
     ) -> tuple[TrainState, float]:
         """The rest of the state's epoch; and the seconds that the whole epoch took."""
         experiment = self._experiment
@@ -148,7 +148,7 @@ class Session:
                 self._stop(state, signals)
         return state, seconds
 
-    def _finish_epoch(self, state: TrainState, seconds: float, signals: "_Signals") -> TrainState:
+    def _finish_epoch(self, state: TrainState, seconds: float, signals: "Signals") -> TrainState:
         """Tests, writes the epoch's metrics, and turns to the next epoch."""
         experiment, watch = self._experiment, Stopwatch()
         part = "test" if experiment.validation is None else "validation"
@@ -252,7 +252,7 @@ class Session:
 
         hosts.on_lead(write)
 
-    def _stop(self, state: TrainState, signals: "_Signals") -> NoReturn:
+    def _stop(self, state: TrainState, signals: "Signals") -> NoReturn:
         epochs, minibatch = state.position
         where = (
             f"in epoch {epochs + 1}, with {minibatch} of {self._experiment.batches} minibatches "
@@ -303,7 +303,7 @@ def _calmer(recipe: Recipe) -> str:
 
 
 @final
-class _Signals:
+class Signals:
     """Hears SIGINT and SIGTERM for the training to heed; a second one ends it at once.
 
     Beyond ``until`` (``time.monotonic``) it is as if one had come.
@@ -319,7 +319,7 @@ class _Signals:
         """Whether it is later than that."""
         return time.monotonic() >= self._until
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "Signals":
         self._before: dict[int, Any] = {}
         # Elsewhere than in the main thread Python lets nobody listen.
         if threading.current_thread() is threading.main_thread():
