@@ -87,7 +87,8 @@ def _figure(
 
 def _real_time(name: str, about: str, base: str, **fields: Any) -> Question:
     """A figure of the energy-based setting."""
-    return _figure(name, f"EP in real time, {about}", base, setting="energy", dt=0.08, **fields)
+    common = {"setting": "energy", "dt": 0.08, "raw_input": False}
+    return _figure(name, f"EP in real time, {about}", base, **common, **fields)
 
 
 def _discrete(name: str, about: str, base: str, **fields: Any) -> Question:
