@@ -299,6 +299,11 @@ def _calmer(recipe: Recipe) -> str:
     if recipe.setting == "energy" and recipe.dt > _LARGE_DT:
         causes.append(f"a smaller --dt than {recipe.dt:g}")
     causes.append(f"lower learning rates than --lr {' '.join(map(str, recipe.lr))}")
+    if recipe.model:
+        causes.append(
+            f"bounds on the states of {recipe.model}, or a smaller dt, should its energy have no "
+            "lowest value"
+        )
     return f"train with {', or '.join(causes)}"
 
 
