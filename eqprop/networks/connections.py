@@ -9,16 +9,19 @@ from typing import final, override
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from eqprop.errors import EqpropError
 from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, Shape
 
+type Factor = Inexact[Array, "..."] | Inexact[np.ndarray, "..."]
+
 type Product = Callable[[Array, Array], Array]
 """How two matrices are multiplied."""
 
 
-def multiply(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+def multiply(a: Factor, b: Factor) -> Inexact[Array, "..."]:
     """``a b``, and its derivatives, in the full precision of their type.
 
     All products of rates and weights are made so: left to itself, JAX has a GPU round the factors
