@@ -141,7 +141,8 @@ def test_a_run_of_replicas(tmp_path, monkeypatch, capsys):
             np.testing.assert_allclose(state_of(ours)[name], expected, rtol=1e-4, atol=1e-5)
         for row, expected in zip(metrics_of(ours), metrics_of(theirs), strict=True):
             assert row.pop("angles") == expected.pop("angles") == {}
-            assert row == pytest.approx(expected, rel=1e-4)
+            # A residual is a difference of states near 1, of which the last bits differ.
+            assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
         rows.append(read_metrics(ours)[-1])
     errors = [row["test_error"] for row in rows]
     spread_ = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} %"
