@@ -57,6 +57,7 @@ from .dynamics.step import (
 from .dynamics.system import System as System
 from .errors import EqpropError as EqpropError
 from .learning.asymmetric import AsymmetricEP as AsymmetricEP
+from .learning.asymmetric import ContinualAsymmetricEP as ContinualAsymmetricEP
 from .learning.baselines import BPTT as BPTT
 from .learning.baselines import RecurrentBackprop as RecurrentBackprop
 from .learning.continual import continual_phase as continual_phase
@@ -107,6 +108,7 @@ from .networks.convolution import (
     shortcut as shortcut,
 )
 from .networks.edges import Edge as Edge
+from .networks.edges import OneWay as OneWay
 from .networks.edges import Tied as Tied
 from .networks.edges import Untied as Untied
 from .networks.edges import untied as untied

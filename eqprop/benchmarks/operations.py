@@ -45,7 +45,8 @@ def of_minibatch(recipe: Recipe, network: Model, free_steps: float) -> Flops | N
     ``free_steps`` are the steps, or sweeps, that the free phase takes, T unless there is a
     tolerance. A sweep over the two colours of the graph is as many operations as a step.
     """
-    if recipe.rule in {"bptt", "rbp", "aep"} or not isinstance(network, Network):
+    differentiates = recipe.is_asymmetric or recipe.rule in {"bptt", "rbp"}
+    if differentiates or not isinstance(network, Network):
         return None
     steps, ends = recipe.K, 2  # of a phase
     if recipe.nudge == "centered":
@@ -54,7 +55,7 @@ def of_minibatch(recipe: Recipe, network: Model, free_steps: float) -> Flops | N
         ends = 4 * (recipe.points // 2 + 1)  # a complex product takes four real ones
         steps *= ends
     drives = [float(recipe.batch) * _multiplications(edge, network) for edge in network.edges]
-    if recipe.rule.startswith("c-"):
+    if recipe.is_continual:
         nudged = _continual(recipe, network, drives)
     else:
         nudged = [

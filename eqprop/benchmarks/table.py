@@ -126,7 +126,8 @@ def _measure(
 ) -> Result:
     training = TimedTraining(recipe, dataset)
     speed = measure(training, plan.minibatches, tell)
-    profiled = plan.profile and recipe.rule not in {"bptt", "rbp", "aep"}
+    differentiates = recipe.is_asymmetric or recipe.rule in {"bptt", "rbp"}
+    profiled = plan.profile and not differentiates
     parts = breakdown(training, dataset, speed, tell) if profiled else None
     if recipe != published:
         training = TimedTraining(published, dataset)

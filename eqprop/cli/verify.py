@@ -25,8 +25,9 @@ _IDLE = (
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Fields(Recipe):
-    rule: Literal["ep", "c-ep", "vf", "c-vf", "aep"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Learning rule: ep, vf; or continually, c-ep, c-vf; aep, exact for untied weights too."""
+    rule: Literal["ep", "c-ep", "vf", "c-vf", "aep", "c-aep"] = "ep"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Learning rule: ep, vf, or aep, exact for untied weights too; continually c-ep, c-vf, c-aep.
+    """
     clip: bool = False
     """Keep states in [0, 1] in the energy-based setting, as trainings do and Theorem 1 does not."""
     beta: float = 0.1
@@ -119,7 +120,7 @@ def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: VerifyOptions)
     if base.tolerance or base.sweeps or base.nudged_sweeps:
         print("note: T free and K nudged synchronous steps, without tolerance or sweeps")
     typed_in = changes(recipe, default)
-    idle = {"lr": not recipe.rule.startswith("c-"), "dataset": options.random is not None}
+    idle = {"lr": not recipe.is_continual, "dataset": options.random is not None}
     for field, is_idle in idle.items():
         if is_idle and field in typed_in:
             print(f"note: {field} has no effect on what is verified")

@@ -9,6 +9,10 @@ force``, the recursion of backpropagation: hence ``D_s(t) = (s_{t+1} - s_t)/(bet
 and, with increments ``(dF/dtheta at s*)^T D_s(t)``, ``D_theta(t) = -grad_theta(t)``, for tied,
 untied or no feedback weights alike. Where J is symmetric the correction vanishes, and the phase is
 EP's. It is not local in time: ``s*`` is remembered.
+
+Continually (C-AEP) the weights move by the increment of each step, and F and J are those of the
+weights as they are, about the ``s*`` of the free phase: ``D_theta(t) = -grad_theta(t)`` as beta and
+the learning rates vanish.
 """
 
 from collections.abc import Callable
@@ -20,11 +24,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.nudges import Nudge, weighted
+from eqprop.dynamics.step import Prototypical
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
+from eqprop.learning.continual import Batch, Strengths, part_factors
+from eqprop.learning.learners import InsidePhase, Schedule, constant
 from eqprop.learning.rules import Free, Rule, with_readout
+from eqprop.networks.connections import Connection, Dense, Lateral, multiply
+from eqprop.networks.edges import Clamped, Edge, OneWay, Tied, Untied
 from eqprop.networks.model import Model
+from eqprop.networks.network import Network
 from eqprop.types import Array, Layer, PRNGKeyArray, Scalar, States, Targets
 
 
@@ -47,8 +57,19 @@ class AsymmetricPhase(eqx.Module):
 
     def stepper(self) -> Callable[[States, Scalar], States]:
         """One nudged step as a function of the states, which may be complex, and of beta."""
+        clamped = self.system.clamp(self.network, self.x)
+        move = self.spread_by_drives(clamped) or self.spread(clamped)
+
+        def nudged(s: States, beta: Scalar) -> States:
+            *moved, last = move(s)
+            force = self.system.dynamics.dt * beta * self.system.force(clamped, s[-1], self.y)
+            return (*moved, last + force)
+
+        return nudged
+
+    def spread(self, clamped: Model) -> Callable[[States], States]:
+        """``s -> F(s) - (J - J^T)(s - s*)``, for any F; of complex states, too."""
         system, x = self.system, self.x
-        clamped = system.clamp(self.network, x)
 
         def step(s: States) -> States:
             return system.dynamics.step(clamped, x, s)
@@ -57,27 +78,89 @@ class AsymmetricPhase(eqx.Module):
         pull = jax.linear_transpose(push, self.free)
 
         def asymmetry(d: States) -> States:
-            """``(J - J^T) d`` of real displacements."""
             return jax.tree.map(jnp.subtract, push(d), pull(d)[0])
 
-        def nudged(s: States, beta: Scalar) -> States:
+        def spread(s: States) -> States:
             d = tuple(new - old for new, old in zip(s, self.free, strict=True))
-            if jnp.iscomplexobj(beta):  # J is real
-                parts = (asymmetry(tuple(part(v) for v in d)) for part in (jnp.real, jnp.imag))
-                corrections = tuple(lax.complex(*pair) for pair in zip(*parts, strict=True))
-            else:
-                corrections = asymmetry(d)
-            *moved, last = (f - c for f, c in zip(step(s), corrections, strict=True))
-            force = system.dynamics.dt * beta * system.force(clamped, s[-1], self.y)
-            return (*moved, last + force)
+            return tuple(f - c for f, c in zip(step(s), _linear(asymmetry, d), strict=True))
 
-        return nudged
+        return spread
+
+    def spread_by_drives(self, clamped: Model) -> Callable[[States], States] | None:
+        """The same where drives are affine in the states, as dense edges make them; else None.
+
+        There ``J d = sigma'(v*) (v(s) - v*)`` for drives v, which F needs anyway: two products of
+        rates with weights in each step, ``v(s)`` and ``J^T d``, where the general form takes three.
+        """
+        dynamics, x = self.system.dynamics, self.x
+        if type(dynamics) is not Prototypical or not _is_affine(clamped):
+            return None
+
+        def drives(s: States) -> States:
+            return clamped.drives(dynamics.rates(x, s))
+
+        def react(v: States) -> States:
+            return dynamics.react(self.free, v, None, with_output=True)
+
+        rest, pull = jax.vjp(drives, self.free)
+        _, slopes = jax.jvp(react, (rest,), (jax.tree.map(jnp.ones_like, rest),))
+        general = self.spread(clamped)
+
+        def spread(s: States) -> States:
+            if jnp.iscomplexobj(s[-1]):
+                return general(s)
+            v = drives(s)
+            sent = jax.tree.map(lambda g, new, old: g * (new - old), slopes, s, self.free)
+            here = jax.tree.map(lambda g, new, old: g * (new - old), slopes, v, rest)
+            back = pull(sent)[0]
+            return jax.tree.map(lambda f, j, jt: f - j + jt, react(v), here, back)
+
+        return spread
 
     def increment(self, change: States) -> Model:
         """``(dF/dtheta at s*)^T change / dt``, mean over the batch."""
         dt = self.system.dynamics.dt
-        at, pulls = tuple(s[None] for s in self.free), tuple(d[None] / dt for d in change)
-        return total_gradient(self.system, self.network, self.x, at, pulls)
+        at = tuple(s[None] for s in self.free)
+
+        def pull(d: States) -> Model:
+            pulls = tuple(layer[None] / dt for layer in d)
+            return total_gradient(self.system, self.network, self.x, at, pulls)
+
+        return _linear(pull, change)
+
+    def advance(self, s: States, beta: Scalar) -> tuple[States, Model]:
+        """The states after one nudged step, and the increment of it, ``beta dtheta(t)``."""
+        new = self.stepper()(s, beta)
+        return new, self.increment(tuple(b - a for a, b in zip(s, new, strict=True)))
+
+
+def _linear[Result](function: Callable[[States], Result], d: States) -> Result:
+    """A real linear function, of displacements that may be complex."""
+    if not jnp.iscomplexobj(d[-1]):
+        return function(d)
+    parts = (function(tuple(part(layer) for layer in d)) for part in (jnp.real, jnp.imag))
+    return jax.tree.map(lax.complex, *parts)
+
+
+def _is_affine(model: Model) -> bool:
+    """Whether the drives of a model are known, by their very types, to be affine in its states."""
+
+    def connections(edge: Edge) -> tuple[Connection, ...] | None:
+        if type(edge) is Clamped:
+            return ()
+        if type(edge) is Tied:
+            return (edge.connection,)
+        if type(edge) is Untied:
+            return edge.ahead, edge.back
+        return (edge.ahead,) if type(edge) is OneWay else None
+
+    def affine(edge: Edge) -> bool:
+        found = connections(edge)
+        return found is not None and all(
+            type(c) in (Dense, Lateral) and getattr(c, "product", None) is multiply for c in found
+        )
+
+    return isinstance(model, Network) and all(affine(edge) for edge in model.edges)
 
 
 @final
@@ -116,3 +199,48 @@ class AsymmetricEP(Rule):
         change = tuple(weighted(stencil.weights, end) for end in ends)
         mean = phase.increment(change)
         return with_readout(system, mean, network, free.states, y), free
+
+
+def continual_asymmetric_step(
+    system: System,
+    network: Model,
+    free: States,
+    states: States,
+    batch: Batch,
+    strengths: Strengths,
+) -> tuple[Model, States, Model]:
+    """One step of C-AEP about the fixed point ``free``, then ``theta_{t+1} = theta_t + eta
+    dtheta(t)``.
+
+    Returns the moved network, the new states, and ``dtheta(t)``.
+    """
+    (x, y), (beta, _) = batch, strengths
+    new, seen = AsymmetricPhase(system, network, x, y, free).advance(states, beta)
+    # A mean over the batch already.
+    step = seen.scale(part_factors(network, batch, strengths) * len(x))
+    moved = jax.tree.map(jnp.add, network, step).projected()
+    return moved, new, jax.tree.map(lambda leaf: leaf / beta.astype(leaf.dtype), seen)
+
+
+@final
+class ContinualAsymmetricEP(InsidePhase):
+    """C-AEP: the weights move by AEP's increments at every step of the nudged phase."""
+
+    nudge: Nudge
+    learning_rates: tuple[float, ...] = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True, default=constant)
+
+    @property
+    @override
+    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        return self.nudge, self.learning_rates, self.schedule
+
+    @override
+    def phase(
+        self, system: System, network: Model, free: States, batch: Batch, strengths: Strengths
+    ) -> Model:
+        def step(_: Array, carry: tuple[Model, States]) -> tuple[Model, States]:
+            model, s = carry
+            return continual_asymmetric_step(system, model, free, s, batch, strengths)[:2]
+
+        return lax.fori_loop(0, system.nudged_steps, step, (network, free))[0]

@@ -61,7 +61,7 @@ def continual_step(
 
     Returns the moved network, the new states, and ``dtheta(t)``. Nothing of the free phase is read.
     """
-    (beta, _), factors = strengths, _part_factors(network, batch, strengths)
+    (beta, _), factors = strengths, part_factors(network, batch, strengths)
     count = beta * batch[0].shape[0]
     if not isinstance(network, Network):
         return _model_step(system, increment, network, states, batch, (beta, factors, count))
@@ -112,7 +112,7 @@ def continual_phase(
 
         return lax.fori_loop(0, system.nudged_steps, step, (network, states))
     r_start = system.dynamics.rates(batch[0], states)
-    start = moving_edges(increment, network, r_start, _part_factors(network, batch, strengths))
+    start = moving_edges(increment, network, r_start, part_factors(network, batch, strengths))
 
     def body(_: Array, carry: tuple[Sequence[Moving], States]) -> tuple[Sequence[Moving], States]:
         moving, s = carry
@@ -122,7 +122,7 @@ def continual_phase(
     return network.replace_edges([edge.settle() for edge in moving]), last
 
 
-def _part_factors(network: Model, batch: Batch, strengths: Strengths) -> Inexact[Array, " parts"]:
+def part_factors(network: Model, batch: Batch, strengths: Strengths) -> Inexact[Array, " parts"]:
     """``eta / (beta B)`` for each part, the edges of a network: the factor on its increments."""
     (beta, eta), (x, _) = strengths, batch
     return eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)

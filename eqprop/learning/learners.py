@@ -15,11 +15,11 @@ import optax
 from eqprop.dynamics.nudges import Nudge
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.continual import continual_phase
+from eqprop.learning.continual import Batch, Strengths, continual_phase
 from eqprop.learning.increments import Increment
 from eqprop.learning.rules import Free, Rule
 from eqprop.networks.model import Model
-from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Targets
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, States, Targets
 
 type Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 """Factor on all learning rates, given the number of minibatches learnt so far."""
@@ -111,22 +111,31 @@ class WithOptimizer(Learner):
         return moved.projected(), (state, step + 1), free
 
 
-@final
-class Continual(Learner):
-    """C-EP or C-VF: plain steps of size ``eta`` per edge, inside the nudged phase."""
+class InsidePhase(Learner):
+    """Abstract: plain steps of size ``eta`` per edge, inside the nudged phase.
 
-    increment: Increment
-    nudge: Nudge
-    learning_rates: tuple[float, ...] = eqx.field(static=True)
-    schedule: Schedule = eqx.field(static=True, default=constant)
+    Raises ``EqpropError`` for a nudge of several phases.
+    """
 
     def __check_init__(self) -> None:
-        _check_rates(self.learning_rates)
-        if not self.nudge.one_sided:
+        nudge, rates, _ = self.strengths
+        _check_rates(rates)
+        if not nudge.one_sided:
             raise EqpropError(
                 "a continual rule moves the weights along one nudged phase, but "
-                f"{type(self.nudge).__name__} has several: use a one-sided or random-sign nudge"
+                f"{type(nudge).__name__} has several: use a one-sided or random-sign nudge"
             )
+
+    @property
+    @abc.abstractmethod
+    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        """What beta is drawn from, the learning rates of the edges, and the factor on these."""
+
+    @abc.abstractmethod
+    def phase(
+        self, system: System, network: Model, free: States, batch: Batch, strengths: Strengths
+    ) -> Model:
+        """The network after the nudged phase from the states ``free``."""
 
     @override
     def init(self, network: Model) -> Memory:
@@ -136,7 +145,7 @@ class Continual(Learner):
                 "ends, but a readout has no second end in it: use squared-error, or the rule that "
                 "is not continual"
             )
-        _check_rates(self.learning_rates, network)
+        _check_rates(self.strengths[1], network)
         return jnp.zeros((), jnp.int32)
 
     @override
@@ -150,7 +159,29 @@ class Continual(Learner):
     ) -> tuple[Model, Memory, Free]:
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
-        beta = self.nudge.stencil(key).betas[0].astype(network.dtype)
-        eta = jnp.asarray(self.learning_rates) * self.schedule(jnp.asarray(memory))
-        moved, _ = continual_phase(system, self.increment, network, free.states, batch, (beta, eta))
+        nudge, rates, schedule = self.strengths
+        beta = nudge.stencil(key).betas[0].astype(network.dtype)
+        eta = jnp.asarray(rates) * schedule(jnp.asarray(memory))
+        moved = self.phase(system, network, free.states, batch, (beta, eta))
         return moved, jnp.asarray(memory) + 1, free
+
+
+@final
+class Continual(InsidePhase):
+    """C-EP or C-VF, by its increment."""
+
+    increment: Increment
+    nudge: Nudge
+    learning_rates: tuple[float, ...] = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True, default=constant)
+
+    @property
+    @override
+    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        return self.nudge, self.learning_rates, self.schedule
+
+    @override
+    def phase(
+        self, system: System, network: Model, free: States, batch: Batch, strengths: Strengths
+    ) -> Model:
+        return continual_phase(system, self.increment, network, free, batch, strengths)[0]

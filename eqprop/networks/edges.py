@@ -1,7 +1,7 @@
 """Edges: what sends drives between two layers of a network.
 
-Edges whose weights learn are ``Plastic``: ``Tied`` or ``Untied``. ``Clamped`` stands in for one
-from the static input while a network relaxes.
+Edges whose weights learn are ``Plastic``: ``Tied``, ``Untied`` or ``OneWay``. ``Clamped`` stands in
+for one from the static input while a network relaxes.
 """
 
 import abc
@@ -12,6 +12,7 @@ from typing import final, override
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
@@ -53,8 +54,8 @@ class Plastic(Edge):
         """Raises ``EqpropError`` where ``Phi`` does not exist."""
         if not self.reciprocal:
             raise EqpropError(
-                f"the edge {self.pre}->{self.post} is untied, so dPhi/dtheta does not exist: "
-                "use a vector-field rule (vf, c-vf), or tied weights"
+                f"the edge {self.pre}->{self.post} is not reciprocal, so dPhi/dtheta does not "
+                "exist: use a rule for untied weights (vf, c-vf, aep, c-aep), or tied ones"
             )
 
     @abc.abstractmethod
@@ -106,13 +107,14 @@ class Untied(Plastic):
     bias).
 
     The feedback goes to the units from which the forward drive comes: where there is max-pooling,
-    to its winners.
+    to its winners. Feedback weights that do not learn have an update of 0 in every rule.
     """
 
     pre: int = eqx.field(static=True)
     post: int = eqx.field(static=True)
     ahead: Connection
     back: Connection
+    learns_back: bool = eqx.field(static=True, default=True)
 
     @property
     @override
@@ -125,12 +127,13 @@ class Untied(Plastic):
 
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
-        return self.back.guided(self.ahead).feedback(r_pre, r_post)
+        back = self.back if self.learns_back else lax.stop_gradient(self.back)
+        return back.guided(self.ahead).feedback(r_pre, r_post)
 
     @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Untied":
         none = jax.tree.map(jnp.zeros_like, self.back)
-        return Untied(self.pre, self.post, self.ahead.statistic(r_pre, r_post), none)
+        return dataclasses.replace(self, ahead=self.ahead.statistic(r_pre, r_post), back=none)
 
     @override
     def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Untied":
@@ -138,7 +141,38 @@ class Untied(Plastic):
             return dataclasses.replace(self, back=back).feedback(r_pre, r_post)
 
         _, vjp = jax.vjp(feedback, self.back)
-        return Untied(self.pre, self.post, self.ahead.statistic(r_pre, d_post), *vjp(d_pre))
+        (back,) = vjp(d_pre)
+        return dataclasses.replace(self, ahead=self.ahead.statistic(r_pre, d_post), back=back)
+
+
+@final
+class OneWay(Plastic):
+    """Forward weights alone: the layer behind hears nothing of the one ahead."""
+
+    pre: int = eqx.field(static=True)
+    post: int = eqx.field(static=True)
+    ahead: Connection
+
+    @property
+    @override
+    def reciprocal(self) -> bool:
+        return False
+
+    @override
+    def forward(self, r_pre: Layer) -> Layer:
+        return self.ahead(r_pre)
+
+    @override
+    def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
+        return jnp.zeros_like(r_pre)
+
+    @override
+    def statistic(self, r_pre: Layer, r_post: Layer) -> "OneWay":
+        return OneWay(self.pre, self.post, self.ahead.statistic(r_pre, r_post))
+
+    @override
+    def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "OneWay":
+        return self.statistic(r_pre, d_post)
 
 
 @final

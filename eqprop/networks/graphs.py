@@ -1,18 +1,23 @@
 """Graphs of connections: chains, skip connections, lateral ones; tied or untied."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection, Dense, Product
-from eqprop.networks.edges import Edge, Tied, untied
+from eqprop.networks.edges import Edge, OneWay, Tied, untied
 from eqprop.networks.model import check_shapes
 from eqprop.networks.network import Network
 from eqprop.types import PRNGKeyArray, Shape
 
 type Build = Callable[[Shape, Shape, PRNGKeyArray], Connection]
 """Makes a connection for a presynaptic shape, a postsynaptic shape and a key."""
+
+type Feedback = Literal["trained", "frozen", "none"]
+"""Whether untied feedback weights learn, stay as drawn, or are left out."""
 
 type Link = tuple[int, int, Build]
 """(pre, post, how to make the connection)."""
@@ -24,13 +29,17 @@ def graph(
     key: PRNGKeyArray,
     *,
     angle: float | None = None,
+    feedback: Feedback = "trained",
 ) -> Network:
     """A network of layers 0 ... N and any connections between them.
 
     A link ``(pre, post, build)`` makes an edge, which sends drives both ways: a step of a chain
     ``(1, 2)``, a skip ``(1, 3)``, a lateral connection ``(2, 2)``. ``angle`` (degrees, 0 ... 180)
     unties the feedback weights of all edges but those from the input, at that initial angle to the
-    forward ones; None ties them. Raises ``EqpropError`` where layers and links don't fit.
+    forward ones; None ties them. ``feedback`` is for untied edges: "frozen" weights never learn,
+    with "none" there are no feedback weights, and no angle.
+
+    Raises ``EqpropError`` where layers and links don't fit.
     """
     shapes = tuple(tuple(shape) for shape in shapes)
     check_shapes(shapes)
@@ -43,10 +52,13 @@ def graph(
             )
         init_key, flip_key = jax.random.split(k)
         connection = build(shapes[pre], shapes[post], init_key)
-        if angle is None or pre == 0:
+        if pre == 0 or (angle is None and feedback != "none"):
             edges.append(Tied(pre, post, connection))
+        elif angle is None:
+            edges.append(OneWay(pre, post, connection))
         else:
-            edges.append(untied(pre, post, connection, angle, flip_key))
+            edge = untied(pre, post, connection, angle, flip_key)
+            edges.append(dataclasses.replace(edge, learns_back=feedback != "frozen"))
     return Network(shapes, tuple(edges))
 
 

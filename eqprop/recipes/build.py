@@ -25,7 +25,7 @@ from eqprop.dynamics.step import (
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning import learners as learning
-from eqprop.learning.asymmetric import AsymmetricEP
+from eqprop.learning.asymmetric import AsymmetricEP, ContinualAsymmetricEP
 from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
 from eqprop.learning.learners import Continual, Learner, Schedule, WithOptimizer
@@ -113,7 +113,7 @@ def _drawn(recipe: Recipe, image: Shape, outputs: int) -> Callable[[PRNGKeyArray
         shapes, links, read = _read_out(shapes, links)
 
     def draw(key: PRNGKeyArray) -> Network:
-        network = graph(shapes, links, key, angle=recipe.angle)
+        network = graph(shapes, links, key, angle=recipe.angle, feedback=recipe.feedback)
         if read is None:
             return network
         readout = read(network.shapes[-1], (outputs,), jax.random.fold_in(key, len(links)))
@@ -137,10 +137,11 @@ def _check_own(recipe: Recipe, own: Own | None) -> None:
         raise EqpropError(
             f"cost {recipe.cost} reads out a network, and {name} is none: use squared-error"
         )
-    if name and (recipe.angle is not None or recipe.states != "full"):
+    untied = recipe.angle is not None or recipe.feedback != "trained"
+    if name and (untied or recipe.states != "full"):
         raise EqpropError(
-            f"{name} has no feedback weights, and its states are not rounded: leave angle and "
-            "states out"
+            f"{name} has no feedback weights, and its states are not rounded: leave angle, "
+            "feedback and states out"
         )
 
 
@@ -258,7 +259,7 @@ def increment(recipe: Recipe) -> Increment:
             return Equilibrium()
         case "vf" | "c-vf":
             return VectorField()
-        case "bptt" | "rbp" | "aep":
+        case "bptt" | "rbp" | "aep" | "c-aep":
             raise EqpropError(
                 f"rule {recipe.rule} has no nudged phase whose steps synapses add up: choose ep, "
                 "c-ep, vf or c-vf"
@@ -269,7 +270,7 @@ def nudged_rule(recipe: Recipe) -> Increment | AsymmetricEP:
     """What a verification compares with BPTT. Raises ``EqpropError`` for a rule without a nudged
     phase.
     """
-    return AsymmetricEP(nudge(recipe)) if recipe.rule == "aep" else increment(recipe)
+    return AsymmetricEP(nudge(recipe)) if recipe.is_asymmetric else increment(recipe)
 
 
 def _rule(recipe: Recipe) -> Rule:
@@ -286,7 +287,9 @@ def _rule(recipe: Recipe) -> Rule:
 
 def _learner(recipe: Recipe, batches: int) -> Learner:
     schedule = _schedule(recipe, batches)
-    if recipe.rule.startswith("c-"):
+    if recipe.rule == "c-aep":
+        return ContinualAsymmetricEP(nudge(recipe), recipe.lr, schedule)
+    if recipe.is_continual:
         return Continual(increment(recipe), nudge(recipe), recipe.lr, schedule)
     return WithOptimizer(_rule(recipe), recipe.lr, _optimizer(recipe), schedule)
 

@@ -96,13 +96,17 @@ class Recipe:
     """
     output: Literal["auto", "activation", "linear"] = "auto"
     """Whether the output has the activation, or none, linear; auto: linear for real targets."""
-    rule: Literal["ep", "c-ep", "vf", "c-vf", "aep", "bptt", "rbp"] = "ep"
-    """Learning rule: ep, vf; or continually, c-ep, c-vf; aep, exact for untied weights too. As
-    baselines backpropagation through the last K free steps, bptt, and recurrent backpropagation,
-    rbp: they nudge nothing.
+    rule: Literal["ep", "c-ep", "vf", "c-vf", "aep", "c-aep", "bptt", "rbp"] = "ep"
+    """Learning rule: ep, vf, or aep, exact for untied weights too; continually c-ep, c-vf, c-aep.
+    As baselines backpropagation through the last K free steps, bptt, and recurrent
+    backpropagation, rbp: they nudge nothing.
     """
     angle: float | None = None
     """Initial angle in degrees between forward and feedback weights; None ties them."""
+    feedback: Literal["trained", "frozen", "none"] = "trained"
+    """Feedback weights learn, trained; stay as they are drawn, frozen, which needs an angle; or are
+    left out, none, and layers hear only those before them.
+    """
     nudge: Literal[
         "one-sided", "positive", "negative", "random-sign", "centered", "holomorphic"
     ] = "one-sided"
@@ -181,6 +185,16 @@ class Recipe:
         """The number of connections, each of which has a learning rate."""
         chain = len(self.channels) + len(self.hidden) + 1
         return chain + len(self.skips) + len(self.lateral)
+
+    @property
+    def is_continual(self) -> bool:
+        """Whether weights move at every step of the nudged phase."""
+        return self.rule.startswith("c-")
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether the nudged phase is that of asymmetric EP."""
+        return self.rule in {"aep", "c-aep"}
 
     @property
     def warps(self) -> bool:
@@ -282,12 +296,22 @@ class Recipe:
         require(
             self.angle is None or self.rule not in {"ep", "c-ep"},
             f"rule {self.rule} needs tied weights, but angle is {self.angle}: leave the angle out, "
-            "or use rule vf, c-vf or aep",
+            "or use rule vf, c-vf, aep or c-aep",
         )
         require(
-            self.rule != "aep" or not (self.inside or self.nudged_sweeps),
-            "rule aep corrects synchronous nudged steps, with the force outside the activation: "
-            "use --no-inside --no-nudged-sweeps",
+            self.feedback == "trained" or self.rule not in {"ep", "c-ep"},
+            f"rule {self.rule} needs tied weights, but feedback is {self.feedback}: use rule vf, "
+            "c-vf, aep or c-aep",
+        )
+        require(
+            (self.angle is None) == (self.feedback == "none") or self.feedback == "trained",
+            f"feedback is {self.feedback} and angle {self.angle}: frozen feedback weights need an "
+            "angle, as --angle 90, and where there are none there is no angle",
+        )
+        require(
+            not self.is_asymmetric or not (self.inside or self.nudged_sweeps),
+            f"rule {self.rule} corrects synchronous nudged steps, with the force outside the "
+            "activation: use --no-inside --no-nudged-sweeps",
         )
         require(
             self.nudge not in {"positive", "negative"} or self.beta > 0,
@@ -299,7 +323,7 @@ class Recipe:
             "of a phase, which rule ep compares, and for a real beta",
         )
         require(
-            self.cost == "squared-error" or not self.rule.startswith("c-"),
+            self.cost == "squared-error" or not self.is_continual,
             f"rule {self.rule} with cost {self.cost}: a continual rule cannot train a readout; use "
             "--cost squared-error, or rule ep or vf",
         )
@@ -309,7 +333,7 @@ class Recipe:
             "--channels",
         )
         require(
-            not self.rule.startswith("c-") or (self.optimizer == "sgd" and not self.weight_decay),
+            not self.is_continual or (self.optimizer == "sgd" and not self.weight_decay),
             f"rule {self.rule} moves the weights inside the nudged phase, where {self.optimizer} "
             f"with weight_decay {self.weight_decay} has no place: use --optimizer sgd "
             "--weight-decay 0",

@@ -17,7 +17,7 @@ from jax import lax
 
 from eqprop.dynamics.nudges import Stencil, weighted
 from eqprop.dynamics.system import System
-from eqprop.learning.asymmetric import AsymmetricPhase
+from eqprop.learning.asymmetric import AsymmetricPhase, continual_asymmetric_step
 from eqprop.learning.baselines import StateCurves, Window, loss_gradient, pull_back
 from eqprop.learning.continual import continual_step
 from eqprop.learning.increments import Increment
@@ -84,21 +84,23 @@ class Gradients(Source):
         return (index - 1, earlier), Changes(jax.tree.map(jnp.negative, adjoint), ascent)
 
 
-@final
-class Updates(Source):
-    """``D_s(t) = (s_{t+1} - s_t)/(beta dt)`` and ``D_theta(t) = dtheta(t)`` of a learning rule.
+class NudgedPhase(Source):
+    """Abstract: ``D_s(t) = (s_{t+1} - s_t)/(beta dt)`` and ``D_theta(t) = dtheta(t)`` of a learning
+    rule, one step after the other.
 
     ``free`` is where the nudged phases start, ``s*``; ``eta`` (one per edge) is the step of a
-    continual rule, 0 for EP and VF. With several nudged phases D is their combination by the
+    continual rule, 0 for others. With several nudged phases D is their combination by the
     weights of the stencil: ``D_s(t) = sum_k w_k (s_k(t+1) - s_k(t))/dt``, and likewise for theta;
     with complex betas the real part of that, of complex copies of states and parameters.
     """
 
-    problem: Problem
-    increment: Increment
-    free: States
-    stencil: Stencil
-    eta: Float[Array, " edges"]
+    free: eqx.AbstractVar[States]
+    stencil: eqx.AbstractVar[Stencil]
+    eta: eqx.AbstractVar[Float[Array, " edges"]]
+
+    @abc.abstractmethod
+    def one(self, network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
+        """A step with one beta: the moved network, the new states, and ``dtheta(t)``."""
 
     @override
     def start(self) -> tuple[Model, StateCurves]:
@@ -116,16 +118,10 @@ class Updates(Source):
 
     @override
     def step(self, carry: tuple[Model, StateCurves]) -> tuple[Any, Changes]:
-        system, _, batch = self.problem
-
-        def one(network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
-            strengths = (beta, self.eta)
-            return continual_step(system, self.increment, network, states, batch, strengths)
-
         betas, weights, _ = self.stencil
-        moved, new, dtheta = jax.vmap(one)(*carry, betas)
+        moved, new, dtheta = jax.vmap(self.one)(*carry, betas)
         d_states = tuple(
-            weighted(weights, after - before) / system.dynamics.dt
+            weighted(weights, after - before) / self.problem.system.dynamics.dt
             for before, after in zip(carry[1], new, strict=True)
         )
         # Each point's dtheta is divided by its own beta already.
@@ -134,37 +130,40 @@ class Updates(Source):
 
 
 @final
-class AsymmetricUpdates(Source):
-    """The same of asymmetric EP, from the fixed point ``free``."""
+class Updates(NudgedPhase):
+    """Those of the rules that are an increment."""
+
+    problem: Problem
+    increment: Increment
+    free: States
+    stencil: Stencil
+    eta: Float[Array, " edges"]
+
+    @override
+    def one(self, network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
+        system, _, batch = self.problem
+        strengths = (beta, self.eta)
+        return continual_step(system, self.increment, network, states, batch, strengths)
+
+
+@final
+class AsymmetricUpdates(NudgedPhase):
+    """Those of asymmetric EP."""
 
     problem: Problem
     free: States
     stencil: Stencil
-
-    @property
-    def _phase(self) -> AsymmetricPhase:
-        system, network, (x, y) = self.problem
-        return AsymmetricPhase(system, network, x, y, self.free)
+    eta: Float[Array, " edges"]
 
     @override
-    def start(self) -> StateCurves:
-        if self.stencil.is_complex:
-            self.problem.system.check_analytic(self.problem.network)
-        points = len(self.stencil.betas)
-        return tuple(
-            jnp.broadcast_to(s.astype(self.stencil.dtype(s.dtype)), (points, *s.shape))
-            for s in self.free
-        )
-
-    @override
-    def step(self, carry: StateCurves) -> tuple[Any, Changes]:
-        betas, weights, _ = self.stencil
-        new = jax.vmap(self._phase.stepper())(carry, betas.astype(carry[-1].dtype))
-        change = tuple(
-            weighted(weights, after - before) for before, after in zip(carry, new, strict=True)
-        )
-        dt = self.problem.system.dynamics.dt
-        return new, Changes(tuple(d / dt for d in change), self._phase.increment(change))
+    def one(self, network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
+        system, real, batch = self.problem
+        if self.stencil.is_complex:  # about a real fixed point of real parameters, which stay
+            phase = AsymmetricPhase(system, real, *batch, self.free)
+            new, seen = phase.advance(states, beta)
+            return network, new, jax.tree.map(lambda leaf: leaf / beta, seen)
+        strengths = (beta, self.eta)
+        return continual_asymmetric_step(system, network, self.free, states, batch, strengths)
 
 
 def trace(source: Source, steps: int) -> Changes:

@@ -112,7 +112,7 @@ def plan_for(recipe: Recipe, options: VerifyOptions) -> Plan:
     return Plan(
         betas=betas,
         nudge=lambda b: nudge(dataclasses.replace(recipe, beta=b)),
-        eta=recipe.lr if recipe.rule.startswith("c-") else None,
+        eta=recipe.lr if recipe.is_continual else None,
         factors=options.eta_factors,
         points=tuple(sorted({*_POINTS, recipe.points})) if recipe.nudge == "holomorphic" else (),
         samples=options.samples,
@@ -124,7 +124,7 @@ def plan_for(recipe: Recipe, options: VerifyOptions) -> Plan:
 
 def _with_rates(recipe: Recipe) -> Recipe:
     """With as many learning rates as there are connections, where nothing depends on them."""
-    if recipe.rule.startswith("c-"):
+    if recipe.is_continual:
         return recipe
     return dataclasses.replace(recipe, lr=(1.0,) * recipe.connections)
 

@@ -60,7 +60,7 @@ def tensor_table(found: Verification, recipe: Recipe) -> Table:
 def beta_table(found: Verification, recipe: Recipe) -> Table:
     """How the error of all parameters together depends on beta, and on eta."""
     trials = [(trial, "0", "BPTT") for trial in found.beta_trials]
-    if not recipe.rule.startswith("c-"):
+    if not recipe.is_continual:
         table = _table("all parameters together", "beta", *_ERRORS)
         for trial, _, _ in trials:
             table.add_row(f"{trial.beta:g}", *_errors(trial))

@@ -225,9 +225,11 @@ class _Trials:
         stencil = nudge.stencil(jax.random.key(self.plan.seed))
         eta = self.plan.eta or (0.0,) * _in_dynamics(self.problem.network)
         rates = factor * jnp.asarray(eta, float)
+        problem, free = self.problem, self.window.last
         if isinstance(self.rule, AsymmetricEP):
-            return AsymmetricUpdates(self.problem, self.window.last, stencil)
-        return Updates(self.problem, self.rule, self.window.last, stencil, rates)
+            return AsymmetricUpdates(problem=problem, free=free, stencil=stencil, eta=rates)
+        rule = self.rule
+        return Updates(problem=problem, increment=rule, free=free, stencil=stencil, eta=rates)
 
     def _trial(
         self,

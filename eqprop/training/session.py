@@ -179,7 +179,7 @@ class Session:
     def _tell_unsettled(self, rows: Sequence[dict[str, Any]]) -> None:
         """AEP expands about the fixed point: says, once, where free phases do not come near it."""
         recipe, residual = self._experiment.recipe, max(row["residual"] for row in rows)
-        if recipe.rule != "aep" or self._told or residual < abs(recipe.beta):
+        if not recipe.is_asymmetric or self._told or residual < abs(recipe.beta):
             return
         self._told = True
         self._display.say(

@@ -170,7 +170,9 @@ def test_a_mistake_is_one_line_on_every_terminal(encoding, tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
     line = one_line(done.stderr.decode())
-    rules = "choose one of ep, c-ep, vf, c-vf, aep, bptt, rbp (see eqprop train ep-1h --help)"
+    rules = (
+        "choose one of ep, c-ep, vf, c-vf, aep, c-aep, bptt, rbp (see eqprop train ep-1h --help)"
+    )
     assert line == f"eqprop: --rule is 'hebb': {rules}"
     listed = subprocess.run(
         [*command[:3], "list"], capture_output=True, env=environment, check=False

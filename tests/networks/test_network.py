@@ -159,7 +159,7 @@ def test_untied_weights_have_no_phi() -> None:
     edge = chain(SHAPES, jax.random.key(0), angle=0.0).edges[1]
     assert not edge.reciprocal
     pre, post = ((rate, rate) for rate in rates()[1:3])
-    with pytest.raises(EqpropError, match=r"edge 1->2 is untied.*vector-field rule"):
+    with pytest.raises(EqpropError, match=r"edge 1->2 is not reciprocal.*rule for untied weights"):
         Equilibrium().edge(edge, pre, post)
 
 

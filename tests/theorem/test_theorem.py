@@ -397,7 +397,7 @@ def test_problems_that_cannot_be_are_refused() -> None:
     problem = chain_problem([4, 3, 2], Prototypical(sigm), (50, 5), untied="equal")
     with pytest.raises(EqpropError, match=r"1 learning rate.* for 2 connections"):
         verify(problem, Equilibrium(), Plan(eta=(0.1,)))
-    with pytest.raises(EqpropError, match=r"untied.*vector-field"):
+    with pytest.raises(EqpropError, match=r"not reciprocal.*untied weights"):
         verify(problem, Equilibrium(), Plan())
 
 

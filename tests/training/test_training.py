@@ -134,6 +134,7 @@ def test_a_cosine_schedule_ends_at_0() -> None:
         {"rule": "c-vf", "angle": 45.0, "nudge": "random-sign", "lr": (0.1, 0.05)},
         {"rule": "vf"},
         {"rule": "aep", "angle": 90.0, "nudge": "random-sign"},
+        {"rule": "c-aep", "angle": 90.0, "feedback": "frozen", "lr": (0.05, 0.025)},
         {"sweeps": True, "tolerance": 1e-3},
         {"nudged_sweeps": True, "nudge": "centered"},
         {"rule": "c-ep", "nudged_sweeps": True, "lr": (0.05, 0.025)},
