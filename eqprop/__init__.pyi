@@ -43,6 +43,9 @@ from .dynamics.relaxation import (
     ToTolerance as ToTolerance,
 )
 from .dynamics.step import (
+    BlockDescent as BlockDescent,
+)
+from .dynamics.step import (
     Dynamics as Dynamics,
 )
 from .dynamics.step import (
@@ -117,6 +120,7 @@ from .networks.energy import Map as Map
 from .networks.graphs import chain as chain
 from .networks.graphs import graph as graph
 from .networks.network import Network as Network
+from .networks.resistive import ResistiveNetwork as ResistiveNetwork
 from .recipes.build import Built as Built
 from .recipes.build import build as build
 from .recipes.catalogue import RECIPES as RECIPES

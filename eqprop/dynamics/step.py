@@ -7,7 +7,7 @@ to a state.
 import abc
 import math
 from collections.abc import Sequence
-from typing import final, override
+from typing import NamedTuple, final, override
 
 import equinox as eqx
 import jax
@@ -18,7 +18,20 @@ from eqprop.dynamics.activations import Activation, hardsigm, is_analytic
 from eqprop.errors import EqpropError
 from eqprop.networks.energy import Energy, Own
 from eqprop.networks.model import Model
+from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.types import Layer, Rates, States
+
+
+class Place(NamedTuple):
+    """Which layers of which model move."""
+
+    network: Model
+    layers: tuple[int, ...]
+
+    @property
+    def with_output(self) -> bool:
+        """Whether the last of them is the output layer."""
+        return self.layers[-1] == len(self.network.shapes) - 1
 
 
 class Dynamics(eqx.Module):
@@ -45,12 +58,9 @@ class Dynamics(eqx.Module):
         """What layers 0 ... N send, given the input ``(B, *input)`` and the states."""
 
     @abc.abstractmethod
-    def react(
-        self, states: States, drives: States, force: Layer | None, *, with_output: bool
-    ) -> States:
-        """New states of some layers from their drives.
-
-        ``with_output`` says whether the last of them is the output layer, which ``force`` nudges.
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+        """New states of some layers from their drives; ``force`` is there where the last of them is
+        the output layer, if it is nudged.
         """
 
     def step(
@@ -69,9 +79,8 @@ class Dynamics(eqx.Module):
         _check_precision(network, x, states, force)
         layers = range(1, len(network.shapes)) if layers is None else layers
         drives = network.drives(self.rates(x, states), layers)
-        own, with_output = tuple(states[n - 1] for n in layers), layers[-1] == len(states)
-        on_output = force if with_output else None
-        moved = self.react(own, drives, on_output, with_output=with_output)
+        own, at = tuple(states[n - 1] for n in layers), Place(network, tuple(layers))
+        moved = self.react(own, drives, force if at.with_output else None, at)
         new = dict(zip(layers, moved, strict=True))
         return tuple(new.get(n, s) for n, s in enumerate(states, 1))
 
@@ -119,10 +128,8 @@ class Prototypical(Dynamics):
         return (x, *states)
 
     @override
-    def react(
-        self, states: States, drives: States, force: Layer | None, *, with_output: bool
-    ) -> States:
-        of_output = _identity if with_output and self.linear_output else self.activation
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+        of_output = _identity if at.with_output and self.linear_output else self.activation
         *hidden, last = drives
         if force is None:
             moved = of_output(last)
@@ -181,15 +188,13 @@ class EnergyBased(Dynamics):
             )
 
     @override
-    def react(
-        self, states: States, drives: States, force: Layer | None, *, with_output: bool
-    ) -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
         def slope(s: Layer) -> Layer:
             return jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
 
-        linear = with_output and self.linear_output
+        linear = at.with_output and self.linear_output
         pulls = [slope(s) * v - s for s, v in zip(states, drives, strict=True)]
-        if linear or (with_output and not self.output_slope):
+        if linear or (at.with_output and not self.output_slope):
             pulls[-1] = drives[-1] - states[-1]
         if force is not None:
             pulls[-1] = pulls[-1] + force
@@ -222,9 +227,7 @@ class Descent(Dynamics):
         return (x, *states)
 
     @override
-    def react(
-        self, states: States, drives: States, force: Layer | None, *, with_output: bool
-    ) -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
         if force is not None:
             drives = (*drives[:-1], drives[-1] + force)
         moved = [s + self.time_step * pull for s, pull in zip(states, drives, strict=True)]
@@ -233,6 +236,56 @@ class Descent(Dynamics):
             s if ends is None else jnp.clip(s, *ends)
             for s, ends in zip(moved, self.bounds, strict=True)
         )
+
+
+@final
+class BlockDescent(Dynamics):
+    """A resistive network: each node moves to where the currents into it, those of the nudge
+    included, add up to 0 while the others stay, ``v_i <- (sum_j g_ij v_j + force) / sum_j g_ij``;
+    and then no further than its diode lets it (arXiv:2402.11674).
+
+    Swept over even and odd layers this is exact block coordinate descent on E. Of the hidden nodes
+    of a layer the first half stay at 0 or above, the others at 0 or below; without ``diodes`` the
+    circuit is linear. Raises ``EqpropError`` for other models.
+    """
+
+    diodes: bool = eqx.field(static=True, default=True)
+    activation: Activation = eqx.field(static=True, default=_identity)
+    """Rates are the voltages."""
+
+    @property
+    @override
+    def dt(self) -> float:
+        return 1.0
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        return (x, *states)
+
+    @override
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+        if not isinstance(at.network, ResistiveNetwork):
+            raise EqpropError(
+                f"block descent is of resistive networks, but this is a {type(at.network).__name__}"
+            )
+        if force is not None:
+            drives = (*drives[:-1], drives[-1] + force)
+        totals = [at.network.totals[n - 1] for n in at.layers]
+        moved = [
+            v + current / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
+            for v, current, total in zip(states, drives, totals, strict=True)
+        ]
+        if not self.diodes:
+            return tuple(moved)
+        hidden = moved[:-1] if at.with_output else moved
+        kept = [_rectified(v) for v in hidden]
+        return (*kept, *moved[len(hidden) :])
+
+
+def _rectified(v: Layer) -> Layer:
+    """The first half of the nodes at 0 or above, the others at 0 or below."""
+    above = jnp.arange(v.shape[-1]) < v.shape[-1] // 2
+    return jnp.where(above, jnp.maximum(v, 0), jnp.minimum(v, 0))
 
 
 @final
@@ -251,9 +304,7 @@ class Iterated(Dynamics):
         return (x, *states)
 
     @override
-    def react(
-        self, states: States, drives: States, force: Layer | None, *, with_output: bool
-    ) -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
         return drives if force is None else (*drives[:-1], drives[-1] + force)
 
 
@@ -285,8 +336,6 @@ class RoundedStates(Dynamics):
         return self.exact.rates(x, states)
 
     @override
-    def react(
-        self, states: States, drives: States, force: Layer | None, *, with_output: bool
-    ) -> States:
-        new = self.exact.react(states, drives, force, with_output=with_output)
+    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+        new = self.exact.react(states, drives, force, at)
         return tuple(lax.reduce_precision(s, exponent_bits=8, mantissa_bits=7) for s in new)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.nudges import Nudge, weighted
-from eqprop.dynamics.step import Prototypical
+from eqprop.dynamics.step import Place, Prototypical
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
@@ -96,11 +96,13 @@ class AsymmetricPhase(eqx.Module):
         if type(dynamics) is not Prototypical or not _is_affine(clamped):
             return None
 
+        layers = tuple(range(1, len(clamped.shapes)))
+
         def drives(s: States) -> States:
             return clamped.drives(dynamics.rates(x, s))
 
         def react(v: States) -> States:
-            return dynamics.react(self.free, v, None, with_output=True)
+            return dynamics.react(self.free, v, None, Place(clamped, layers))
 
         rest, pull = jax.vjp(drives, self.free)
         _, slopes = jax.jvp(react, (rest,), (jax.tree.map(jnp.ones_like, rest),))

@@ -1,6 +1,7 @@
 """Building: from a recipe, which is data, to the objects that do the work."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from eqprop.dynamics.costs import CrossEntropy, SquaredError
 from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps, Relaxation, ToTolerance
 from eqprop.dynamics.step import (
+    BlockDescent,
     Dynamics,
     EnergyBased,
     Prototypical,
@@ -45,6 +47,7 @@ from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import normalised
+from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.recipes.recipe import Recipe
 from eqprop.types import PRNGKeyArray, Shape
 
@@ -105,8 +108,12 @@ def build(
     return Built(system, learner, init, _augmentations(recipe))
 
 
-def _drawn(recipe: Recipe, image: Shape, outputs: int) -> Callable[[PRNGKeyArray], Network]:
+def _drawn(recipe: Recipe, image: Shape, outputs: int) -> Callable[[PRNGKeyArray], Model]:
     """What draws the network of a recipe."""
+    if recipe.setting == "resistive":
+        layers = (math.prod(image), *recipe.hidden, outputs)
+        limits = {"gain": recipe.gain, "least": recipe.least}
+        return functools.partial(ResistiveNetwork.init, layers, **limits)
     shapes, links = _layers(recipe, image, outputs)
     read: Build | None = None
     if recipe.cost == "cross-entropy":
@@ -216,6 +223,8 @@ def _pool(recipe: Recipe, window: int) -> Pool:
 
 
 def _dynamics(recipe: Recipe, *, linear: bool) -> Dynamics:
+    if recipe.setting == "resistive":
+        return BlockDescent()
     rho = activation(recipe.activation)
     exact = (
         EnergyBased(

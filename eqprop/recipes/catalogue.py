@@ -41,6 +41,24 @@ _EP_3H = Recipe(
     published=Published(2.01, 0.18, 0.10),
 )
 
+_RESISTIVE_1H = Recipe(
+    name="resistive-1h",
+    about="our own: a circuit of conductances and diodes, one hidden layer (arXiv:2402.11674)",
+    setting="resistive",
+    gain=400.0,
+    least=1e-6,
+    hidden=(1024,),
+    sweeps=True,
+    nudged_sweeps=True,
+    nudge="centered",
+    lr=(3e-5, 1e-3),
+    T=6,
+    K=4,
+    beta=0.2,
+    epochs=20,
+    schedule="cosine",
+)
+
 _EP_CONV = Recipe(
     name="ep-conv",
     about="EP, two convolutional layers, discrete time",
@@ -217,6 +235,16 @@ RECIPES: dict[str, Recipe] = {
             K=3,
             beta=0.2,
             schedule="cosine",
+        ),
+        _RESISTIVE_1H,
+        dataclasses.replace(
+            _RESISTIVE_1H,
+            name="resistive-2h",
+            about="our own: a resistive network with two hidden layers",
+            hidden=(512, 512),
+            lr=(3e-5, 1e-3, 1e-3),
+            T=10,
+            K=6,
         ),
         Recipe(
             name="c-ep-1h-few",

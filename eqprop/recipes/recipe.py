@@ -77,8 +77,15 @@ class Recipe:
     """Connections past the next layer, as pairs of layers: 1 3 4 6. Layer 0 is the input."""
     lateral: tuple[int, ...] = ()
     """Layers with connections between their own units."""
-    setting: Literal["prototypical", "energy"] = "prototypical"
-    """Discrete time (prototypical), or real time on an energy."""
+    setting: Literal["prototypical", "energy", "resistive"] = "prototypical"
+    """Discrete time (prototypical), or real time on an energy; or a circuit of conductances and
+    diodes (resistive), where each input is a pair of voltage sources and each output the difference
+    of two nodes.
+    """
+    gain: float = 1.0
+    """Voltage of an input of 1; no effect but in the resistive setting."""
+    least: float = 0.0
+    """Least conductance, in the resistive setting."""
     activation: str = "sigm"
     """Activation: sigm, hardsigm, half-hardsigm, tanh."""
     dt: float = 0.2
@@ -313,6 +320,14 @@ class Recipe:
             f"rule {self.rule} corrects synchronous nudged steps, with the force outside the "
             "activation: use --no-inside --no-nudged-sweeps",
         )
+        wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
+        plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}
+        for field, value in (wired | plain).items():
+            require(
+                self.setting != "resistive" or getattr(self, field) == value,
+                f"{field} is {getattr(self, field)}, but a resistive network has dense layers of "
+                "conductances, and its nudge is a current: leave it out",
+            )
         require(
             self.nudge not in {"positive", "negative"} or self.beta > 0,
             f"beta is {self.beta} with nudge {self.nudge}, which has the sign: give it above 0",

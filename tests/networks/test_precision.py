@@ -13,11 +13,12 @@ from jax import lax
 
 from eqprop.benchmarks.speed import random_images
 from eqprop.dynamics.activations import sigm
-from eqprop.dynamics.step import EnergyBased, RoundedStates
+from eqprop.dynamics.step import EnergyBased, Place, RoundedStates
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Dense, Lateral
 from eqprop.networks.connections import multiply_in_half as multiply
 from eqprop.networks.convolution import Conv, MaxPool
+from eqprop.networks.graphs import chain
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import Recipe
@@ -87,8 +88,9 @@ def test_states_are_the_nearest_after_each_step() -> None:
         (draw(2, 3, 4), draw(3, 3, 2)),
         draw(4, 3, 2),
     )
-    found = RoundedStates(sigm, exact).react(states, drives, force, with_output=True)
-    for a, b in zip(found, exact.react(states, drives, force, with_output=True), strict=True):
+    at = Place(chain([(3,), (3,), (2,)], jax.random.key(0)), (1, 2))
+    found = RoundedStates(sigm, exact).react(states, drives, force, at)
+    for a, b in zip(found, exact.react(states, drives, force, at), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_array_equal(np.asarray(a, float), half(b))
         assert not np.array_equal(a, b)
