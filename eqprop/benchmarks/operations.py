@@ -45,8 +45,7 @@ def of_minibatch(recipe: Recipe, network: Model, free_steps: float) -> Flops | N
     ``free_steps`` are the steps, or sweeps, that the free phase takes, T unless there is a
     tolerance. A sweep over the two colours of the graph is as many operations as a step.
     """
-    differentiates = recipe.is_asymmetric or recipe.rule in {"bptt", "rbp"}
-    if differentiates or not isinstance(network, Network):
+    if recipe.differentiates or not isinstance(network, Network):
         return None
     steps, ends = recipe.K, 2  # of a phase
     if recipe.nudge == "centered":

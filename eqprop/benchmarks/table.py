@@ -126,8 +126,7 @@ def _measure(
 ) -> Result:
     training = TimedTraining(recipe, dataset)
     speed = measure(training, plan.minibatches, tell)
-    differentiates = recipe.is_asymmetric or recipe.rule in {"bptt", "rbp"}
-    profiled = plan.profile and not differentiates
+    profiled = plan.profile and not recipe.differentiates
     parts = breakdown(training, dataset, speed, tell) if profiled else None
     if recipe != published:
         training = TimedTraining(published, dataset)

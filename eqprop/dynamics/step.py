@@ -58,7 +58,7 @@ class Dynamics(eqx.Module):
         """What layers 0 ... N send, given the input ``(B, *input)`` and the states."""
 
     @abc.abstractmethod
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         """New states of some layers from their drives; ``force`` is there where the last of them is
         the output layer, if it is nudged.
         """
@@ -128,7 +128,7 @@ class Prototypical(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         of_output = _identity if at.with_output and self.linear_output else self.activation
         *hidden, last = drives
         if force is None:
@@ -188,7 +188,7 @@ class EnergyBased(Dynamics):
             )
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         def slope(s: Layer) -> Layer:
             return jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
 
@@ -227,7 +227,7 @@ class Descent(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         if force is not None:
             drives = (*drives[:-1], drives[-1] + force)
         moved = [s + self.time_step * pull for s, pull in zip(states, drives, strict=True)]
@@ -263,7 +263,7 @@ class BlockDescent(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         if not isinstance(at.network, ResistiveNetwork):
             raise EqpropError(
                 f"block descent is of resistive networks, but this is a {type(at.network).__name__}"
@@ -304,7 +304,7 @@ class Iterated(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         return drives if force is None else (*drives[:-1], drives[-1] + force)
 
 
@@ -336,6 +336,6 @@ class RoundedStates(Dynamics):
         return self.exact.rates(x, states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: "Place") -> States:
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
         new = self.exact.react(states, drives, force, at)
         return tuple(lax.reduce_precision(s, exponent_bits=8, mantissa_bits=7) for s in new)

@@ -35,6 +35,12 @@ class Known(NamedTuple):
     """The sum of the conductances at each node, of layers 1 ... N."""
 
 
+def _sizes(shapes: tuple[Shape, ...]) -> tuple[int, ...]:
+    """How many sources there are, and how many nodes in each layer."""
+    first, *others = (math.prod(shape) for shape in shapes)
+    return (2 * first + 2, *others)
+
+
 @final
 class ResistiveNetwork(Model):
     """Layers of nodes, each joined with all nodes of the next.
@@ -59,9 +65,8 @@ class ResistiveNetwork(Model):
             raise EqpropError(f"gain is {self.gain}: give the voltage of an input of 1, above 0")
         if not (self.least >= 0 and math.isfinite(self.least)):
             raise EqpropError(f"the least conductance is {self.least}: give 0 or more")
-        sizes = self._sizes
         given = [getattr(g, "shape", None) for g in self.conductances]
-        if given != (wanted := list(itertools.pairwise(sizes))):
+        if given != (wanted := list(itertools.pairwise(_sizes(self.shapes)))):
             raise EqpropError(
                 f"conductances have shapes {given}, but the layers ask for {wanted}: two sources "
                 "for each input and two more, then two nodes for each score"
@@ -84,7 +89,7 @@ class ResistiveNetwork(Model):
         *before, scores = layers
         shapes: tuple[Shape, ...] = (*((n,) for n in before), (2 * scores,))
         check_shapes(shapes)
-        sizes = (2 * shapes[0][0] + 2, *(n for (n,) in shapes[1:]))
+        sizes = _sizes(shapes)
         keys = jax.random.split(key, len(sizes) - 1)
 
         def draw(key: PRNGKeyArray, n_pre: int, n_post: int) -> Float[Array, "n_pre n_post"]:
@@ -93,11 +98,6 @@ class ResistiveNetwork(Model):
 
         drawn = tuple(map(draw, keys, sizes[:-1], sizes[1:]))
         return cls(shapes, drawn, gain, least)
-
-    @property
-    def _sizes(self) -> tuple[int, ...]:
-        first, *others = (math.prod(shape) for shape in self.shapes)
-        return (2 * first + 2, *others)
 
     @property
     @override

@@ -348,6 +348,6 @@ def fast(recipe: Recipe) -> Recipe:
         )
     short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
     # These nudge nothing, or in synchronous steps.
-    if recipe.nudged_sweeps or recipe.is_asymmetric or recipe.rule in {"bptt", "rbp"}:
+    if recipe.nudged_sweeps or recipe.differentiates:
         return short
     return dataclasses.replace(short, nudged_sweeps=True, K=-(-recipe.K // 2))

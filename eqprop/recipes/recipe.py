@@ -204,6 +204,11 @@ class Recipe:
         return self.rule in {"aep", "c-aep"}
 
     @property
+    def differentiates(self) -> bool:
+        """Whether the rule takes derivatives of whole steps, not products of rates alone."""
+        return self.is_asymmetric or self.rule in {"bptt", "rbp"}
+
+    @property
     def warps(self) -> bool:
         """Whether training images are turned, stretched or bent."""
         return any((self.rotate, self.zoom, self.elastic))
