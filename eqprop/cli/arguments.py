@@ -139,11 +139,15 @@ def _options(kind: Any) -> Iterator[tuple[str, Any]]:
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, *marks = _unwrap(hints[field.name])
+        names = (mark.name for mark in marks if getattr(mark, "name", None) is not None)
+        called = next(names, field.name).replace("_", "-")
+        if _HIDDEN.intersection(mark for mark in marks if mark.__hash__):
+            continue
         if dataclasses.is_dataclass(hint):
-            yield from _options(hint)
-        elif not _HIDDEN.intersection(mark for mark in marks if mark.__hash__):
-            called = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
-            yield "--" + called.replace("_", "-"), hint
+            within = called and f"{called}."
+            yield from ((f"--{within}{name[2:]}", inner) for name, inner in _options(hint))
+        else:
+            yield "--" + called, hint
 
 
 def _unwrap(hint: Any) -> tuple[Any, ...]:

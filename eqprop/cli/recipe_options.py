@@ -8,6 +8,8 @@ from typing import Annotated, Any, final
 import tyro
 
 from eqprop.cli.arguments import parse
+from eqprop.devices.presets import PRESETS, load
+from eqprop.errors import UsageError, typed
 from eqprop.recipes.recipe import Published, Recipe
 
 
@@ -31,7 +33,8 @@ def changed(recipe: Recipe, words: Sequence[str], prog: str) -> Recipe:
 
     Raises ``UsageError`` for an unknown option, or a value that does not fit.
     """
-    return Recipe(**fields_of(parse(RecipeOptions, words, prog, "", as_options(recipe))))
+    recipe, rest = _on_device(as_options(recipe), words)
+    return Recipe(**fields_of(parse(RecipeOptions, rest, prog, "", recipe)))
 
 
 def parse_with_fields[T](
@@ -42,6 +45,7 @@ def parse_with_fields[T](
 
     Raises ``UsageError`` for an unknown option, or a value that does not fit.
     """
+    fields, args = _on_device(fields, args)
     parts = {"options": options, "fields": fields}
     both = dataclasses.make_dataclass(
         "Typed",
@@ -49,6 +53,28 @@ def parse_with_fields[T](
     )
     filled = parse(both, args, prog, about, both())
     return filled.options, Recipe(**fields_of(filled.fields))
+
+
+def _on_device[R: Recipe](recipe: R, words: Sequence[str]) -> tuple[R, list[str]]:
+    """The recipe on the device that is named, and the other words.
+
+    Raises ``UsageError`` where there is no such device, or it does not fit the recipe.
+    """
+    rest: list[str] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        option, equals, named = word.partition("=")
+        if option != "--device":
+            rest.append(word)
+            continue
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UsageError(f"--device lacks a value: give a file, or {', '.join(PRESETS)}")
+            named = words.pop(0)
+        with typed():
+            recipe = dataclasses.replace(recipe, device=load(named))
+    return recipe, rest
 
 
 def fields_of(recipe: Recipe) -> dict[str, Any]:

@@ -92,10 +92,10 @@ def run(args: Sequence[str]) -> None:
 
 def assign(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
     """The recipe with some fields as typed. Raises ``UsageError`` for a value that does not fit."""
-    typed = {field: value for field, value in values.items() if "." not in field}
+    typed = {field: value for field, value in values.items() if not _is_within(field)}
     for field, value in values.items():
-        name, dot, index = field.partition(".")
-        if dot:
+        name, _, index = field.partition(".")
+        if _is_within(field):
             words = typed[name].split() if name in typed else [*map(str, getattr(recipe, name))]
             if int(index) >= len(words):
                 raise UsageError(f"{field} is not there: {name} is {' '.join(words)}")
@@ -107,6 +107,11 @@ def assign(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
         for word in ("--" + name.replace("_", "-"), *value.split())
     ]
     return changed(recipe, options, "eqprop sweep")
+
+
+def _is_within(field: str) -> bool:
+    """Whether it is one number of several, as ``lr.0`` is."""
+    return field.partition(".")[2].isdecimal()
 
 
 def _swept(options: SweepOptions) -> Sweep:

@@ -9,6 +9,7 @@ import tyro
 
 from eqprop.cli.arguments import listing, split_name
 from eqprop.cli.recipe_options import fields_of, parse_with_fields
+from eqprop.devices.record import IDEAL, Device
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Published, Recipe, changes
@@ -58,6 +59,7 @@ class _Fields(Recipe):
     epochs: tyro.conf.Suppress[int] = 30
     dtype: tyro.conf.Suppress[Literal["float32", "float64"]] = "float32"
     states: tyro.conf.Suppress[Literal["full", "bfloat16"]] = "full"
+    device: tyro.conf.Suppress[tyro.conf.Fixed[Device]] = IDEAL
     model: tyro.conf.Suppress[tyro.conf.Fixed[str]] = ""
     published: tyro.conf.Suppress[tyro.conf.Fixed[Published | None]] = None
 
@@ -107,7 +109,7 @@ def _refuse_training(args: Sequence[str]) -> None:
     """Raises for options of trainings that would change nothing here."""
     for arg in args:
         option = arg.partition("=")[0].replace("_", "-")
-        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+        field = option.removeprefix("--").removeprefix("no-").replace("-", "_").partition(".")[0]
         if option.startswith("--") and field in (*_IDLE, *FIXED):
             _, why = FIXED.get(field, (None, "nothing is trained"))
             raise UsageError(f"{option} has no place in a verification, where {why}: leave it out")

@@ -19,7 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.networks.energy import Energy, Own
 from eqprop.networks.model import Model
 from eqprop.networks.resistive import ResistiveNetwork
-from eqprop.types import Layer, Rates, States
+from eqprop.types import Layer, PRNGKeyArray, Rates, States
 
 
 class Place(NamedTuple):
@@ -38,6 +38,10 @@ class Dynamics(eqx.Module):
     """Abstract: the map F whose fixed point is what the network computes."""
 
     activation: eqx.AbstractVar[Activation]
+
+    def at(self, key: PRNGKeyArray) -> "Dynamics":
+        """The same with other noise, as of another minibatch; itself where it has none."""
+        return self
 
     def check_analytic(self) -> None:
         """Raises ``EqpropError`` where the step is not an analytic function of the states."""

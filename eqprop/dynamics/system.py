@@ -1,5 +1,7 @@
 """The two phases: a free relaxation to the fixed point, then K nudged steps away from it."""
 
+import abc
+import dataclasses
 from collections.abc import Callable
 from typing import final
 
@@ -13,10 +15,22 @@ from eqprop.dynamics.step import Dynamics
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.networks.model import Model
-from eqprop.types import Array, Layer, States, Strength, Targets
+from eqprop.types import Array, Layer, PRNGKeyArray, Rates, States, Strength, Targets
 
 type Layers = tuple[int, ...] | None
 """Layers to move; None for all."""
+
+
+class Reading(eqx.Module):
+    """Abstract: how a rule gets to know states, where it does not see them as they are."""
+
+    @abc.abstractmethod
+    def at(self, key: PRNGKeyArray) -> "Reading":
+        """The same with other noise, as of another minibatch."""
+
+    @abc.abstractmethod
+    def __call__(self, states: States, *, nudged: bool) -> States:
+        """Free or nudged states as they are read. One state read twice is read as the same."""
 
 
 @final
@@ -43,12 +57,30 @@ class System(eqx.Module):
     sweeps: bool = eqx.field(static=True, default=False)
     nudged_sweeps: bool = eqx.field(static=True, default=False)
     hold: bool = eqx.field(static=True, default=False)
+    reading: Reading | None = None
 
     def __check_init__(self) -> None:
         if self.nudged_steps < 1:
             raise EqpropError(
                 f"the number of nudged steps K is {self.nudged_steps}: it must be at least 1"
             )
+
+    def at(self, key: PRNGKeyArray) -> "System":
+        """The same with other noise, as of the minibatch of that key; itself where it has none."""
+        of_steps, of_reading = (jax.random.fold_in(key, n) for n in (2, 3))
+        return dataclasses.replace(
+            self,
+            dynamics=self.dynamics.at(of_steps),
+            reading=self.reading and self.reading.at(of_reading),
+        )
+
+    def read(self, states: States, *, nudged: bool) -> States:
+        """Free or nudged states as a rule reads them."""
+        return states if self.reading is None else self.reading(states, nudged=nudged)
+
+    def rates_read(self, x: Layer, states: States, *, nudged: bool) -> Rates:
+        """What layers 0 ... N send, by the states as a rule reads them."""
+        return self.dynamics.rates(x, self.read(states, nudged=nudged))
 
     def check_analytic(self, network: Model) -> None:
         """Raises ``EqpropError`` where F is not analytic, as holomorphic nudges need."""

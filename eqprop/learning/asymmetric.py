@@ -133,7 +133,8 @@ class AsymmetricPhase(eqx.Module):
     def advance(self, s: States, beta: Scalar) -> tuple[States, Model]:
         """The states after one nudged step, and the increment of it, ``beta dtheta(t)``."""
         new = self.stepper()(s, beta)
-        return new, self.increment(tuple(b - a for a, b in zip(s, new, strict=True)))
+        seen = (self.system.read(states, nudged=True) for states in (s, new))
+        return new, self.increment(tuple(b - a for a, b in zip(*seen, strict=True)))
 
 
 def _linear[Result](function: Callable[[States], Result], d: States) -> Result:
@@ -195,7 +196,8 @@ class AsymmetricEP(Rule):
                 return nudged(s, beta)
 
             last = lax.fori_loop(0, system.nudged_steps, body, start)
-            return tuple(end - s for end, s in zip(last, start, strict=True))
+            ends = system.read(last, nudged=True), system.read(start, nudged=False)
+            return tuple(end - s for end, s in zip(*ends, strict=True))
 
         ends = jax.vmap(displacement)(stencil.betas.astype(dtype))
         change = tuple(weighted(stencil.weights, end) for end in ends)
@@ -246,3 +248,14 @@ class ContinualAsymmetricEP(InsidePhase):
             return continual_asymmetric_step(system, model, free, s, batch, strengths)[:2]
 
         return lax.fori_loop(0, system.nudged_steps, step, (network, free))[0]
+
+    @override
+    def step(
+        self,
+        system: System,
+        network: Model,
+        ends: tuple[States, States],
+        batch: Batch,
+        strengths: Strengths,
+    ) -> tuple[States, Model]:
+        return continual_asymmetric_step(system, network, *ends, batch, strengths)[1:]

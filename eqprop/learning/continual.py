@@ -88,7 +88,8 @@ def _model_step(
     """
     (x, y), (beta, factors, count) = batch, strengths
     new = system.nudged_step(network, x, y, beta, states)
-    total = increment.between(network, *(system.dynamics.rates(x, s) for s in (states, new)))
+    seen = (system.rates_read(x, s, nudged=True) for s in (states, new))
+    total = increment.between(network, *seen)
     moved = jax.tree.map(jnp.add, network, total.scale(factors)).projected()
     return moved, new, jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), total)
 
@@ -111,7 +112,7 @@ def continual_phase(
             return continual_step(system, increment, *carry, batch, strengths)[:2]
 
         return lax.fori_loop(0, system.nudged_steps, step, (network, states))
-    r_start = system.dynamics.rates(batch[0], states)
+    r_start = system.rates_read(batch[0], states, nudged=True)
     start = moving_edges(increment, network, r_start, part_factors(network, batch, strengths))
 
     def body(_: Array, carry: tuple[Sequence[Moving], States]) -> tuple[Sequence[Moving], States]:
@@ -139,7 +140,7 @@ def _advance(
     """A nudged step with the edges as they are, then each edge moves by what it sees of it."""
     x, y = batch
     new = system.nudged_step(network.replace_edges(moving), x, y, beta, states)
-    rates = system.dynamics.rates(x, states), system.dynamics.rates(x, new)
+    rates = (system.rates_read(x, s, nudged=True) for s in (states, new))
     ends = edge_ends(network, *rates)
     return [edge.advance(*seen) for edge, seen in zip(moving, ends, strict=True)], new, ends
 

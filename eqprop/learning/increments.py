@@ -81,7 +81,7 @@ class Increment(eqx.Module):
             def body(_: Array, carry: tuple[States, Model]) -> tuple[States, Model]:
                 s, sums = carry
                 new = system.nudged_step(clamped, x, y, beta, s)
-                rates = (system.dynamics.rates(x, states) for states in (s, new))
+                rates = (system.rates_read(x, states, nudged=True) for states in (s, new))
                 return new, jax.tree.map(jnp.add, sums, self.between(copies, *rates))
 
             zeros = jax.tree.map(jnp.zeros_like, copies)
@@ -140,6 +140,7 @@ class Equilibrium(Increment):
         betas = jnp.tile(stencil.betas, batch).astype(dtype)
         start = tuple(start_all(s) for s in free)
         ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
+        ends, free = system.read(ends, nudged=True), system.read(free, nudged=False)
         weights = stencil.weights.astype(dtype)
         if stencil.rest is not None:
             ends = tuple(_beside(batch, *pair) for pair in zip(ends, free, strict=True))
@@ -184,7 +185,7 @@ class VectorField(Increment):
             def body(_: Array, carry: tuple[States, list[Plastic]]) -> tuple[States, list[Plastic]]:
                 s, sums = carry
                 new = tuple(n.astype(dtype) for n in system.nudged_step(clamped, x, y, beta, s))
-                a, b = system.dynamics.rates(x, s), system.dynamics.rates(x, new)
+                a, b = (system.rates_read(x, states, nudged=True) for states in (s, new))
                 # The increment is linear in the changes. Weighted here and not after the phase,
                 # complex ones come out as the real part that is wanted.
                 d = [weight * (after - before) for before, after in zip(a, b, strict=True)]
@@ -193,11 +194,11 @@ class VectorField(Increment):
 
             zeros = jax.tree.map(jnp.zeros_like, hidden)
             s, sums = lax.fori_loop(0, system.nudged_steps, body, (start, zeros))
-            return sums, system.dynamics.rates(x, s)
+            return sums, system.rates_read(x, s, nudged=True)
 
         weights = stencil.weights.astype(dtype)
         sums, ends = jax.vmap(phase)(stencil.betas.astype(dtype), weights)
-        first = system.dynamics.rates(x, free)
+        first = system.rates_read(x, free, nudged=True)
 
         def moved(layer: int) -> Layer:
             return weighted(weights, ends[layer] - first[layer])

@@ -11,13 +11,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from eqprop.dynamics.nudges import Nudge
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.continual import Batch, Strengths, continual_phase
+from eqprop.learning.continual import Batch, Strengths, continual_phase, continual_step
 from eqprop.learning.increments import Increment
 from eqprop.learning.rules import Free, Rule
+from eqprop.learning.writing import Stored, Writing
 from eqprop.networks.model import Model
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, States, Targets
 
@@ -49,8 +51,17 @@ def _check_rates(rates: Sequence[float], network: Model | None = None) -> None:
         )
 
 
+def writing_key(key: PRNGKeyArray) -> PRNGKeyArray:
+    """What writing draws from, given the key of a minibatch."""
+    return jax.random.fold_in(key, 4)
+
+
 class Learner(eqx.Module):
-    """Abstract: one minibatch, from the free phase to the new parameters."""
+    """Abstract: one minibatch, from the free phase to the new parameters; ``writing`` is what holds
+    these, where that does not do exactly as told.
+    """
+
+    writing: Writing | None = eqx.field(default=None, kw_only=True)
 
     @abc.abstractmethod
     def init(self, network: Model) -> Memory:
@@ -71,6 +82,12 @@ class Learner(eqx.Module):
         phase.
         """
 
+    def seen(self, memory: Memory) -> dict[str, Float[Array, ""]]:
+        """What there is to report of the last minibatch, by the names of metrics, from the
+        learner's state after it.
+        """
+        return {} if self.writing is None else self.writing.seen(memory[-1])
+
 
 @final
 class WithOptimizer(Learner):
@@ -89,7 +106,8 @@ class WithOptimizer(Learner):
     @override
     def init(self, network: Model) -> Memory:
         _check_rates(self.learning_rates, network)
-        return cast(Any, self.optimizer).init(network), jnp.zeros((), jnp.int32)
+        memory = cast(Any, self.optimizer).init(network), jnp.zeros((), jnp.int32)
+        return memory if self.writing is None else (*memory, self.writing.init(network))
 
     @override
     def learn(
@@ -100,15 +118,22 @@ class WithOptimizer(Learner):
         batch: tuple[Layer, Targets],
         key: PRNGKeyArray,
     ) -> tuple[Model, Memory, Free]:
-        state, step = memory
+        state, step, *held = memory
         update, free = self.rule.update(system, network, *batch, key)
         # Optax descends: the update stands for minus a gradient.
         descent = jax.tree.map(jnp.negative, update)
         # Optax takes any pytree, but its types know only containers of arrays.
         scaled, state = cast(Any, self.optimizer).update(descent, state, network)
         factors = jnp.asarray(self.learning_rates) * self.schedule(step)
-        moved = jax.tree.map(jnp.subtract, network, cast(Model, scaled).scale(factors))
-        return moved.projected(), (state, step + 1), free
+        descent = cast(Model, scaled).scale(factors)
+        if self.writing is None:
+            moved = jax.tree.map(jnp.subtract, network, descent)
+            return moved.projected(), (state, step + 1), free
+        change = jax.tree.map(jnp.negative, descent)
+        begun = self.writing.begin(held[0])
+        moved = self.writing.write(network, begun, change, writing_key(key))
+        network, stored = self.writing.rest(*moved)
+        return network, (state, step + 1, stored), free
 
 
 class InsidePhase(Learner):
@@ -137,6 +162,19 @@ class InsidePhase(Learner):
     ) -> Model:
         """The network after the nudged phase from the states ``free``."""
 
+    @abc.abstractmethod
+    def step(
+        self,
+        system: System,
+        network: Model,
+        ends: tuple[States, States],
+        batch: Batch,
+        strengths: Strengths,
+    ) -> tuple[States, Model]:
+        """One step of the phase, given its first and its present states: the new states, and
+        ``dtheta(t)``.
+        """
+
     @override
     def init(self, network: Model) -> Memory:
         if network.readout is not None:
@@ -146,7 +184,8 @@ class InsidePhase(Learner):
                 "is not continual"
             )
         _check_rates(self.strengths[1], network)
-        return jnp.zeros((), jnp.int32)
+        step = jnp.zeros((), jnp.int32)
+        return step if self.writing is None else (step, self.writing.init(network))
 
     @override
     def learn(
@@ -161,9 +200,38 @@ class InsidePhase(Learner):
         free = Free(*system.free(system.clamp(network, x), x))
         nudge, rates, schedule = self.strengths
         beta = nudge.stencil(key).betas[0].astype(network.dtype)
-        eta = jnp.asarray(rates) * schedule(jnp.asarray(memory))
-        moved = self.phase(system, network, free.states, batch, (beta, eta))
-        return moved, jnp.asarray(memory) + 1, free
+        step = jnp.asarray(memory if self.writing is None else memory[0])
+        strengths = beta, jnp.asarray(rates) * schedule(step)
+        if self.writing is None:
+            return self.phase(system, network, free.states, batch, strengths), step + 1, free
+        held = network, self.writing.begin(memory[1])
+        network, stored = self._write(system, held, free.states, batch, strengths, key)
+        return network, (step + 1, stored), free
+
+    def _write(
+        self,
+        system: System,
+        held: tuple[Model, Stored],
+        free: States,
+        batch: Batch,
+        strengths: Strengths,
+        key: PRNGKeyArray,
+    ) -> tuple[Model, Stored]:
+        """The phase, with weights that are written at every step of it."""
+        writing = self.writing
+        assert writing is not None
+
+        def body(
+            t: Array, carry: tuple[tuple[Model, Stored], States]
+        ) -> tuple[tuple[Model, Stored], States]:
+            (network, stored), s = carry
+            new, dtheta = self.step(system, network, (free, s), batch, strengths)
+            change = dtheta.scale(strengths[1].astype(network.dtype))
+            at = jax.random.fold_in(writing_key(key), t)
+            return writing.write(network, stored, change, at), new
+
+        written, _ = lax.fori_loop(0, system.nudged_steps, body, (held, free))
+        return writing.rest(*written)
 
 
 @final
@@ -185,3 +253,14 @@ class Continual(InsidePhase):
         self, system: System, network: Model, free: States, batch: Batch, strengths: Strengths
     ) -> Model:
         return continual_phase(system, self.increment, network, free, batch, strengths)[0]
+
+    @override
+    def step(
+        self,
+        system: System,
+        network: Model,
+        ends: tuple[States, States],
+        batch: Batch,
+        strengths: Strengths,
+    ) -> tuple[States, Model]:
+        return continual_step(system, self.increment, network, ends[1], batch, strengths)[1:]

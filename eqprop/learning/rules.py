@@ -35,7 +35,8 @@ class Rule(eqx.Module):
 
 def with_readout(system: System, mean: Model, network: Model, free: States, y: Targets) -> Model:
     """An update, mean over the batch, with that of the readout in its place."""
-    return mean.with_readout(system.readout_update(network, free[-1], y))
+    seen = system.read(free, nudged=False)
+    return mean.with_readout(system.readout_update(network, seen[-1], y))
 
 
 @final

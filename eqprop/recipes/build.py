@@ -11,6 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from eqprop.data.augmentation import Augmentation, Erase, Flip, Shift, Warp
+from eqprop.devices.feedback import with_copies
+from eqprop.devices.neurons import ImperfectNeurons
+from eqprop.devices.reading import ImperfectReading
+from eqprop.devices.synapses import pulsed
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.anderson import Anderson
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
@@ -30,8 +34,15 @@ from eqprop.learning import learners as learning
 from eqprop.learning.asymmetric import AsymmetricEP, ContinualAsymmetricEP
 from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
-from eqprop.learning.learners import Continual, Learner, Schedule, WithOptimizer
+from eqprop.learning.learners import (
+    Continual,
+    Learner,
+    Schedule,
+    WithOptimizer,
+    writing_key,
+)
 from eqprop.learning.rules import AfterPhase, Rule
+from eqprop.learning.writing import Writing
 from eqprop.networks.connections import Dense, Lateral, multiply_in_half
 from eqprop.networks.convolution import (
     AveragePool,
@@ -83,25 +94,37 @@ def build(
         raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
     linear = recipe.output == "linear" or (real and recipe.output == "auto")
     _check_own(recipe, own)
+    chip = jax.random.key(recipe.device.chip)
+    exact = _dynamics(recipe, linear=linear) if own is None else dynamics_of(own)
+    computes = recipe.device.computes
     system = System(
-        _dynamics(recipe, linear=linear) if own is None else dynamics_of(own),
+        ImperfectNeurons(exact.activation, exact, recipe.device, chip) if computes else exact,
         SquaredError() if recipe.cost == "squared-error" else CrossEntropy(),
         _relaxation(recipe),
         recipe.K,
         sweeps=recipe.sweeps,
         nudged_sweeps=recipe.nudged_sweeps,
         hold=recipe.hold,
+        reading=ImperfectReading(recipe.device, chip) if recipe.device.reads else None,
     )
     draw = _drawn(recipe, image, outputs) if own is None else own.init
 
-    def init(key: PRNGKeyArray) -> Model:
+    def ideal(key: PRNGKeyArray) -> Model:
         return jax.tree.map(lambda leaf: leaf.astype(recipe.dtype), draw(key))
 
-    network = jax.eval_shape(init, jax.random.key(0))
+    network = jax.eval_shape(ideal, jax.random.key(0))
     if own is not None and len(recipe.lr) == 1:
         recipe = dataclasses.replace(recipe, lr=recipe.lr * len(network.parts))
-    learner = _learner(recipe, batches)
-    learner.init(network)  # learning rates that don't match
+    writing = None
+    if recipe.device.writes:
+        writing = pulsed(recipe.device, network, non_negative=recipe.setting == "resistive")
+    learner = _learner(recipe, batches, writing)
+
+    def init(key: PRNGKeyArray) -> Model:
+        drawn = ideal(key)
+        return drawn if writing is None else writing.program(drawn, writing_key(key))
+
+    jax.eval_shape(learner.init, network)  # learning rates that don't match
     system.check_sweeps(network)
     if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf", "aep"}:
         system.check_analytic(network)
@@ -121,6 +144,8 @@ def _drawn(recipe: Recipe, image: Shape, outputs: int) -> Callable[[PRNGKeyArray
 
     def draw(key: PRNGKeyArray) -> Network:
         network = graph(shapes, links, key, angle=recipe.angle, feedback=recipe.feedback)
+        if recipe.device.feedback_spread:
+            network = with_copies(network, recipe.device)
         if read is None:
             return network
         readout = read(network.shapes[-1], (outputs,), jax.random.fold_in(key, len(links)))
@@ -294,13 +319,13 @@ def _rule(recipe: Recipe) -> Rule:
             return AfterPhase(increment(recipe), nudge(recipe))
 
 
-def _learner(recipe: Recipe, batches: int) -> Learner:
+def _learner(recipe: Recipe, batches: int, writing: Writing | None) -> Learner:
     schedule = _schedule(recipe, batches)
     if recipe.rule == "c-aep":
-        return ContinualAsymmetricEP(nudge(recipe), recipe.lr, schedule)
+        return ContinualAsymmetricEP(nudge(recipe), recipe.lr, schedule, writing=writing)
     if recipe.is_continual:
-        return Continual(increment(recipe), nudge(recipe), recipe.lr, schedule)
-    return WithOptimizer(_rule(recipe), recipe.lr, _optimizer(recipe), schedule)
+        return Continual(increment(recipe), nudge(recipe), recipe.lr, schedule, writing=writing)
+    return WithOptimizer(_rule(recipe), recipe.lr, _optimizer(recipe), schedule, writing=writing)
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from eqprop.devices.record import IDEAL, Device
 from eqprop.errors import EqpropError
 
 
@@ -184,6 +185,12 @@ class Recipe:
     """States as they are (full), or rounded to bfloat16 after each step and multiplied with rounded
     weights; sums, weights and updates are of type dtype in either case.
     """
+    device: Device = IDEAL
+    """Hardware that it is trained on: --device NAME or FILE, and then its fields one by one.
+    Weights of a device run from w_min to w_max, about 1 each way; what is 0, or None, is ideal.
+    What differs from device to device is drawn by chip, what differs from time to time by the seed
+    of the training.
+    """
     published: Published | None = None
     """The published result."""
 
@@ -225,7 +232,10 @@ class Recipe:
         Names do not, nor do epochs, which only say where it ends, unless a schedule ends with them.
         """
         epochs = 1 if self.schedule == "constant" else self.epochs
-        return dataclasses.replace(self, name="", about="", published=None, epochs=epochs)
+        device = self.device.essence
+        return dataclasses.replace(
+            self, name="", about="", published=None, epochs=epochs, device=device
+        )
 
     @property
     def two_colours(self) -> bool:
@@ -342,6 +352,23 @@ class Recipe:
             f"hold with rule {self.rule} and nudge {self.nudge}: a held output is for the two ends "
             "of a phase, which rule ep compares, and for a real beta",
         )
+        noisy = self.device.reads or self.device.step_noise > 0
+        require(
+            not noisy or self.nudge != "holomorphic",
+            f"device.name is {self.device.name}, whose noise and converter are of real states, but "
+            "a holomorphic nudge makes complex ones: use another nudge",
+        )
+        require(
+            not self.device.feedback_spread or (self.setting != "resistive" and not self.model),
+            f"device.feedback_spread is {self.device.feedback_spread}, but here feedback goes "
+            "through no copies of weights: leave it out",
+        )
+        below = self.activation == "tanh" or self.setting == "resistive" or self.model
+        require(
+            not (self.device.adc_bits and below and self.device.adc_low >= 0),
+            f"device.adc_low is {self.device.adc_low}, but states go below 0: give the range of "
+            "the states, as --device.adc-low -1 --device.adc-high 1",
+        )
         require(
             self.cost == "squared-error" or not self.is_continual,
             f"rule {self.rule} with cost {self.cost}: a continual rule cannot train a readout; use "
@@ -369,7 +396,16 @@ def changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[object, object]]:
     """The fields in which a recipe differs from another: name to (its value, value in the
     other).
     """
-    pairs = {
-        f.name: (getattr(recipe, f.name), getattr(base, f.name)) for f in dataclasses.fields(Recipe)
-    }
-    return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
+    ours, theirs = flat(recipe), flat(base)
+    return {name: (it, theirs[name]) for name, it in ours.items() if it != theirs[name]}
+
+
+def flat(recipe: Recipe) -> dict[str, object]:
+    """The values of a recipe by field, those of its device as ``device.adc_bits``."""
+
+    def values(record: Recipe | Device, within: str) -> dict[str, object]:
+        return {within + f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+
+    own = values(recipe, "")
+    del own["device"]
+    return own | values(recipe.device, "device.")

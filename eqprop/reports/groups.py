@@ -8,11 +8,12 @@ from typing import final
 
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES, published_for
-from eqprop.recipes.recipe import Published, Recipe, changes
+from eqprop.recipes.recipe import Published, Recipe, changes, flat
 from eqprop.training.metrics import OfExamples, of_examples, show_mean_and_std
 from eqprop.training.results import SeedResult, groups, read_run
 from eqprop.training.runs import is_run, read_record
 
+_ABOUT = ("name", "about", "published")
 _HEADLINE = ("error", "label_error", "rmse", "r2")
 """Metrics that tell how good a network is."""
 
@@ -41,10 +42,20 @@ class Group:
         return published_for(self.recipe, self.members[0].record.data.name)
 
     @property
+    def settings(self) -> dict[str, object]:
+        """Every field of the recipe, and of the device where that is not ideal."""
+        ideal = not self.recipe.device.effects
+        return {
+            name: value
+            for name, value in flat(self.recipe).items()
+            if name not in _ABOUT and not (ideal and name.startswith("device."))
+        }
+
+    @property
     def changes(self) -> dict[str, tuple[object, object]]:
         """Fields with other values than in the recipe of that name: (here, there)."""
         different = changes(self.recipe, self.base) if self.base else {}
-        return {k: v for k, v in different.items() if k not in {"about", "published"}}
+        return {k: v for k, v in different.items() if k not in _ABOUT}
 
     @property
     def seconds_per_epoch(self) -> float:

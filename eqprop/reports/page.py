@@ -3,7 +3,6 @@
 The page is ``templates/report.html``, filled in by Jinja, which escapes all text that it is given.
 """
 
-import dataclasses
 import math
 import shlex
 import statistics
@@ -17,7 +16,6 @@ import jinja2
 import numpy as np
 
 from eqprop.errors import EqpropError, UsageError
-from eqprop.recipes.recipe import Recipe
 from eqprop.reports import page_figures as draw
 from eqprop.reports.groups import Group, gather
 from eqprop.reports.inspection import Inspection, Relaxed, Tiles, inspect
@@ -217,6 +215,5 @@ def _fill(
         command=shlex.join(command),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         version=version("eqprop"),
-        fields=[field.name for field in dataclasses.fields(Recipe)],
         zip=zip,
     )

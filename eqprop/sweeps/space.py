@@ -13,6 +13,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
+from eqprop.devices.record import Device
 from eqprop.errors import UsageError, suggest
 from eqprop.recipes.recipe import Recipe
 
@@ -134,6 +135,11 @@ def _distribution(kind: str, parts: Sequence[str]) -> Draw:
 def _field(text: str) -> str:
     """The field, if there is one of that name (and it has numbers, if one of those is named)."""
     name, dot, index = text.strip().replace("-", "_").partition(".")
+    if name == "device" and dot:
+        parts = [field.name for field in dataclasses.fields(Device)]
+        if index not in parts:
+            raise UsageError(f"unknown field of a device {suggest(index, parts)}")
+        return f"device.{index}"
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     fixed = ("name", "about", "model", "published")
     if name not in fields or name in fixed:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from eqprop.devices.record import IDEAL
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
 
@@ -22,6 +23,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     # In single precision the network is drawn, as for a training; the engine then goes to double.
     "dtype": ("float32", "it is float64"),
     "states": ("full", "they are float64"),
+    "device": (IDEAL, "the device is ideal"),
 }
 """Fields of a recipe that are the same in every verification, and why in words."""
 

@@ -249,10 +249,12 @@ def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
 
     Raises ``EqpropError`` where they do not fit.
     """
-    return _start_from(experiment.start(seed), start.network)
+    set_to = _start_from(experiment, experiment.start(seed), start.network)
+    programmed = experiment.trainer.program(set_to.network, seed)
+    return _start_from(experiment, set_to, programmed)
 
 
-def _start_from(state: TrainState, network: Model) -> TrainState:
+def _start_from(experiment: Experiment, state: TrainState, network: Model) -> TrainState:
     ours, theirs = named_parameters(state.network), named_parameters(network)
     for name in {**ours, **theirs}:
         here, there = (part[name].shape if name in part else "none" for part in (ours, theirs))
@@ -263,7 +265,8 @@ def _start_from(state: TrainState, network: Model) -> TrainState:
             )
     leaves = [jnp.array(theirs[name], dtype=leaf.dtype, copy=True) for name, leaf in ours.items()]
     network = jax.tree.unflatten(jax.tree.structure(state.network), leaves)
-    return eqx.tree_at(lambda s: s.network, state, network)
+    memory = experiment.trainer.learner.init(network)
+    return eqx.tree_at(lambda s: (s.network, s.memory), state, (network, memory))
 
 
 def restore(
@@ -286,7 +289,12 @@ def restore(
     if found is not None:
         states = [f.state for f in found]
     elif runs[0].record.origin is not None:
-        states = hosts.on_lead(lambda: [*map(_started, states, runs)]) or states
+        states = (
+            hosts.on_lead(
+                lambda: [_started(experiment, *it) for it in zip(states, runs, strict=True)]
+            )
+            or states
+        )
     seconds = 0.0 if found is None else _seconds(found[0])
     states, seconds = hosts.agree((states, seconds))
     return Start(experiment.trainer.layout.stack(states), float(seconds)), damaged
@@ -307,13 +315,13 @@ def _find(
     return found, damaged
 
 
-def _started(state: TrainState, run: Run) -> TrainState:
+def _started(experiment: Experiment, state: TrainState, run: Run) -> TrainState:
     """The state from which a training starts that does not start from drawn weights."""
     # Those of several seeds are kept once, above them.
     path = next((p / START for p in (run.folder, run.folder.parent) if (p / START).is_file()), None)
     if path is None:
         raise EqpropError(f"{run.folder / START} is missing: put it back, or train again")
-    return _start_from(state, checkpoint.read(path, state).state.network)
+    return _start_from(experiment, state, checkpoint.read(path, state).state.network)
 
 
 def _seconds(found: checkpoint.Restored) -> float:

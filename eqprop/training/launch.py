@@ -380,6 +380,10 @@ def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
     line = f"{dataset.source} {sizes}"
     if recipe.dataset == "own":
         line += f"; target: {dataset.target.about}"
+    if recipe.device.effects:
+        named = (f"{name} {getattr(recipe.device, name)}" for name in recipe.device.effects)
+        source = f" ({recipe.device.source})" if recipe.device.source else ""
+        display.say(f"device: {recipe.device.name}{source}, {', '.join(named)}")
     display.say(f"{'data' if recipe.dataset in (dataset.name, 'own') else 'NOTE'}: {line}")
 
 

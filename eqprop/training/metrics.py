@@ -17,6 +17,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, final, override
 
 from eqprop.data.targets import Classes, Labels, Real, Target
@@ -32,7 +33,8 @@ type Totals = dict[str, Any]
 class Seen(NamedTuple):
     """Examples after a free phase: their ``Cost``, scores ``(B, outputs)``, states of the layers
     1 ... N and targets ``(B, outputs)``, one-hot ones of classes; how the phase ended, a
-    ``Settled``; and the variance of each real target, and what 1 of it is in the user's numbers.
+    ``Settled``; the variance of each real target, and what 1 of it is in the user's numbers; and
+    what a device has to report of the writing of weights, by name.
     """
 
     cost: Any
@@ -42,6 +44,7 @@ class Seen(NamedTuple):
     settled: Any
     variance: Any = None
     unit: Any = None
+    written: Mapping[str, Any] = MappingProxyType({})
 
 
 @final
@@ -92,6 +95,8 @@ class Metric(abc.ABC):
     """Of its panel in a report; None: it has none."""
     targets: tuple[type[Target], ...] = (Classes, Real, Labels)
     """For which kinds of target it is measured."""
+    of_devices: bool = False
+    """Whether it is of weights on a device."""
     logarithmic: bool = True
     """Whether that panel may have a logarithmic axis."""
     label: str = "{}"
@@ -327,6 +332,28 @@ METRICS: tuple[Metric, ...] = (
         label="layers {}",
         head="angle {} (°)",
     ),
+    MeanOfMinibatches(
+        name="pulses",
+        function=lambda seen: seen.written["pulses"],
+        total="pulses",
+        of_devices=True,
+        words="  pulses {}".format,
+        digits=3,
+        title="pulses a weight and minibatch",
+        label="pulses",
+        head="pulses",
+    ),
+    MeanOfMinibatches(
+        name="at_bounds",
+        function=lambda seen: 100 * seen.written["at_bounds"],
+        total="at_bounds",
+        of_devices=True,
+        words="  at bounds {}".format,
+        unit=" %",
+        title="weights at a bound (%)",
+        label="at a bound",
+        head="at a bound (%)",
+    ),
     OfEpoch(
         name="seconds",
         function=lambda epoch: dict(epoch.seconds),
@@ -348,11 +375,13 @@ def of_examples(*targets: type[Target]) -> list[OfExamples]:
     return [m for m in METRICS if isinstance(m, OfExamples) and wanted & set(m.targets)]
 
 
-def start(dtype: Any, target: type[Target] = Classes) -> Totals:
-    """All totals before the first minibatch, for a network of that dtype and a kind of target."""
+def start(dtype: Any, target: type[Target] = Classes, *, written: bool = False) -> Totals:
+    """All totals before the first minibatch, for a network of that dtype and a kind of target;
+    whether its weights are ``written`` on a device.
+    """
     import jax.numpy as jnp
 
-    kept = [metric for metric in _kept() if target in metric.targets]
+    kept = [m for m in _kept() if target in m.targets and written >= m.of_devices]
     return {m.total: jnp.zeros((), "int32" if m.counts else dtype) for m in kept}
 
 

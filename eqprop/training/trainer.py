@@ -23,7 +23,7 @@ from eqprop.data.targets import Classes, Target
 from eqprop.dynamics.relaxation import Settled
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.learners import Learner
+from eqprop.learning.learners import Learner, writing_key
 from eqprop.networks.model import Model
 from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
@@ -222,8 +222,15 @@ class Trainer:
         # A buffer each: what is donated must not be shared.
         n, epoch, minibatch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
-        totals = metrics.start(network.dtype, self.target)
+        written = self.learner.writing is not None
+        totals = metrics.start(network.dtype, self.target, written=written)
         return TrainState(network, memory, n, epoch, minibatch, totals)
+
+    def program(self, network: Model, seed: int) -> Model:
+        """Weights from elsewhere, as they stand once they have been set on the device."""
+        if (writing := self.learner.writing) is None:
+            return network
+        return writing.program(network, writing_key(jax.random.key(seed)))
 
     def batches(self, examples: Examples) -> int:
         """Minibatches in an epoch; examples left over sit out the epoch.
@@ -324,9 +331,10 @@ class Trainer:
         batch = self.fetch(state, examples, rows)
         key = minibatch_key(state.seed, state.epoch, state.minibatch)
         network, memory, free = self.learner.learn(
-            self.system, state.network, state.memory, batch, key
+            self.system.at(key), state.network, state.memory, batch, key
         )
-        totals = metrics.add(state.totals, self._seen(state.network, free, batch[1], examples))
+        seen = self._seen(state.network, free, batch[1], examples)
+        totals = metrics.add(state.totals, seen._replace(written=self.learner.seen(memory)))
         return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
 
     def _seen(

@@ -1,0 +1,68 @@
+"""Neurons that differ from each other, and are noisy: what a step computes."""
+
+from typing import final, override
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from eqprop.devices.noise import fixed, normal_for
+from eqprop.devices.record import Device
+from eqprop.dynamics.activations import Activation
+from eqprop.dynamics.step import Dynamics, Place
+from eqprop.types import Layer, PRNGKeyArray, Rates, States
+
+
+@final
+class ImperfectNeurons(Dynamics):
+    """Other dynamics, in which a neuron is driven by ``gain drive - threshold + noise``.
+
+    Gains and thresholds stay; the noise differs in each step. It is one function of the states for
+    each key, see ``noise.normal_for``.
+    """
+
+    activation: Activation = eqx.field(static=True)
+    """That of the other dynamics."""
+    exact: Dynamics
+    device: Device = eqx.field(static=True)
+    key: PRNGKeyArray
+
+    @property
+    @override
+    def dt(self) -> float:
+        return self.exact.dt
+
+    @override
+    def check_analytic(self) -> None:
+        self.exact.check_analytic()
+
+    @override
+    def at(self, key: PRNGKeyArray) -> "ImperfectNeurons":
+        return ImperfectNeurons(self.activation, self.exact, self.device, key)
+
+    @override
+    def rates(self, x: Layer, states: States) -> Rates:
+        return self.exact.rates(x, states)
+
+    @override
+    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
+        # The force tells the two sides of a centered nudge apart, which start from equal states.
+        seen = drives if force is None else (*drives[:-1], drives[-1] + force)
+        driven = tuple(
+            self._driven(n, drive, others, at)
+            for n, drive, others in zip(at.layers, drives, seen, strict=True)
+        )
+        return self.exact.react(states, driven, force, at)
+
+    def _driven(self, layer: int, drive: Layer, seen: Layer, at: Place) -> Layer:
+        device, shape = self.device, at.network.shapes[layer]
+        if device.gain_spread:
+            gain = 1 + device.gain_spread * fixed(device.chip, "gain", layer, shape)
+            drive = drive * gain.astype(drive.dtype)
+        if device.threshold_spread:
+            threshold = device.threshold_spread * fixed(device.chip, "threshold", layer, shape)
+            drive = drive - threshold.astype(drive.dtype)
+        if device.step_noise:
+            key = jax.random.fold_in(self.key, layer)
+            drive = drive + jnp.asarray(device.step_noise, drive.dtype) * normal_for(key, seen)
+        return drive
