@@ -193,7 +193,8 @@ class Pulsed(Writing):
             bound = jnp.where(up, high, low)
             slope = jnp.where(up, device.slope_up, device.slope_down).astype(leaf.dtype)
             # Each pulse leaves this part of the way to bound / slope, where steps vanish.
-            part = step * slope / jnp.abs(bound)
+            # A step wider than the whole way ends at the bound like any other.
+            part = jnp.minimum(step * slope / jnp.abs(bound), 0.999)
             ratio = -jnp.expm1(given * jnp.log1p(-part)) / jnp.where(part > 0, part, 1)
             response = 1 - slope * weight / bound
             one, many = step * response, step * response * jnp.where(part > 0, ratio, given)
