@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "verify": Command("verify RECIPE [options]", "compare a rule's updates with BPTT gradients"),
     "reproduce": Command("reproduce NAME ...", "tables and figures of the paper, within a time"),
     "sweep": Command("sweep RECIPE [options]", "train over values of fields, and compare"),
+    "device": Command("device RECIPE --device NAME", "what a network would learn on a device"),
     "bench": Command("bench [RECIPE ...]", "seconds per epoch on this machine, next to NumPy's"),
 }
 """Each is the function ``run(args)`` of the module ``eqprop.cli.<name>``."""

@@ -21,14 +21,14 @@ READING = ("read_noise", "read_offset", "adc_bits")
 # Those that make a device imperfect; the others name it, or say more about one of these.
 _EFFECTS = (*SYNAPSES, *NEURONS, *READING, "feedback_spread")
 _BOUNDS = ("w_max", "w_min")
-_NEEDS = {
-    **{
-        "slope_up": "w_max",
-        "w_max_spread": "w_max",
-        "slope_down": "w_min",
-        "w_min_spread": "w_min",
-    },
-    **{"dw_min_spread": "dw_min", "pulse_noise": "dw_min"},
+NEEDS: dict[str, tuple[str, ...]] = {
+    "slope_up": ("dw_min", "w_max"),
+    "slope_down": ("dw_min", "w_min"),
+    "dw_min_spread": ("dw_min",),
+    "pulse_noise": ("dw_min",),
+    "w_max_spread": ("w_max",),
+    "w_min_spread": ("w_min",),
+    "levels": ("w_max", "w_min"),
 }
 _MOST_BITS = 24
 
@@ -127,9 +127,10 @@ class Device:
             require(getattr(self, name) <= 1, name, "give a part, from 0 to 1")
         for name in ("slope_up", "slope_down"):
             require(getattr(self, name) <= 1, name, "give 0 to 1, where 1 is soft bounds")
-        for name, needed in _NEEDS.items():
-            there = getattr(self, needed) not in (None, 0)
-            require(not getattr(self, name) or there, name, f"give {needed} too, which it is about")
+        for name, needed in NEEDS.items():
+            for other in needed if getattr(self, name) else ():
+                there = getattr(self, other) not in (None, 0)
+                require(there, name, f"give {other} too, which it is about")
         positive = bool(self.scale) and min(self.scale) > 0
         require(positive, "scale", "give numbers above 0, one or one for each connection")
         low, high = self.w_min, self.w_max
@@ -139,8 +140,6 @@ class Device:
             inside = f"give a step within the range, {high - low:g}"
             require(self.dw_min <= high - low, "dw_min", inside)
         require(self.levels != 1, "levels", "give at least 2, or 0 for any weight")
-        bounded = low is not None and high is not None
-        require(not self.levels or bounded, "levels", "give w_min and w_max too, which they divide")
         alone = not (self.levels and self.dw_min)
         require(alone, "levels", "leave dw_min out: the distance of levels is the step")
         require(self.adc_bits <= _MOST_BITS, "adc_bits", f"give at most {_MOST_BITS}, 0 for none")

@@ -103,6 +103,40 @@ def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str], la
     panels[0].set_ylabel(label)
 
 
+def over_sizes(figure: "Figure", rows: Sequence[Row], label: str) -> None:
+    """The score over the size of each imperfection of a device, a line for each."""
+    figure.set_size_inches(9.6, 4.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    ideal = next(row["score"] for row in rows if row["imperfection"] == "none")
+    for axes, kind, title in zip(
+        panels, ("score", "offline"), ("trained on the device", "programmed"), strict=True
+    ):
+        sized = [row for row in rows if row["factor"] and row[kind] is not None]
+        for name in dict.fromkeys(row["imperfection"] for row in sized):
+            own = [row for row in sized if row["imperfection"] == name]
+            std = [row[f"{kind}_std"] or 0.0 for row in own]
+            style = {"color": "black", "lw": 2} if name == "together" else {}
+            where = [row["factor"] for row in own]
+            axes.errorbar(where, [row[kind] for row in own], std, label=name, fmt="o-", **style)
+        if sized:  # else there is nothing to take the logarithm of
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            sizes = sorted({row["factor"] for row in sized})
+            axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
+            axes.minorticks_off()
+            scores = [row[kind] for row in sized] + [ideal or sized[0][kind]]
+            axes.set_ylim(0.8 * max(min(scores), 0.01), 1.25 * max(scores))
+        if ideal is not None:
+            axes.axhline(ideal, color="tab:grey", ls="--", lw=1)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("size of the imperfection, the device's own is 1")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(label)
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(fontsize=7)
+
+
 def _errors(rows: Sequence[Row], name: str = "") -> tuple[list[float], list[float]]:
     """Test errors and their standard deviations, ours or the published ones."""
     test = [_number(row[f"{name}test"]) for row in rows]

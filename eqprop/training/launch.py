@@ -31,7 +31,7 @@ from eqprop.training.experiment import (
 from eqprop.training.figures import mistakes_figure, training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.mistakes import find
-from eqprop.training.records import Made, Record, Replicas, made
+from eqprop.training.records import Made, Origin, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
 from eqprop.training.results import read_run
 from eqprop.training.run_data import describe, load_again, pack
@@ -180,6 +180,30 @@ def evaluate_run(folder: Path, figure: Path | None = None) -> None:
                     display.say(line)
             if figure is not None and seed == record.seeds[0]:
                 display.say(f"\nfigure in {mistakes_figure(mistakes, figure)}")
+
+
+def program_run(folder: Path, recipe: Recipe) -> list[float]:
+    """The test errors, or what else the target is measured by, of the trained networks of a run
+    once their weights have been set on the device of ``recipe``; of each seed.
+
+    Raises ``EqpropError`` where a seed has no checkpoint, or the network does not fit.
+    """
+    record, display = read_record(folder), Display()
+    found: list[float] = []
+    with precision(recipe):
+        source = prepare_again(folder, record, record.recipe, display)
+        device = prepare_again(folder, record, recipe, display)
+        for seed, place in seed_folders(folder, record):
+            like = jax.eval_shape(functools.partial(source.start, seed))
+            restored = load_best(place, record.recipe, like, seed)
+            if restored is None:
+                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+            (epoch, minibatch), network = restored.state.position, restored.state.network
+            start = WarmStart(network, Origin(str(place), epoch, minibatch, ""))
+            programmed = begin(device, seed, start).network
+            (scores,) = evaluate(device.trainer, programmed, device.measured)
+            found.append(scores[metrics.of_examples(device.trainer.target)[0].name])
+    return found
 
 
 def _evaluate(experiment: Experiment, network: Model, examples: Examples, display: Display) -> str:
