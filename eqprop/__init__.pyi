@@ -9,7 +9,7 @@ from .data.paths import load_path as load_path
 from .data.targets import Classes as Classes
 from .data.targets import Labels as Labels
 from .data.targets import Real as Real
-from .devices.presets import load as load_device
+from .devices.presets import load_device as load_device
 from .devices.record import Device as Device
 from .dynamics.activations import ACTIVATIONS as ACTIVATIONS
 from .dynamics.activations import activation as activation

@@ -8,7 +8,7 @@ from typing import Annotated, Any, final
 import tyro
 
 from eqprop.cli.arguments import parse
-from eqprop.devices.presets import PRESETS, load
+from eqprop.devices.presets import PRESETS, load_device
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.recipe import Published, Recipe
 
@@ -73,7 +73,7 @@ def _on_device[R: Recipe](recipe: R, words: Sequence[str]) -> tuple[R, list[str]
                 raise UsageError(f"--device lacks a value: give a file, or {', '.join(PRESETS)}")
             named = words.pop(0)
         with typed():
-            recipe = dataclasses.replace(recipe, device=load(named))
+            recipe = dataclasses.replace(recipe, device=load_device(named))
     return recipe, rest
 
 

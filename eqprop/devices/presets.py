@@ -86,7 +86,7 @@ PRESETS = {
 }
 
 
-def load(named: str) -> Device:
+def load_device(named: str) -> Device:
     """The device of that name, or in a ``.toml`` or ``.json`` file, which holds fields by name.
 
     Raises:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from eqprop.cli.main import main
-from eqprop.devices.presets import PRESETS, from_fields, load
+from eqprop.devices.presets import PRESETS, from_fields, load_device
 from eqprop.devices.record import IDEAL, NEEDS, Device
 from eqprop.devices.severity import alone, scaled, together
 from eqprop.errors import EqpropError
@@ -58,10 +58,10 @@ def test_files(tmp_path):
     toml, json_ = tmp_path / "mine.toml", tmp_path / "mine.json"
     toml.write_text("dw_min = 0.01\nw_max = 1\nw_min = -1.0\nscale = [0.5, 1]\n# a comment\n")
     json_.write_text(json.dumps({"name": "other", "read_noise": 0.1, "samples": 4}))
-    assert load(str(toml)) == Device(
+    assert load_device(str(toml)) == Device(
         name="mine", dw_min=0.01, w_max=1.0, w_min=-1.0, scale=(0.5, 1.0)
     )
-    assert load(str(json_)) == Device(name="other", read_noise=0.1, samples=4)
+    assert load_device(str(json_)) == Device(name="other", read_noise=0.1, samples=4)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_files_that_cannot_be(content, told, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(content)
     with pytest.raises(EqpropError, match=told):
-        load(str(path))
+        load_device(str(path))
 
 
 def test_names_that_are_not_there(tmp_path):
     with pytest.raises(EqpropError, match=r"unknown device 'rerm': did you mean reram"):
-        load("rerm")
+        load_device("rerm")
     with pytest.raises(EqpropError, match="cannot be read"):
-        load(str(tmp_path / "none.toml"))
+        load_device(str(tmp_path / "none.toml"))
     with pytest.raises(EqpropError, match="holds no table"):
         from_fields([1], "here")
 
