@@ -1,7 +1,6 @@
 """A device as data: what is wrong with it. Nothing here loads JAX."""
 
 import dataclasses
-import math
 from typing import final
 
 from eqprop.errors import EqpropError
@@ -31,6 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "levels": ("w_max", "w_min"),
 }
 _MOST_BITS = 24
+_LEAST = 1e-12  # that single precision can still count with
 
 
 @final
@@ -117,8 +117,11 @@ class Device:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             for number in value if isinstance(value, tuple) else (value,):
-                finite = not isinstance(number, int | float) or math.isfinite(number)
-                require(finite, field.name, "give a finite number")
+                if isinstance(number, float):
+                    sane = number == 0 or _LEAST <= abs(number) <= 1 / _LEAST
+                    require(sane, field.name, "give 0, or a size from 1e-12 to 1e12")
+                if isinstance(number, int):
+                    require(abs(number) < 2**31, field.name, "give less than 2^31")
         for name in (*_EFFECTS, "chip", "samples"):
             if name not in _BOUNDS:
                 least = int(name == "samples")

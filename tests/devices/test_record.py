@@ -35,7 +35,9 @@ from eqprop.recipes.recipe import changes
         ({"adc_low": 2.0}, r"adc_low is 2\.0: give less than 1\.0"),
         ({"samples": 0}, "samples is 0: give at least 1"),
         ({"scale": (0.0,)}, r"scale is \(0\.0,\): give numbers above 0"),
-        ({"read_noise": float("nan")}, "read_noise is nan: give a finite number"),
+        ({"read_noise": float("nan")}, "read_noise is nan: give 0, or a size from 1e-12 to 1e12"),
+        ({"dw_min": 1e-300}, "dw_min is 1e-300: give 0, or a size"),
+        ({"chip": 2**40}, "chip is 1099511627776: give less than 2.31"),
         ({"chip": -1}, "chip is -1: give at least 0"),
     ],
 )

@@ -36,6 +36,7 @@ from trainings import (
 
 import eqprop
 from eqprop.cli.main import main
+from eqprop.devices.record import Device
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
@@ -80,6 +81,10 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(arguments[0]), max_size=4).map(tuple)
     if arguments:
         return st.none() | values(arguments[0])
+    if dataclasses.is_dataclass(kind):
+        parts = {name: values(hint) for name, hint in typing.get_type_hints(kind).items()}
+        some = st.lists(st.sampled_from(sorted(parts)), unique=True, max_size=5)
+        return some.flatmap(lambda names: st.fixed_dictionaries({n: parts[n] for n in names}))
     simple = {int: INTEGERS, float: NUMBERS | st.floats(), bool: st.booleans()}
     return simple.get(kind, st.sampled_from(["sigm", "hardsigm", "tanh", "flip", ""]) | st.text())
 
@@ -95,6 +100,8 @@ RECIPE = st.tuples(
 def check_recipe(recipe: tuple[str, dict[str, Any]]) -> None:
     name, changes = recipe
     try:
+        if "device" in changes:
+            changes = changes | {"device": Device(**changes["device"])}
         built = dataclasses.replace(RECIPES[name], **changes, dataset="digits")
         with launch.precision(built):
             prepared = experiment.prepare(built, digits())
@@ -105,6 +112,8 @@ def check_recipe(recipe: tuple[str, dict[str, Any]]) -> None:
 
 WORDS = st.one_of(
     st.sampled_from([f"--{name.replace('_', '-')}" for name in HINTS]),
+    st.sampled_from([f"--device.{f.name.replace('_', '-')}" for f in dataclasses.fields(Device)]),
+    st.sampled_from(["--device", "reram", "--device=capacitor", "--device.stuck=3", "mine.toml"]),
     st.sampled_from(["--seeds", "--seed", "--out", "--no-clip", "--fast", "--epochs", "--random"]),
     st.sampled_from(
         ["--beta=1", "--lr", "0.1", "-", "--", "-x", "---", "=", "nan", "1e999", "None"]
