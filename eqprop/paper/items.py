@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final, override
 
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import CONTRASTIVE, RECIPES, SERIES, fast
+from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, RECIPES, SERIES, fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (
@@ -27,6 +27,7 @@ from eqprop.reports.tables import (
 )
 from eqprop.theorem.figure import CURVES, draw_verification
 from eqprop.theorem.questions import FIGURES, Question, VerifyOptions, as_verified
+from eqprop.training.metrics import mean_and_std
 from eqprop.training.results import SeedResult, groups, matching
 
 if TYPE_CHECKING:
@@ -343,6 +344,70 @@ class FigureContrastive(PaperItem):
 
 @final
 @dataclass(frozen=True)
+class FigureAsymmetric(PaperItem):
+    """AEP (arXiv:2602.03670) beside the vector field, against the initial angle."""
+
+    scope: Scope
+    title = "Asymmetric networks: test error against the initial angle between forward and feedback"
+    beyond = True
+
+    def _members(self) -> list[tuple[str, Recipe]]:
+        return [
+            (rule, self.scope.of(recipe))
+            for rule, series in ASYMMETRIC.items()
+            for recipe in series
+            if self.scope.allows(recipe.name)
+        ]
+
+    @override
+    def trainings(self) -> list[Recipe]:
+        return [recipe for _, recipe in self._members()]
+
+    @override
+    def show(self, results: Results) -> Rendered:
+        rows: list[Row] = []
+        for rule, recipe in self._members():
+            found = self._found(results, recipe)
+            after = [seed.last(name) for seed in found for name in _angles(seed)]
+            rows.append(
+                summary(recipe, found, results.dataset)
+                | {"network": rule, "angle": recipe.angle}
+                | {"after": mean_and_std(after)[0] if after else None}
+                # What is published is of other trainings.
+                | dict.fromkeys(("published_test", "published_std", "published_seeds"))
+            )
+        caption = (
+            f"Errors in % on {results.title} after the last epoch, mean ± standard deviation over "
+            "seeds; angles in degrees, before training and (mean) after it. Blank: not run. "
+        )
+        columns = (
+            field("rule", "network"),
+            field("initial angle", "angle", "g"),
+            field("angle after", "after", ".0f"),
+            *DONE,
+            TEST,
+            score("training error %", "training", "training_std"),
+        )
+        return Rendered(
+            caption + what_was_run(rows),
+            rows,
+            columns,
+            lambda figure: charts.against_angle(figure, rows),
+            [s for recipe in self.trainings() for s in self._found(results, recipe)],
+        )
+
+    def _found(self, results: Results, recipe: Recipe) -> list[SeedResult]:
+        # Some were trained for longer; rules are compared at equal epochs.
+        return [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
+
+
+def _angles(seed: SeedResult) -> list[str]:
+    """The columns of the realised angles of its connections."""
+    return [name for name in seed.columns if name.startswith("angles/")]
+
+
+@final
+@dataclass(frozen=True)
 class FigureTheorem(PaperItem):
     """The curves of Theorem 1 for one network."""
 
@@ -399,6 +464,7 @@ def paper_items(scope: Scope) -> dict[str, PaperItem]:
         "figure-angle": FigureAngle(scope),
         "figure-gradient-angle": FigureGradientAngle(scope),
         "figure-contrastive": FigureContrastive(scope),
+        "figure-asymmetric": FigureAsymmetric(scope),
         **{
             name: FigureTheorem(
                 dataclasses.replace(

@@ -314,6 +314,26 @@ CONTRASTIVE: dict[str, dict[str, Any]] = {
 """The seven algorithms that arXiv:2312.15103 compares, as fields of a recipe."""
 
 
+def _asymmetric(base: str, angles: tuple[float, ...], **fields: Any) -> list[Recipe]:
+    return [dataclasses.replace(RECIPES[base], angle=a, epochs=20, **fields) for a in angles]
+
+
+_SLOWER = {"rule": "vf", "lr": (0.02, 0.01)}
+_FROZEN = {"feedback": "frozen", "angles": (90.0,)}
+
+ASYMMETRIC: dict[str, list[Recipe]] = {
+    "AEP": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
+    "VF": _asymmetric("ep-1h", _ANGLES[::2], **_SLOWER),
+    "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], sweeps=True, T=20),
+    "AEP, frozen feedback": _asymmetric("ep-1h", **_FROZEN, rule="aep"),
+    "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_SLOWER),
+    "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
+}
+"""Rules on asymmetric networks, at initial angles between forward and feedback weights; each at
+rates, and C-VF in a form, of which less was known to be lost on the way.
+"""
+
+
 def recipe(name: str) -> Recipe:
     """The recipe of that name. Raises ``EqpropError`` that lists the names there are."""
     if name not in RECIPES:

@@ -34,11 +34,7 @@ def errors(figure: "Figure", rows: Sequence[Row]) -> None:
     axes.set_yticks(list(places), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("test error (%)")
-    # Errors beyond these are of trainings that have just begun, or have failed.
-    if any(_number(row["test"]) > 8 for row in rows):
-        axes.set_xscale("log")
-        axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
-        axes.minorticks_off()
+    _spread(axes, "x", rows)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
@@ -56,6 +52,7 @@ def against_angle(figure: "Figure", rows: Sequence[Row]) -> None:
             angles = [row["angle"] for row in published]
             axes.errorbar(angles, *_errors(published, "published_"), **style)
     axes.set_xticks([45 * n for n in range(5)])
+    _spread(axes, "y", rows)
     _label(axes, "initial angle between forward and feedback weights (degrees)", "test error (%)")
 
 
@@ -74,10 +71,7 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
             where = (row["gradient_angle"], at)
             axes.annotate(row["recipe"], where, **offset, fontsize=7, rotation=35)
     axes.set_xlim(0, 90)
-    if any(_number(row["test"]) > 8 for row in rows):
-        axes.set_yscale("log")
-        axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
-        axes.minorticks_off()
+    _spread(axes, "y", rows)
     _label(axes, "angle of update to BPTT gradient, before training (degrees)", "test error (%)")
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.3, 1.0))  # where few angles are
 
@@ -149,6 +143,16 @@ def _short(row: Row) -> str:
     if most is None or row["least_epochs_done"] >= row["epochs"]:
         return ""
     return f" ({most} of {row['epochs']} epochs)"
+
+
+def _spread(axes: "Axes", axis: str, rows: Sequence[Row]) -> None:
+    """Make an axis of errors logarithmic, where some are of trainings that have just begun, or have
+    failed.
+    """
+    if any(_number(row["test"]) > 8 for row in rows):
+        axes.set(**{f"{axis}scale": "log", f"{axis}ticks": _TICKS})
+        axes.set(**{f"{axis}ticklabels": [str(tick) for tick in _TICKS]})
+        axes.minorticks_off()
 
 
 def _number(value: float | None) -> float:

@@ -95,6 +95,15 @@ class SeedResult:
             )
         return value
 
+    def until(self, epochs: int) -> "SeedResult":
+        """What it had come to by then, for comparisons at equal epochs; itself where it had ended
+        before.
+        """
+        if self.epochs <= epochs or self.chosen:
+            return self
+        columns = {name: column[:epochs] for name, column in self.columns.items()}
+        return dataclasses.replace(self, epochs=epochs, columns=columns)
+
     @property
     def seconds(self) -> float:
         """Of all epochs, with their tests; its share of them, if seeds were trained together."""

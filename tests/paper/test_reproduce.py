@@ -392,3 +392,25 @@ def test_the_seven_contrastive_algorithms(tmp_path, capsys):
     # It is no part of the paper.
     assert main(["reproduce", "--help"]) == 0
     assert "figure-contrastive" in capsys.readouterr().out
+
+
+def test_the_figure_of_rules_on_asymmetric_networks(tmp_path):
+    """Results that are made up: a training that went on for longer is shown as it was before."""
+    item = paper_items(Scope(("c-vf-1h", "bptt-1h")))["figure-asymmetric"]
+    members = item.trainings()
+    assert [(m.rule, m.angle, m.feedback, m.epochs) for m in members] == [
+        *(("c-vf", angle, "trained", 20) for angle in (0, 45, 90, 135, 180)),
+        ("bptt", 90, "frozen", 20),
+    ]
+    data = DataUsed("mnist", "", 1, 1, (28, 28), "")
+    started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
+    test = tuple(float(n) for n in range(100, 70, -1))
+    columns = {"test_error": test, "train_error": test, "angles/1-2": test}
+    long = SeedResult(tmp_path, 0, Record(members[1], (0,), data, started), 30, columns)
+    rendered = item.show(Results("mnist", [long], []))
+    assert [row["test"] for row in rendered.rows] == [None, 81, None, None, None, None]
+    assert rendered.rows[1]["after"] == 81
+    assert rendered.rows[1]["most_epochs_done"] == 20
+    assert [row["published_test"] for row in rendered.rows] == [None] * 6
+    pages.write("figure-asymmetric", item, rendered, tmp_path, {})
+    assert (tmp_path / "figure-asymmetric.png").read_bytes().startswith(b"\x89PNG")
