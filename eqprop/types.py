@@ -12,6 +12,9 @@ type Layer = Inexact[Array, "B ..."]
 type States = tuple[Layer, ...]
 """States of the layers 1 ... N."""
 
+type Forces = tuple[Layer | None, ...]
+"""What pushes each layer, ``-beta dl/ds``; None where nothing does."""
+
 type Rates = tuple[Layer, ...]
 """What each neuron sends, layers 0 ... N (layer 0 is the input)."""
 
@@ -33,6 +36,7 @@ __all__ = [
     "Array",
     "Bool",
     "Float",
+    "Forces",
     "Inexact",
     "Inputs",
     "Int",

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from eqprop.devices.noise import fixed, normal_for
 from eqprop.devices.record import Device
 from eqprop.dynamics.activations import Activation
-from eqprop.dynamics.step import Dynamics, Place
-from eqprop.types import Layer, PRNGKeyArray, Rates, States
+from eqprop.dynamics.step import Dynamics, Place, pushed
+from eqprop.types import Forces, Layer, PRNGKeyArray, Rates, States
 
 
 @final
@@ -45,14 +45,14 @@ class ImperfectNeurons(Dynamics):
         return self.exact.rates(x, states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
-        # The force tells the two sides of a centered nudge apart, which start from equal states.
-        seen = drives if force is None else (*drives[:-1], drives[-1] + force)
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
+        # Forces tell the two sides of a centered nudge apart, which start from equal states.
+        seen = pushed(drives, forces)
         driven = tuple(
             self._driven(n, drive, others, at)
             for n, drive, others in zip(at.layers, drives, seen, strict=True)
         )
-        return self.exact.react(states, driven, force, at)
+        return self.exact.react(states, driven, forces, at)
 
     def _driven(self, layer: int, drive: Layer, seen: Layer, at: Place) -> Layer:
         device, shape = self.device, at.network.shapes[layer]

@@ -19,7 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.networks.energy import Energy, Own
 from eqprop.networks.model import Model
 from eqprop.networks.resistive import ResistiveNetwork
-from eqprop.types import Layer, PRNGKeyArray, Rates, States
+from eqprop.types import Forces, Layer, PRNGKeyArray, Rates, States
 
 
 class Place(NamedTuple):
@@ -62,29 +62,28 @@ class Dynamics(eqx.Module):
         """What layers 0 ... N send, given the input ``(B, *input)`` and the states."""
 
     @abc.abstractmethod
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
-        """New states of some layers from their drives; ``force`` is there where the last of them is
-        the output layer, if it is nudged.
-        """
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
+        """New states of some layers from their drives and from what pushes them."""
 
     def step(
         self,
         network: Model,
         x: Layer,
         states: States,
-        force: Layer | None = None,
+        forces: Forces | None = None,
         layers: Sequence[int] | None = None,
     ) -> States:
-        """``s_{t+1} = F(x, s_t, theta, force)``, all layers at once or those named in ``layers``.
+        """``s_{t+1} = F(x, s_t, theta, forces)``, all layers at once or those named in ``layers``.
 
-        ``force`` is ``-beta dl/ds_N``, shape ``(B, *output)``; None in a free phase. It has an
-        effect on the output layer only.
+        ``forces`` are ``-beta dl/ds`` of the layers 1 ... N, each ``(B, *units)`` or None; None in
+        a free phase.
         """
-        _check_precision(network, x, states, force)
+        forces = (None,) * len(states) if forces is None else forces
+        _check_precision(network, x, states, forces)
         layers = range(1, len(network.shapes)) if layers is None else layers
         drives = network.drives(self.rates(x, states), layers)
         own, at = tuple(states[n - 1] for n in layers), Place(network, tuple(layers))
-        moved = self.react(own, drives, force if at.with_output else None, at)
+        moved = self.react(own, drives, tuple(forces[n - 1] for n in layers), at)
         new = dict(zip(layers, moved, strict=True))
         return tuple(new.get(n, s) for n, s in enumerate(states, 1))
 
@@ -93,7 +92,13 @@ def _identity(v: Layer) -> Layer:
     return v
 
 
-def _check_precision(network: Model, x: Layer, states: States, force: Layer | None) -> None:
+def pushed(drives: Sequence[Layer], forces: Forces) -> States:
+    """Drives, or what moves states in their place, with the forces added."""
+    pairs = zip(drives, forces, strict=True)
+    return tuple(drive if force is None else drive + force for drive, force in pairs)
+
+
+def _check_precision(network: Model, x: Layer, states: States, forces: Forces) -> None:
     """Raises ``EqpropError`` where data and network would make states of another type."""
     own = jnp.finfo(network.dtype)
     if not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).bits != own.bits:
@@ -101,11 +106,12 @@ def _check_precision(network: Model, x: Layer, states: States, force: Layer | No
             f"the input is {x.dtype}, but the network {own.dtype}: give x.astype('{own.dtype}'), "
             "or a network of the other type"
         )
-    if force is not None and jnp.promote_types(states[-1].dtype, force.dtype) != states[-1].dtype:
-        raise EqpropError(
-            f"the targets make a force of {force.dtype}, but states are {states[-1].dtype}: give "
-            f"y.astype('{own.dtype}')"
-        )
+    for force, s in zip(forces, states, strict=True):
+        if force is not None and jnp.promote_types(s.dtype, force.dtype) != s.dtype:
+            raise EqpropError(
+                f"the targets make a force of {force.dtype}, but states are {s.dtype}: give "
+                f"y.astype('{own.dtype}')"
+            )
 
 
 @final
@@ -132,19 +138,18 @@ class Prototypical(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
-        of_output = _identity if at.with_output and self.linear_output else self.activation
-        *hidden, last = drives
-        if force is None:
-            moved = of_output(last)
-        else:
-            moved = of_output(last + force) if self.inside else of_output(last) + force
-        return (*(self.activation(v) for v in hidden), moved)
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
+        rhos = [self.activation] * len(drives)
+        if at.with_output and self.linear_output:
+            rhos[-1] = _identity
+        drives = pushed(drives, forces) if self.inside else drives
+        moved = tuple(rho(drive) for rho, drive in zip(rhos, drives, strict=True))
+        return moved if self.inside else pushed(moved, forces)
 
 
 @final
 class EnergyBased(Dynamics):
-    """Real time, ``s_i <- s_i + dt (-s_i + rho'(s_i) drive_i)`` (+ ``dt force`` on the output).
+    """Real time, ``s_i <- s_i + dt (-s_i + rho'(s_i) drive_i)`` (+ ``dt force``).
 
     A gradient step on ``E = 1/2 sum |s|^2 - Phi(rho(s))``; neurons send ``rho(s)``, the input
     included; with ``raw_input`` the input sends ``x`` as it is. ``clip`` keeps states in [0, 1], as
@@ -192,7 +197,7 @@ class EnergyBased(Dynamics):
             )
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
         def slope(s: Layer) -> Layer:
             return jax.jvp(self.activation, (s,), (jnp.ones_like(s),))[1]
 
@@ -200,9 +205,8 @@ class EnergyBased(Dynamics):
         pulls = [slope(s) * v - s for s, v in zip(states, drives, strict=True)]
         if linear or (at.with_output and not self.output_slope):
             pulls[-1] = drives[-1] - states[-1]
-        if force is not None:
-            pulls[-1] = pulls[-1] + force
-        moved = [s + self.time_step * pull for s, pull in zip(states, pulls, strict=True)]
+        pairs = zip(states, pushed(pulls, forces), strict=True)
+        moved = [s + self.time_step * pull for s, pull in pairs]
         if not self.clip:
             return tuple(moved)
         clipped = [hardsigm(s) for s in moved]
@@ -211,8 +215,8 @@ class EnergyBased(Dynamics):
 
 @final
 class Descent(Dynamics):
-    """Real time on any energy, ``s_i <- s_i - dt dE/ds_i`` (+ ``dt force`` on the output), then
-    projected on the ``bounds`` of its layer, where it has any.
+    """Real time on any energy, ``s_i <- s_i - dt dE/ds_i`` (+ ``dt force`` where it is pushed),
+    then projected on the ``bounds`` of its layer, where it has any.
     """
 
     time_step: float = eqx.field(static=True)
@@ -231,10 +235,9 @@ class Descent(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
-        if force is not None:
-            drives = (*drives[:-1], drives[-1] + force)
-        moved = [s + self.time_step * pull for s, pull in zip(states, drives, strict=True)]
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
+        pairs = zip(states, pushed(drives, forces), strict=True)
+        moved = [s + self.time_step * pull for s, pull in pairs]
         # All layers move at once: what has no connections has no sweeps.
         return tuple(
             s if ends is None else jnp.clip(s, *ends)
@@ -267,17 +270,15 @@ class BlockDescent(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
         if not isinstance(at.network, ResistiveNetwork):
             raise EqpropError(
                 f"block descent is of resistive networks, but this is a {type(at.network).__name__}"
             )
-        if force is not None:
-            drives = (*drives[:-1], drives[-1] + force)
         totals = [at.network.totals[n - 1] for n in at.layers]
         moved = [
             v + current / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-            for v, current, total in zip(states, drives, totals, strict=True)
+            for v, current, total in zip(states, pushed(drives, forces), totals, strict=True)
         ]
         if not self.diodes:
             return tuple(moved)
@@ -294,7 +295,7 @@ def _rectified(v: Layer) -> Layer:
 
 @final
 class Iterated(Dynamics):
-    """A map of one's own: the drives are the new states; the force stands outside of it."""
+    """A map of one's own: the drives are the new states; forces stand outside of it."""
 
     activation: Activation = eqx.field(static=True, default=_identity)
 
@@ -308,8 +309,8 @@ class Iterated(Dynamics):
         return (x, *states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
-        return drives if force is None else (*drives[:-1], drives[-1] + force)
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
+        return pushed(drives, forces)
 
 
 def dynamics_of(own: Own) -> Dynamics:
@@ -340,6 +341,6 @@ class RoundedStates(Dynamics):
         return self.exact.rates(x, states)
 
     @override
-    def react(self, states: States, drives: States, force: Layer | None, at: Place) -> States:
-        new = self.exact.react(states, drives, force, at)
+    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
+        new = self.exact.react(states, drives, forces, at)
         return tuple(lax.reduce_precision(s, exponent_bits=8, mantissa_bits=7) for s in new)

@@ -15,7 +15,7 @@ from eqprop.dynamics.step import Dynamics
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.networks.model import Model
-from eqprop.types import Array, Layer, PRNGKeyArray, Rates, States, Strength, Targets
+from eqprop.types import Array, Forces, Layer, PRNGKeyArray, Rates, States, Strength, Targets
 
 type Layers = tuple[int, ...] | None
 """Layers to move; None for all."""
@@ -45,7 +45,7 @@ class System(eqx.Module):
     of synchronous steps.
 
     With ``hold`` the output is not pushed in the nudged phase but held where a push of beta would
-    send it at once, ``s*_N + beta force``: coupled learning (Stern et al., PRX 2021), and with beta
+    send it at once, ``s* + beta force``: coupled learning (Stern et al., PRX 2021), and with beta
     1 contrastive learning. Rules that compare the two ends of the phase, EP after the phase, read
     it as any other.
     """
@@ -110,10 +110,16 @@ class System(eqx.Module):
         """Phase 1: from ``s = 0`` to the fixed point ``s*``."""
         return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
 
-    def force(self, network: Model, output: Layer, y: Targets) -> Layer:
-        """``-dl/ds_N`` of each example, shape ``(B, *output)``, by way of the scores."""
-        scores, back = jax.vjp(network.read, output)
-        return back(self.cost.force(scores, y))[0]
+    def force(self, network: Model, states: States, y: Targets) -> Forces:
+        """``-dl/ds`` of each example, by way of the scores: of the layers 1 ... N, None for those
+        that the cost does not read.
+        """
+        outputs = [n - 1 for n in network.outputs]
+        scores, back = jax.vjp(
+            lambda *own: network.read(network.output(own)), *(states[n] for n in outputs)
+        )
+        forces = dict(zip(outputs, back(self.cost.force(scores, y)), strict=True))
+        return tuple(forces.get(n) for n in range(len(states)))
 
     def readout_update(self, network: Model, output: Layer, y: Targets) -> Connection | None:
         """``-dl/dtheta`` of the readout, mean over the batch; None where there is none.
@@ -141,8 +147,8 @@ class System(eqx.Module):
             )
 
         def part(s: States, layers: Layers) -> States:
-            force = _by_row(beta, self.force(network, s[-1], y))
-            return self.dynamics.step(network, x, s, force, layers)
+            forces = _by_row(beta, self.force(network, s, y))
+            return self.dynamics.step(network, x, s, forces, layers)
 
         return _sweep(network, part)(states) if self.nudged_sweeps else part(states, None)
 
@@ -160,20 +166,27 @@ class System(eqx.Module):
 
     def _held(self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States) -> States:
         """``nudged``, with the output held, and the other layers as free as before."""
-        output = states[-1] + _by_row(beta, self.force(clamped, states[-1], y))
+        forces = _by_row(beta, self.force(clamped, states, y))
+
+        def held(s: States) -> States:
+            start = zip(s, states, forces, strict=True)
+            return tuple(now if f is None else before + f for now, before, f in start)
 
         def part(s: States, layers: Layers) -> States:
-            return (*self.dynamics.step(clamped, x, s, layers=layers)[:-1], output)
+            return held(self.dynamics.step(clamped, x, s, layers=layers))
 
         step = _sweep(clamped, part) if self.nudged_sweeps else lambda s: part(s, None)
-        start = (*states[:-1], output)
-        return lax.fori_loop(0, self.nudged_steps, lambda _, s: step(s), start)
+        return lax.fori_loop(0, self.nudged_steps, lambda _, s: step(s), held(states))
 
 
-def _by_row(beta: Strength, force: Layer) -> Layer:
+def _by_row(beta: Strength, forces: Forces) -> Forces:
     """Each row times its own beta."""
-    tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
-    return beta.reshape(*beta.shape, *tail) * force
+
+    def times(force: Layer) -> Layer:
+        tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
+        return beta.reshape(*beta.shape, *tail) * force
+
+    return jax.tree.map(times, forces)
 
 
 def _sweep(network: Model, part: Callable[[States, Layers], States]) -> Step:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.nudges import Nudge, weighted
-from eqprop.dynamics.step import Place, Prototypical
+from eqprop.dynamics.step import Place, Prototypical, pushed
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
@@ -61,9 +61,9 @@ class AsymmetricPhase(eqx.Module):
         move = self.spread_by_drives(clamped) or self.spread(clamped)
 
         def nudged(s: States, beta: Scalar) -> States:
-            *moved, last = move(s)
-            force = self.system.dynamics.dt * beta * self.system.force(clamped, s[-1], self.y)
-            return (*moved, last + force)
+            forces = self.system.force(clamped, s, self.y)
+            by = self.system.dynamics.dt * beta
+            return pushed(move(s), jax.tree.map(lambda force: by * force, forces))
 
         return nudged
 
@@ -102,7 +102,7 @@ class AsymmetricPhase(eqx.Module):
             return clamped.drives(dynamics.rates(x, s))
 
         def react(v: States) -> States:
-            return dynamics.react(self.free, v, None, Place(clamped, layers))
+            return dynamics.react(self.free, v, (None,) * len(v), Place(clamped, layers))
 
         rest, pull = jax.vjp(drives, self.free)
         _, slopes = jax.jvp(react, (rest,), (jax.tree.map(jnp.ones_like, rest),))

@@ -89,9 +89,9 @@ def follow(system: System, clamped: Model, x: Layer, states: States, steps: int)
 
 
 def loss_gradient(system: System, network: Model, states: States, y: Targets) -> States:
-    """``grad_s(0) = dl/ds`` for each example: nothing but the output has any."""
-    *hidden, output = states
-    return (*(jnp.zeros_like(s) for s in hidden), -system.force(network, output, y))
+    """``grad_s(0) = dl/ds`` for each example: only what the cost reads has any."""
+    forces = zip(states, system.force(network, states, y), strict=True)
+    return tuple(jnp.zeros_like(s) if force is None else -force for s, force in forces)
 
 
 def pull_back(

@@ -117,6 +117,7 @@ class EnergyModel(OwnModel):
     params: Params
     function: EnergyFunction = eqx.field(static=True)
     shapes: tuple[Shape, ...] = eqx.field(static=True)
+    outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
     project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
 
     def energies(self, x: Layer, states: States) -> Array:
@@ -148,6 +149,7 @@ class MapModel(OwnModel):
     params: Params
     function: MapFunction = eqx.field(static=True)
     shapes: tuple[Shape, ...] = eqx.field(static=True)
+    outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
     project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
 
     @override
@@ -185,6 +187,8 @@ class Energy:
         bounds: Lowest and highest state, one pair for all layers or one for each, None for none:
             states are projected on them after each step.
         project: Brings parameters back to where they may be, after each update.
+        outputs: The layers that the cost reads, from 1 to N; the last one when empty. Several are
+            read side by side, flattened, as targets are then to be given, ``(B, all units)``.
         name: What runs call it.
 
     Raises:
@@ -198,6 +202,7 @@ class Energy:
     dt: float = 0.1
     bounds: Bounds | Sequence[Bounds] = None
     project: Callable[[Params], Params] | None = None
+    outputs: Sequence[int] = ()
     name: str = "own-energy"
 
     def __post_init__(self) -> None:
@@ -224,8 +229,7 @@ class Energy:
 
     def init(self, key: PRNGKeyArray) -> EnergyModel:
         """A model with parameters drawn from a key."""
-        of = {"function": self.function, "shapes": self.shapes, "project": self.project}
-        return EnergyModel(params=self.draw(key), **of)
+        return EnergyModel(params=self.draw(key), **_fields(self))
 
 
 @final
@@ -242,6 +246,7 @@ class Map:
     layers: Sequence[int | Shape]
     draw: Callable[[PRNGKeyArray], Params]
     project: Callable[[Params], Params] | None = None
+    outputs: Sequence[int] = ()
     name: str = "own-map"
 
     def __post_init__(self) -> None:
@@ -262,8 +267,7 @@ class Map:
 
     def init(self, key: PRNGKeyArray) -> MapModel:
         """A model with parameters drawn from a key."""
-        of = {"function": self.function, "shapes": self.shapes, "project": self.project}
-        return MapModel(params=self.draw(key), **of)
+        return MapModel(params=self.draw(key), **_fields(self))
 
 
 type Own = Energy | Map
@@ -274,6 +278,16 @@ _ROWS = 3  # of the batch that a function is tried with: no likely size of a lay
 
 def _shapes(layers: Sequence[int | Shape]) -> tuple[Shape, ...]:
     return tuple((n,) if isinstance(n, int) else tuple(n) for n in layers)
+
+
+def _fields(own: Own) -> dict[str, Any]:
+    """The fields of its model, but for the parameters."""
+    of = {"function": own.function, "shapes": own.shapes, "project": own.project}
+    return of | {"outputs": _outputs(own)}
+
+
+def _outputs(own: Own) -> tuple[int, ...]:
+    return tuple(own.outputs) or (len(own.layers) - 1,)
 
 
 def _bounds(bounds: Bounds | Sequence[Bounds], layers: int) -> tuple[Bounds, ...]:
@@ -294,6 +308,9 @@ def _check(own: Own, bounds: tuple[Bounds, ...]) -> None:
     check_shapes(own.shapes)
     if isinstance(own, Energy) and not 0 < own.dt < float("inf"):
         raise EqpropError(f"dt is {own.dt}: the time of a step must be above 0")
+    outputs, last = _outputs(own), len(own.layers) - 1
+    if len(set(outputs)) < len(outputs) or not all(1 <= n <= last for n in outputs):
+        raise EqpropError(f"outputs are {outputs}: give layers from 1 to {last}, each once")
     leaves = jax.tree.leaves(jax.eval_shape(own.draw, jax.random.key(0)))
     wrong = [leaf.dtype for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)]
     if wrong or not leaves:

@@ -22,8 +22,8 @@ class Model(eqx.Module):
     """Abstract: layers 0 ... N of given shapes that settle, and parameters that learn.
 
     A model *is* its parameters, a pytree: gradients and updates are models, too. Layer 0 is the
-    input, layer N the output. A ``readout`` turns what the output layer is into scores; it takes no
-    part in the dynamics, but a nudge comes back through it.
+    input, layer N the output, where ``outputs`` says no other. A ``readout`` turns what the output
+    is into scores; it takes no part in the dynamics, but a nudge comes back through it.
     """
 
     shapes: eqx.AbstractVar[tuple[Shape, ...]]
@@ -107,19 +107,32 @@ class Model(eqx.Module):
         return self
 
     @property
+    def outputs(self) -> tuple[int, ...]:
+        """The layers that a cost reads: the last one."""
+        return (len(self.shapes) - 1,)
+
+    @property
     def scores(self) -> Shape:
         """The shape of an example's scores, ``(classes,)``."""
-        if self.readout is None:
-            return self.shapes[-1]
-        output = jax.ShapeDtypeStruct((1, *self.shapes[-1]), jnp.float32)
-        read = eqx.filter_eval_shape(type(self.readout).__call__, self.readout, output)
+        layers = [jax.ShapeDtypeStruct((1, *self.shapes[n]), jnp.float32) for n in self.outputs]
+        read = eqx.filter_eval_shape(lambda model, s: model.read(model.output(s)), self, layers)
         return tuple(read.shape[1:])
 
-    def read(self, output: Layer) -> Layer:
-        """The scores, ``(B, classes)``, of states of the output layer: these themselves, where
-        there is no readout.
+    def output(self, layers: Sequence[Layer]) -> Layer:
+        """What a cost reads, of the states of the layers ``outputs``: the one, as it is, or several
+        side by side, each flattened, ``(B, units)``.
         """
+        if len(layers) == 1:
+            return layers[0]
+        return jnp.concatenate([layer.reshape(len(layer), -1) for layer in layers], axis=1)
+
+    def read(self, output: Layer) -> Layer:
+        """The scores, ``(B, classes)``, of an output: itself, where there is no readout."""
         return output if self.readout is None else self.readout(output)
+
+    def scores_of(self, states: States) -> Layer:
+        """The scores, ``(B, classes)``, of the states of layers 1 ... N."""
+        return self.read(self.output([states[n - 1] for n in self.outputs]))
 
     def zeros(self, batch: int) -> States:
         """The states ``s = 0`` of layers 1 ... N, where every free phase starts."""

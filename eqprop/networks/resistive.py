@@ -221,11 +221,6 @@ class ResistiveNetwork(Model):
         layers = range(1, len(self.shapes))
         return tuple(tuple(n for n in layers if n % 2 == value) for value in (0, 1))
 
-    @property
-    @override
-    def scores(self) -> Shape:
-        return (self.shapes[-1][0] // 2,)
-
     @override
     def read(self, output: Layer) -> Layer:
         """Each score is the difference of two nodes."""

@@ -206,7 +206,7 @@ def relax(
         Trace(layer.shape, np.concatenate([np.zeros_like(states[:1]), states]), moved, layer)
         for layer, states, moved in zip(end, traces, residuals.T, strict=True)
     ]
-    scores = network.read(jnp.asarray(end[-1][None]))
+    scores = network.scores_of(tuple(jnp.asarray(layer[None]) for layer in end))
     (best,) = predicted(system.cost, scores)
     said = _READINGS[type(learnt)](learnt.names, np.asarray(y[0]), np.asarray(scores[0]), int(best))
     if outputs is not None:

@@ -162,7 +162,7 @@ def fetch(
 def settled_scores(system: System, network: Model, x: Layer) -> Float[Array, "B outputs"]:
     """The scores of a network at the end of a free phase, for a batch of scaled inputs."""
     states, _ = system.free(system.clamp(network, x), x)
-    return network.read(states[-1])
+    return network.scores_of(states)
 
 
 @final
@@ -341,7 +341,7 @@ class Trainer:
         self, network: Model, free: tuple[States, Settled], y: Targets, examples: Examples
     ) -> metrics.Seen:
         states, settled = free
-        scores = network.read(states[-1])
+        scores = network.scores_of(states)
         real = examples.variance, examples.unit
         return metrics.Seen(self.system.cost, scores, states, y, settled, *real)
 

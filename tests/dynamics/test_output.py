@@ -34,9 +34,9 @@ def problem(seed: int = 0):
 
 def step(dynamics: Dynamics, force_by: float = BETA) -> tuple[np.ndarray, ...]:
     network, x, y, states = problem()
-    force = force_by * jnp.asarray(y - states[-1])
+    forces = (None, force_by * jnp.asarray(y - states[-1]))
     inputs = jnp.asarray(x), tuple(map(jnp.asarray, states))
-    return tuple(map(np.asarray, dynamics.step(network, *inputs, force)))
+    return tuple(map(np.asarray, dynamics.step(network, *inputs, forces)))
 
 
 def weights() -> list[tuple[np.ndarray, np.ndarray]]:

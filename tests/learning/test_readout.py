@@ -72,12 +72,14 @@ def test_the_loss_and_its_force(x64: None) -> None:
 
 def test_the_force_on_the_last_layer_comes_back_through_the_readout(x64: None) -> None:
     network, _, y = dense()
-    output = jnp.asarray(np.random.default_rng(2).uniform(size=(B, 5)))
+    states = tuple(jnp.asarray(np.random.default_rng(2).uniform(size=(B, n))) for n in (7, 5))
     assert isinstance(network.readout, Dense)
     system = System(INSIDE, CrossEntropy(), FixedSteps(1), 1)
-    error = y - jax.nn.softmax(network.read(output))
+    error = y - jax.nn.softmax(network.read(states[-1]))
     expected = error @ network.readout.weight.T
-    np.testing.assert_allclose(system.force(network, output, y), expected, rtol=1e-12)
+    hidden, force = system.force(network, states, y)
+    assert hidden is None
+    np.testing.assert_allclose(force, expected, rtol=1e-12)
 
 
 def total(rule: Rule, system: System, problem) -> Network:

@@ -83,14 +83,14 @@ def test_so_do_convolutions(x64: None) -> None:
 
 def test_states_are_the_nearest_after_each_step() -> None:
     exact = EnergyBased(sigm, 0.2, clip=True)
-    states, drives, force = (
+    states, drives, forces = (
         (draw(0, 3, 4), draw(1, 3, 2)),
         (draw(2, 3, 4), draw(3, 3, 2)),
-        draw(4, 3, 2),
+        (None, draw(4, 3, 2)),
     )
     at = Place(chain([(3,), (3,), (2,)], jax.random.key(0)), (1, 2))
-    found = RoundedStates(sigm, exact).react(states, drives, force, at)
-    for a, b in zip(found, exact.react(states, drives, force, at), strict=True):
+    found = RoundedStates(sigm, exact).react(states, drives, forces, at)
+    for a, b in zip(found, exact.react(states, drives, forces, at), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_array_equal(np.asarray(a, float), half(b))
         assert not np.array_equal(a, b)
