@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import equinox as eqx
@@ -11,11 +11,21 @@ from jax import lax
 
 from eqprop.dynamics.costs import Cost
 from eqprop.dynamics.relaxation import Relaxation, Settled, Step
-from eqprop.dynamics.step import Dynamics
+from eqprop.dynamics.step import Dynamics, Holding
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.networks.model import Model
-from eqprop.types import Array, Forces, Layer, PRNGKeyArray, Rates, States, Strength, Targets
+from eqprop.types import (
+    Array,
+    Forces,
+    Inputs,
+    Layer,
+    PRNGKeyArray,
+    Rates,
+    States,
+    Strength,
+    Targets,
+)
 
 type Layers = tuple[int, ...] | None
 """Layers to move; None for all."""
@@ -64,6 +74,19 @@ class System(eqx.Module):
             raise EqpropError(
                 f"the number of nudged steps K is {self.nudged_steps}: it must be at least 1"
             )
+
+    def holding(self, values: Mapping[int, Inputs]) -> "System":
+        """The same with some units put where they stay, as a clamped input does: by layer, from 1
+        to N, ``(B, *units)`` for the examples to come, NaN where a unit is free.
+
+        A step raises ``EqpropError`` for layers and values that do not fit.
+        """
+        dynamics = Holding(self.dynamics.activation, self.dynamics, dict(values))
+        return dataclasses.replace(self, dynamics=dynamics)
+
+    def map_rows(self, repeat: Callable[[Layer], Layer]) -> "System":
+        """The same for several rows of each example, as ``repeat`` makes them of one."""
+        return dataclasses.replace(self, dynamics=self.dynamics.map_rows(repeat))
 
     def at(self, key: PRNGKeyArray) -> "System":
         """The same with other noise, as of the minibatch of that key; itself where it has none."""

@@ -156,7 +156,8 @@ def total_gradient(
 
     repeated = system.clamp(network, x).map_drives(repeat)
     rows, pulls = (tuple(flat(curve) for curve in curves) for curves in (before, adjoint))
-    _, by_clamped = pull_back(system, repeated, repeat(x), rows, pulls)
+    several = system.map_rows(repeat)
+    _, by_clamped = pull_back(several, repeated, repeat(x), rows, pulls)
 
     gradient = network.unclamped(by_clamped, system.dynamics.rates(x, ())[0], steps)
     return jax.tree.map(lambda leaf: leaf / batch, gradient)

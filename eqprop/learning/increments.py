@@ -139,7 +139,8 @@ class Equilibrium(Increment):
         clamped = system.clamp(network, x).map_drives(start_all)
         betas = jnp.tile(stencil.betas, batch).astype(dtype)
         start = tuple(start_all(s) for s in free)
-        ends = system.nudged(clamped, repeat(x), repeat(y), betas, start)
+        several = system.map_rows(repeat)
+        ends = several.nudged(clamped, repeat(x), repeat(y), betas, start)
         ends, free = system.read(ends, nudged=True), system.read(free, nudged=False)
         weights = stencil.weights.astype(dtype)
         if stencil.rest is not None:

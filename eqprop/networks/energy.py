@@ -7,6 +7,7 @@ from typing import Any, final, override
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
@@ -31,6 +32,7 @@ class OwnModel(Model):
 
     params: eqx.AbstractVar[Params]
     project: eqx.AbstractVar[Callable[[Params], Params] | None]
+    analytic: eqx.AbstractVar[bool]
 
     @property
     @override
@@ -90,10 +92,11 @@ class OwnModel(Model):
 
     @override
     def check_analytic(self) -> None:
-        raise EqpropError(
-            "whether a function of one's own is analytic, as complex states need it for a "
-            "holomorphic nudge, is not known here: use a centered nudge"
-        )
+        if not self.analytic:
+            raise EqpropError(
+                "a holomorphic nudge needs an analytic function of the states, which this one is "
+                "not said to be: give analytic=True, or use a centered nudge"
+            )
 
     @override
     def colours(self) -> tuple[tuple[int, ...], ...]:
@@ -119,6 +122,7 @@ class EnergyModel(OwnModel):
     shapes: tuple[Shape, ...] = eqx.field(static=True)
     outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
     project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
+    analytic: bool = eqx.field(static=True, default=False)
 
     def energies(self, x: Layer, states: States) -> Array:
         """``E`` of each example, ``(B,)``."""
@@ -127,7 +131,9 @@ class EnergyModel(OwnModel):
     @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
         x, *states = rates
-        downhill = jax.grad(lambda s: -jnp.sum(self.energies(x, s)))(tuple(states))
+        downhill = jax.grad(
+            lambda s: -jnp.sum(self.energies(x, s)), holomorphic=jnp.iscomplexobj(states[0])
+        )(tuple(states))
         return downhill if layers is None else tuple(downhill[n - 1] for n in layers)
 
     @override
@@ -136,10 +142,13 @@ class EnergyModel(OwnModel):
     ) -> "EnergyModel":
         x, *states = rates
 
-        def phi(model: "EnergyModel") -> Float[Array, ""]:
-            return -jnp.sum(weights * model.energies(x, tuple(states)))
+        complex_valued = jnp.issubdtype(self.dtype, jnp.complexfloating)
 
-        return jax.grad(phi)(self)
+        def phi(model: "EnergyModel") -> Inexact[Array, ""]:
+            total = -jnp.sum(weights * model.energies(x, tuple(states)))
+            return total if complex_valued else total.real
+
+        return jax.grad(phi, holomorphic=complex_valued)(self)
 
 
 @final
@@ -151,6 +160,7 @@ class MapModel(OwnModel):
     shapes: tuple[Shape, ...] = eqx.field(static=True)
     outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
     project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
+    analytic: bool = eqx.field(static=True, default=False)
 
     @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
@@ -189,6 +199,8 @@ class Energy:
         project: Brings parameters back to where they may be, after each update.
         outputs: The layers that the cost reads, from 1 to N; the last one when empty. Several are
             read side by side, flattened, as targets are then to be given, ``(B, all units)``.
+        analytic: The function is an analytic one of the states, as holomorphic nudges need: it is
+            tried on circles in the complex plane, which does not find every kink.
         name: What runs call it.
 
     Raises:
@@ -203,6 +215,7 @@ class Energy:
     bounds: Bounds | Sequence[Bounds] = None
     project: Callable[[Params], Params] | None = None
     outputs: Sequence[int] = ()
+    analytic: bool = False
     name: str = "own-energy"
 
     def __post_init__(self) -> None:
@@ -216,6 +229,13 @@ class Energy:
                 f"example, ({_ROWS},), summed over its units"
             )
         _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
+        if self.analytic:
+            if any(self.bounds_of_layers):
+                raise EqpropError(
+                    "states kept within bounds are no analytic functions of beta: leave bounds or "
+                    "analytic out"
+                )
+            _check_analytic(self, lambda m, x, s: m.energies(x, s))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -247,6 +267,7 @@ class Map:
     draw: Callable[[PRNGKeyArray], Params]
     project: Callable[[Params], Params] | None = None
     outputs: Sequence[int] = ()
+    analytic: bool = False
     name: str = "own-map"
 
     def __post_init__(self) -> None:
@@ -259,6 +280,8 @@ class Map:
                 f"{self.name} makes states of shapes {made} from states of shapes {wanted}: give "
                 "new states of the same"
             )
+        if self.analytic:
+            _check_analytic(self, lambda m, x, s: jnp.concatenate(m.drives((x, *s)), axis=None))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -273,6 +296,7 @@ class Map:
 type Own = Energy | Map
 """An energy or a map of one's own."""
 
+_CIRCLES = 4  # on which a function is tried that is said to be analytic
 _ROWS = 3  # of the batch that a function is tried with: no likely size of a layer
 
 
@@ -283,7 +307,7 @@ def _shapes(layers: Sequence[int | Shape]) -> tuple[Shape, ...]:
 def _fields(own: Own) -> dict[str, Any]:
     """The fields of its model, but for the parameters."""
     of = {"function": own.function, "shapes": own.shapes, "project": own.project}
-    return of | {"outputs": _outputs(own)}
+    return of | {"outputs": _outputs(own), "analytic": own.analytic}
 
 
 def _outputs(own: Own) -> tuple[int, ...]:
@@ -316,6 +340,44 @@ def _check(own: Own, bounds: tuple[Bounds, ...]) -> None:
     if wrong or not leaves:
         what = f"{wrong[0]} among its parameters" if wrong else "no parameters"
         raise EqpropError(f"{own.name} has {what}: draw arrays of floating-point numbers")
+
+
+def _check_analytic(own: Own, function: Callable[..., Array]) -> None:
+    """Raises ``EqpropError`` where the values on small circles of states do not have that at the
+    centre for their mean, as by Cauchy they must; or do not accept complex states at all.
+    """
+    try:
+        with jax.enable_x64(True):
+            off = max(_off_circles(own, function))
+    except (TypeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise EqpropError(
+            f"{own.name} is said to be analytic, but does not accept complex states: {line}"
+        ) from error
+    if off > 1e-6:
+        raise EqpropError(
+            f"{own.name} is said to be analytic, but is not: on circles in the complex plane it is "
+            f"{off:.1g} off, as an absolute value, a maximum or a real part would be. Leave "
+            "analytic out"
+        )
+
+
+def _off_circles(own: Own, function: Callable[..., Array]) -> list[float]:
+    """By how much the mean of a function is off its value at the centre, and its integral off 0,
+    relative to that value: over circles of states in random directions.
+    """
+    model, random = own.init(jax.random.key(0)), np.random.default_rng(0)
+    model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model)
+    circle, found = np.exp(2j * np.pi * np.arange(8) / 8), []
+    for _ in range(_CIRCLES):
+        x, *centre = (jnp.asarray(random.uniform(size=(_ROWS, *s))) for s in own.shapes)
+        way = [0.03 * random.normal(size=s.shape) for s in centre]
+        points = [tuple(s + z * d for s, d in zip(centre, way, strict=True)) for z in circle]
+        values = np.stack([np.asarray(function(model, x, s)) for s in points])
+        middle = np.asarray(function(model, x, tuple(centre)))
+        off = values.mean(axis=0) - middle, np.tensordot(circle / len(circle), values, axes=1)
+        found.append(float(np.abs(off).max() / (1 + np.abs(middle).max())))
+    return found
 
 
 def _abstract(own: Own) -> tuple[Any, list[jax.ShapeDtypeStruct]]:

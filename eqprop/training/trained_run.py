@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -246,12 +246,19 @@ class TrainedRun:
             (scores,) = evaluate(self._plan[0], self.network, examples)
         return scores
 
-    def relax(self, x: Any) -> list[np.ndarray]:
+    def relax(self, x: Any, held: Mapping[int, Any] | None = None) -> list[np.ndarray]:
         """The states of a free phase of T steps from 0 for raw inputs ``(n, *shape)``, step by
         step: of each layer, ``(T + 1, n, *units)``.
+
+        ``held`` puts units where they stay, by layer, ``(n, *units)``, NaN where they are free: an
+        output that is given, say, for the states that go with it. Raises ``EqpropError`` for values
+        that do not fit.
         """
         x = self._raw(x)
         system = self._plan[0].system
+        if held:
+            dtype = self.network.dtype
+            system = system.holding({n: jnp.asarray(v, dtype) for n, v in held.items()})
         with launch.precision(self.recipe):
             steps = system.relaxation.steps
             states = _relax(system, self.network, self._scaled(x), steps)

@@ -51,10 +51,10 @@ def as_params(network: Network) -> list[tuple[jax.Array, jax.Array]]:
     return [tuple(jax.tree.leaves(edge)) for edge in network.edges]  # weight, bias
 
 
-def twins(T: int, K: int, bounds: Any = None) -> tuple[Any, Any, Any]:
+def twins(T: int, K: int, bounds: Any = None, **fields: Any) -> tuple[Any, Any, Any]:
     """A network of the library and the same as an energy: (system, model) of each; and a batch."""
     network = make_network(SIZES, [(0, 1), (1, 2), (2, 3)], 0)
-    energy = ep.Energy(layered, SIZES, draw, dt=0.3, bounds=bounds)
+    energy = ep.Energy(layered, SIZES, draw, dt=0.3, bounds=bounds, **fields)
     drawn = energy.init(KEY)
     model = dataclasses.replace(drawn, params=as_params(network))
     cost, relax = ep.SquaredError(), ep.FixedSteps(T)
@@ -68,6 +68,8 @@ def twins(T: int, K: int, bounds: Any = None) -> tuple[Any, Any, Any]:
 RULES = {
     "ep": ep.AfterPhase(ep.Equilibrium(), ep.OneSided(0.1)),
     "ep-centered": ep.AfterPhase(ep.Equilibrium(), ep.Centered(0.1)),
+    "ep-holomorphic": ep.AfterPhase(ep.Equilibrium(), ep.Holomorphic(0.1, 4)),
+    "aep-holomorphic": ep.AsymmetricEP(ep.Holomorphic(0.1, 4)),
     "aep": ep.AsymmetricEP(ep.Centered(0.1)),
     "bptt": ep.BPTT(),
     "rbp": ep.RecurrentBackprop(tolerance=1e-12),
@@ -86,7 +88,9 @@ def close(found: Any, expected: Any, atol: float = 1e-12) -> None:
 def test_an_energy_learns_as_the_network_that_it_writes_out(
     rule: str, bounds: Any, x64: None
 ) -> None:
-    (ours, network), (own, model), (x, y) = twins(30, 6, bounds)
+    if bounds and "holomorphic" in rule:
+        pytest.skip("states within bounds are not analytic")
+    (ours, network), (own, model), (x, y) = twins(30, 6, bounds, analytic=not bounds)
     expected, free = jax.jit(lambda n: RULES[rule].update(ours, n, x, y, KEY))(network)
     found, same = jax.jit(lambda m: RULES[rule].update(own, m, x, y, KEY))(model)
     close(same.states, free.states)
@@ -110,6 +114,57 @@ def test_so_it_does_continually(sign: int, x64: None) -> None:
     assert not np.allclose(jax.tree.leaves(moved)[0], jax.tree.leaves(network)[0], atol=1e-4)
 
 
+HELD = {1: [[np.nan, 0.3, np.nan, -0.5, np.nan, 0.1]] * 3, 3: [[0.2] * 4, [np.nan] * 4, [0.7] * 4]}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_units_that_are_held_stay_and_the_others_settle_given_them(rule: str, x64: None) -> None:
+    """Of both twins; in every step of every phase, however many rows it has for an example."""
+    (ours, network), (own, model), (x, y) = twins(30, 6, analytic=True)
+    held = {n: jnp.asarray(values) for n, values in HELD.items()}
+    ours, own = ours.holding(held), own.holding(held)
+    expected, free = jax.jit(lambda n: RULES[rule].update(ours, n, x, y, KEY))(network)
+    found, same = jax.jit(lambda m: RULES[rule].update(own, m, x, y, KEY))(model)
+    close(same.states, free.states)
+    close(found, expected)
+    for n, values in held.items():
+        mask = ~np.isnan(values)
+        np.testing.assert_array_equal(free.states[n - 1][mask], values[mask])
+        moved = ours.nudged(ours.clamp(network, x), x, y, jnp.asarray(0.5), free.states)[n - 1]
+        np.testing.assert_array_equal(moved[mask], values[mask])
+        assert np.all(np.abs(moved[~mask] - values[mask].mean()) > 0)
+
+
+def test_what_is_left_learns_by_the_gradient_given_what_is_held(x64: None) -> None:
+    energy = ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2)
+    system, model = settled(energy)
+    x = jax.random.uniform(jax.random.key(1), (4, 6))
+    y = jnp.eye(3)[jnp.asarray([0, 1, 2, 0])]
+    values = np.full((4, 5), np.nan)
+    values[0, 1], values[2, :3] = 0.4, -0.2
+    given = system.holding({1: jnp.asarray(values)})
+    truth = gradient(given, model, x, y)
+    assert np.linalg.norm(truth - gradient(system, model, x, y)) > 0.1 * np.linalg.norm(truth)
+    for rule in (ep.AfterPhase(ep.Equilibrium(), ep.Centered(1e-2)), RULES["rbp"], RULES["bptt"]):
+        found = flat(jax.jit(lambda m, rule=rule: rule.update(given, m, x, y, KEY)[0])(model))
+        np.testing.assert_allclose(found, -truth, atol=2e-3 * np.abs(truth).max())
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({3: np.zeros((4, 3))}, "layer 3 cannot be held: give layers from 1 to 2"),
+        ({0: np.zeros((4, 6))}, "layer 0 cannot be held"),
+        ({2: np.zeros((4, 2))}, r"held in layer 2 have shape \(4, 2\).*\(4, 3\)"),
+        ({2: np.zeros((3, 3))}, r"held in layer 2 have shape \(3, 3\).*\(4, 3\)"),
+    ],
+)
+def test_what_cannot_be_held(held: dict[int, Any], message: str) -> None:
+    system, model = settled(ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2), 3, 2)
+    with pytest.raises(EqpropError, match=message):
+        system.holding({n: jnp.asarray(v) for n, v in held.items()}).free(model, jnp.zeros((4, 6)))
+
+
 def flat(tree: Any) -> np.ndarray:
     return np.asarray(ravel_pytree(tree)[0])
 
@@ -117,7 +172,7 @@ def flat(tree: Any) -> np.ndarray:
 def gradient(system: ep.System, model: Model, x: Any, y: Any) -> np.ndarray:
     def loss(model: Model) -> jax.Array:
         states, _ = system.free(model, x)
-        return jnp.mean(system.cost.loss(states[-1], y))
+        return jnp.mean(system.cost.loss(model.scores_of(states), y))
 
     return flat(jax.jit(jax.grad(loss))(model))
 
@@ -159,6 +214,63 @@ def test_updates_of_any_energy_are_gradients_to_the_order_of_the_nudge(
         errors.append(np.linalg.norm(found + truth) / np.linalg.norm(truth))
     assert errors[1] < 0.02
     assert abs(np.log10(errors[0] / errors[1]) - order) < 0.25
+
+
+@pytest.mark.parametrize("outputs", [(1, 2), (2, 1), (1,)])
+@pytest.mark.parametrize("rule", ["ep", "vf", "aep", "bptt", "rbp", "held"])
+def test_a_cost_reads_the_layers_that_it_is_told(
+    rule: str, outputs: tuple[int, ...], x64: None
+) -> None:
+    """The loss is written out here; of two layers the targets stand side by side."""
+    system, model = settled(ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2, outputs=outputs))
+    x = jax.random.uniform(jax.random.key(1), (4, 6))
+    y = jax.random.uniform(jax.random.key(2), (4, sum((6, 5, 3)[n] for n in outputs)))
+
+    def loss(model: Model) -> jax.Array:
+        states, _ = system.free(model, x)
+        picked = jnp.concatenate([states[n - 1] for n in outputs], axis=1)
+        return 0.5 * jnp.mean(jnp.sum((picked - y) ** 2, axis=1))
+
+    truth = flat(jax.jit(jax.grad(loss))(model))
+    nudge = ep.Centered(1e-2)
+    rules = {
+        **RULES,
+        "ep": ep.AfterPhase(ep.Equilibrium(), nudge),
+        "vf": ep.AfterPhase(ep.VectorField(), nudge),
+        "aep": ep.AsymmetricEP(nudge),
+        "held": ep.AfterPhase(ep.Equilibrium(), nudge),
+    }
+    found = flat(jax.jit(lambda m: rules[rule].update(system, m, x, y, KEY)[0])(model))
+    if rule == "held":  # coupled learning: another loss, held at the layers read
+        system = dataclasses.replace(system, hold=True)
+        free, _ = system.free(model, x)
+        at = jnp.asarray(0.5)
+        last = system.nudged(model, x, y, at, free)
+        ends, start = (model.output([s[n - 1] for n in outputs]) for s in (last, free))
+        np.testing.assert_allclose(ends, start + 0.5 * (y - start), rtol=1e-12)
+    else:
+        np.testing.assert_allclose(found, -truth, atol=2e-3 * np.abs(truth).max())
+
+
+def test_a_network_with_two_outputs_is_trained(tmp_path: Path) -> None:
+    """Hidden units are to be projections of the image, outputs the label: real targets."""
+    part = digits()
+    x = np.asarray(part.train_x[:400]).reshape(400, 64) / 255
+    seen = x @ np.random.default_rng(0).normal(size=(64, 16)) / 8
+    y = np.concatenate([seen, np.eye(10)[part.train_y[:400]]], axis=1)
+    data = ep.Dataset.from_arrays(x, y, test_size=0.25, seed=0)
+    own = dataclasses.replace(SWIRL, outputs=(1, 2))
+    run = ep.fit(own, data, tmp_path / "run", epochs=4, **FIELDS)
+    assert run.scores(data.test_x[:5]).shape == (5, 26)
+    assert run.metrics["test_rmse"][-1] < 0.9 * run.metrics["test_rmse"][0]
+    held = np.full((5, 10), np.nan)
+    held[1:3] = 0.25
+    states = run.relax(data.test_x[:5], held={2: held})
+    np.testing.assert_array_equal(states[1][-1][1:3], 0.25)
+    assert not np.any(states[1][-1][[0, 3, 4]] == 0.25)
+    free = run.relax(data.test_x[:5])
+    np.testing.assert_array_equal(states[0][-1][0], free[0][-1][0])
+    assert np.abs(states[0][-1][1] - free[0][-1][1]).max() > 1e-3
 
 
 def test_verify_finds_order_one_for_an_energy(x64: None) -> None:
@@ -322,6 +434,21 @@ def counted(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Arr
     return jnp.sum(states[0] > 0, axis=-1)
 
 
+def absolute(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
+    return jnp.sum(jnp.abs(states[0] - x @ params["in"]), axis=-1)
+
+
+def halved(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
+    return jnp.sum(states[0].real ** 2, axis=-1)
+
+
+def refuses(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
+    return jnp.sum(jnp.floor(states[0]), axis=-1)
+
+
+ANALYTIC = {"analytic": True}
+
+
 def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     return states[0][:, 1:], states[1]
 
@@ -340,6 +467,16 @@ def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[j
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.0), "dt is 0"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=(1.0, 0.0)), "bounds are"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=[None]), "for 2 layers"),
+        (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, outputs=(0,)), r"outputs are \(0,\)"),
+        (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, outputs=(1, 1)), "each once"),
+        (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, outputs=(3,)), "layers from 1 to 2"),
+        (lambda: ep.Energy(absolute, (6, 5, 3), draw_swirl, **ANALYTIC), "analytic, but is not"),
+        (lambda: ep.Energy(halved, (6, 5, 3), draw_swirl, **ANALYTIC), "analytic, but is not"),
+        (lambda: ep.Energy(refuses, (6, 5, 3), draw_swirl, **ANALYTIC), "accept complex states"),
+        (
+            lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=(0.0, 1.0), **ANALYTIC),
+            "leave bounds or analytic out",
+        ),
         (lambda: ep.Map(shorter, (6, 5, 3), draw_swirl), "makes states of shapes"),
     ],
 )
