@@ -31,6 +31,7 @@ from eqprop.training.experiment import (
 from eqprop.training.figures import mistakes_figure, training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.mistakes import find
+from eqprop.training.ranges import ranges
 from eqprop.training.records import Made, Origin, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
 from eqprop.training.results import read_run
@@ -175,7 +176,8 @@ def evaluate_run(folder: Path, figure: Path | None = None) -> None:
             display.say(f"{place}, seed {seed}, after {done}: {shown}")
             with display.doing("looking at mistakes"):
                 mistakes = find(experiment, found.state.network, record.data, experiment.test)
-            for table in (*mistakes.tables, mistakes.worst):
+                states = ranges(experiment, found.state.network, experiment.test)
+            for table in (*mistakes.tables, mistakes.worst, states):
                 for line in ("", *table.lines()) if table.rows else ():
                     display.say(line)
             if figure is not None and seed == record.seeds[0]:

@@ -3,7 +3,7 @@
 Of real targets: predicted against true values. Nothing is drawn here, and nothing written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -18,7 +18,7 @@ from eqprop.training.experiment import Experiment
 from eqprop.training.metrics import predicted
 from eqprop.training.records import DataUsed
 from eqprop.training.trainer import Examples, fetch, settled_scores
-from eqprop.types import Float
+from eqprop.types import Array, Float, Int
 
 MOST = 20
 """Classes and labels of which a table is shown whole; of more, those with the most mistakes."""
@@ -139,14 +139,20 @@ def _scores(
     experiment: Experiment, network: Model, examples: Examples, tell: Callable[[int], None]
 ) -> Float[np.ndarray, "n outputs"]:
     n, parts = len(examples), []
-    rows = min(_ROWS, n)
-    for start in range(0, n, rows):
-        tell(start)
-        # The last block is filled up: one program serves all.
-        which = jnp.minimum(jnp.arange(start, start + rows), n - 1)
-        x, _ = fetch(examples, which, network, experiment.trainer.scaling)
+    for rows in blocks(n):
+        tell(int(rows[0]))
+        x, _ = fetch(examples, rows, network, experiment.trainer.scaling)
         parts.append(np.asarray(settled_scores(experiment.trainer.tested, network, x)))
     return np.concatenate(parts)[:n]
+
+
+def blocks(n: int) -> Iterator[Int[Array, " rows"]]:
+    """The numbers of n examples in blocks, as a test takes them; the last one is filled up with the
+    last example, so that one program serves all.
+    """
+    rows = min(_ROWS, n)
+    for start in range(0, n, rows):
+        yield jnp.minimum(jnp.arange(start, start + rows), n - 1)
 
 
 def _of_classes(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, cost: Cost) -> _Found:
