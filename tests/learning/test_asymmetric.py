@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from problems import graphs, known, make_network, make_problem
 
 from eqprop.dynamics.activations import hardsigm, sigm, tanh
-from eqprop.dynamics.costs import SquaredError
+from eqprop.dynamics.costs import CrossEntropy, SquaredError
 from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
@@ -265,3 +265,26 @@ def test_what_it_cannot_do() -> None:
     for field in ("inside", "nudged_sweeps"):
         with pytest.raises(EqpropError, match="rule aep corrects synchronous"):
             dataclasses.replace(recipe("ep-1h"), rule="aep", **{field: True})
+
+
+@pytest.mark.parametrize("angle", [None, 90.0])
+def test_with_a_readout_all_parameters_follow_the_gradient(angle: float | None) -> None:
+    """The nudge comes back through it, and its own gradient is local."""
+    shapes = [(n,) for n in SIZES]
+    network = graph(shapes, in_a_row([Dense.init] * 3), jax.random.key(1), angle=angle)
+    network = Network(network.shapes, network.edges, Dense.init((4,), (3,), jax.random.key(2)))
+    network = jax.tree.map(lambda leaf: leaf.astype("float64"), network)
+    system = System(DYNAMICS["energy"], CrossEntropy(), FixedSteps(SETTLED[0]), SETTLED[1])
+    x = jax.random.uniform(jax.random.key(3), (5, SIZES[0]))
+    y = jnp.eye(3)[jnp.asarray([0, 1, 2, 1, 0])]
+
+    def loss(network: Network) -> jax.Array:
+        states, _ = system.free(network, x)
+        scores = network.scores_of(states)
+        return -(y * jax.nn.log_softmax(scores)).sum() / len(x)
+
+    gradient = flat(jax.jit(jax.grad(loss))(network))
+    problem = Problem(system, network, (x, y))
+    coarse, fine = (error(update(problem, Centered(b)), -gradient) for b in (1e-2, 1e-3))
+    assert fine < 1e-4
+    assert coarse / fine == pytest.approx(100, rel=0.05)
