@@ -248,7 +248,9 @@ class _Page:
             )
         ]
         worst = next(iter(limits), None)
-        if worst is not None and worst["score"] is not None:
+        if worst is not None and worst["score"] is not None and worst["score"] <= ideal:
+            lines.append("No imperfection alone makes it worse than the ideal one.")
+        elif worst is not None and worst["score"] is not None:
             lines.append(
                 f"It is limited most by {worst['imperfection']}, which alone makes "
                 f"{worst['score']:.{metric.digits}f}{unit}; tolerated: {worst['tolerated']}."

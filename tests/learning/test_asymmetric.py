@@ -285,6 +285,6 @@ def test_with_a_readout_all_parameters_follow_the_gradient(angle: float | None) 
 
     gradient = flat(jax.jit(jax.grad(loss))(network))
     problem = Problem(system, network, (x, y))
-    coarse, fine = (error(update(problem, Centered(b)), -gradient) for b in (1e-2, 1e-3))
-    assert fine < 1e-4
-    assert coarse / fine == pytest.approx(100, rel=0.05)
+    coarse, fine = (error(update(problem, Centered(b)), -gradient) for b in (4e-2, 1e-2))
+    assert fine < 1e-3
+    assert coarse / fine == pytest.approx(16, rel=0.1)
