@@ -24,6 +24,8 @@ from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.parameter_names import named_parameters
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZES = (7, 6, 5, 4)
 KEY = jax.random.key(3)
 
