@@ -7,23 +7,28 @@ from typing import Any
 from eqprop.devices.record import NEEDS, Device
 
 _ALWAYS = ("chip", "scale", "samples", "adc_low", "adc_high")
+_BOUNDS = ("w_max", "w_min")
+_ABOUT = {**NEEDS, "stuck": _BOUNDS}
+"""What an imperfection is about, where the device has it: stuck weights are within its bounds."""
 
 
 def alone(device: Device, field: str, factor: float = 1.0) -> Device:
     """A device with one of the imperfections only, and what that is about: a scatter of pulses has
     pulses, a spread of bounds has bounds. Its size is multiplied by ``factor``.
     """
-    kept = (*_ALWAYS, *NEEDS.get(field, ()), field)
+    kept = (*_ALWAYS, *_ABOUT.get(field, ()), field)
     fields: dict[str, Any] = {name: getattr(device, name) for name in kept}
     fields[field] = scaled(device, field, factor)
     return Device(name=f"{device.name}, {field}", **fields)
 
 
 def together(device: Device, factor: float) -> Device:
-    """All imperfections of a device, each multiplied by ``factor``."""
-    return dataclasses.replace(
-        device, **{name: scaled(device, name, factor) for name in device.effects}
-    )
+    """All imperfections of a device, each multiplied by ``factor``; but for bounds that weights are
+    stuck between: wider ones would make that worse.
+    """
+    kept = _BOUNDS if device.stuck else ()
+    fields = {n: scaled(device, n, factor) for n in device.effects if n not in kept}
+    return dataclasses.replace(device, **fields)
 
 
 def scaled(device: Device, field: str, factor: float) -> float | int:

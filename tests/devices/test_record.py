@@ -121,11 +121,16 @@ def test_parts_of_a_device():
     assert alone(device, "w_max").effects == ("w_max",)
     worse = together(device, 4.0)
     assert worse.effects == device.effects
-    assert (worse.adc_bits, worse.stuck, worse.w_max) == (6, 1.0, 1.25 / 4)
+    assert (worse.adc_bits, worse.stuck, worse.w_max) == (6, 1.0, 1.25)
+    assert together(PRESETS["reram"], 4.0).w_max == 1.25 / 4
     assert together(device, 1.0) == device
+    stuck = Device(stuck=0.1, w_max=1.0, w_min=-0.5)
+    assert alone(stuck, "stuck", 2.0).effects == ("w_max", "w_min", "stuck")
+    assert together(stuck, 0.5) == dataclasses.replace(stuck, stuck=0.05)
     assert scaled(Device(levels=17, w_max=1.0, w_min=-1.0), "levels", 4.0) == 5
     for name in device.effects:
-        assert set(alone(device, name).effects) == {name, *NEEDS.get(name, ())}
+        about = ("w_max", "w_min") if name == "stuck" else NEEDS.get(name, ())
+        assert set(alone(device, name).effects) == {name, *about}
 
 
 @pytest.mark.parametrize(
