@@ -1,0 +1,59 @@
+"""The angle between the update of a rule and the gradient of BPTT, as training goes on.
+
+python examples/angles_in_training.py runs/angles docs/records/asymmetric/angles.json
+
+Each network is trained to an epoch, its theorem checked on five examples as `eqprop report` does
+it, and trained on. One hidden layer on MNIST, from 90 degrees between forward and feedback weights.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import eqprop as ep
+from eqprop.recipes.catalogue import recipe
+from eqprop.theorem.trained import examine
+from eqprop.training import launch
+from eqprop.training.display import Display
+from eqprop.training.metrics import angles
+from eqprop.training.runs import is_run
+
+_SWEEPS: dict[str, Any] = {"angle": 90.0, "sweeps": True, "T": 15}
+RULES = {
+    "AEP": dataclasses.replace(recipe("ep-1h"), rule="aep", **_SWEEPS),
+    "VF": dataclasses.replace(recipe("ep-1h"), rule="vf", lr=(0.02, 0.01), **_SWEEPS),
+    "C-VF": dataclasses.replace(recipe("c-vf-1h"), angle=90.0, sweeps=True, T=20),
+}
+EPOCHS = (1, 2, 5, 10, 20)
+
+
+def main(runs: Path, out: Path) -> None:
+    """Trains, or goes on, and writes what was found after each of ``EPOCHS``."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, wanted in RULES.items():
+        folder, found[name] = runs / name.lower(), []
+        for epochs in EPOCHS:
+            now = dataclasses.replace(wanted, epochs=epochs)
+            if is_run(folder):
+                launch.resume(folder, epochs, ["angles"])
+            else:
+                launch.train(now, [0], folder, ["angles"])
+            run, display = ep.open_run(folder), Display()
+            experiment = launch.prepare_again(folder, run.record, run.recipe, display)
+            theorem = examine(experiment, run.network, 0, display.say)
+            found[name].append(
+                {
+                    "epoch": epochs,
+                    "angle": theorem.numbers["asked"]["together"]["angle"],
+                    "weights": angles(run.network)["1-2"],
+                    "test_error": float(run.metrics["test_error"][epochs - 1]),
+                }
+            )
+            print(name, found[name][-1], flush=True)
+    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
