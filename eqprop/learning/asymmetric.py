@@ -32,6 +32,7 @@ from eqprop.learning.continual import Batch, Strengths, part_factors
 from eqprop.learning.learners import InsidePhase, Schedule, constant
 from eqprop.learning.rules import Free, Rule, with_readout
 from eqprop.networks.connections import Connection, Dense, Lateral, multiply
+from eqprop.networks.convolution import AveragePool, Conv, NoPool
 from eqprop.networks.edges import Clamped, Edge, OneWay, Tied, Untied
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
@@ -157,11 +158,14 @@ def _is_affine(model: Model) -> bool:
             return edge.ahead, edge.back
         return (edge.ahead,) if type(edge) is OneWay else None
 
+    def linear(c: Connection) -> bool:
+        if type(c) is Conv:
+            return c.product is None and type(c.pool) in (NoPool, AveragePool)
+        return type(c) in (Dense, Lateral) and getattr(c, "product", None) is multiply
+
     def affine(edge: Edge) -> bool:
         found = connections(edge)
-        return found is not None and all(
-            type(c) in (Dense, Lateral) and getattr(c, "product", None) is multiply for c in found
-        )
+        return found is not None and all(map(linear, found))
 
     return isinstance(model, Network) and all(affine(edge) for edge in model.edges)
 

@@ -21,7 +21,7 @@ from eqprop.learning.asymmetric import AsymmetricEP, AsymmetricPhase, ContinualA
 from eqprop.learning.increments import Equilibrium, VectorField
 from eqprop.learning.rules import AfterPhase
 from eqprop.networks.connections import Dense
-from eqprop.networks.convolution import MaxPool, conv, conv_shape
+from eqprop.networks.convolution import AveragePool, MaxPool, NoPool, conv, conv_shape
 from eqprop.networks.edges import Untied
 from eqprop.networks.graphs import Feedback, graph, in_a_row
 from eqprop.networks.network import Network
@@ -204,6 +204,27 @@ def test_the_form_by_drives_is_the_general_one(data: st.DataObject) -> None:
     )
     for ours, theirs in zip(fast(s), plain(s), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("angle", [None, 90.0])
+@pytest.mark.parametrize("pool", [1, 2])
+def test_so_it_is_of_convolutions_without_a_largest(pool: int, angle: float | None) -> None:
+    kind = AveragePool(2) if pool == 2 else NoPool()
+    links = in_a_row([conv(3, 1, 0, kind), conv(2, 1, 0), Dense.init])
+    shapes = [(8, 8, 1), conv_shape((8, 8, 1), 2, 3, 1, 0, kind)]
+    shapes = [*shapes, conv_shape(shapes[1], 2, 2, 1, 0), (3,)]
+    network = graph(shapes, links, jax.random.key(3), angle=angle)
+    network = jax.tree.map(lambda leaf: leaf.astype("float64"), network)
+    system, network, (x, y) = make_problem(network, DYNAMICS["tanh"], (30, 5))
+    clamped = system.clamp(network, x)
+    phase = AsymmetricPhase(system, network, x, y, system.free(clamped, x)[0])
+    fast, plain = phase.spread_by_drives(clamped), phase.spread(clamped)
+    assert fast is not None
+    s = tuple(
+        layer + 0.1 * jnp.cos(jnp.arange(layer.size)).reshape(layer.shape) for layer in phase.free
+    )
+    for ours, theirs in zip(fast(s), plain(s), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
 def test_the_form_by_drives_is_for_affine_drives_alone() -> None:
