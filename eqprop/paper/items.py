@@ -152,8 +152,17 @@ class TableOthers(PaperItem):
             for recipe in TableMnist(self.scope).trainings()
             for seed in _as_published(results, recipe)
         }
+        # What other papers' figures show, unless it is a recipe of its own, or went on for longer.
+        figures = (FigureAsymmetric(self.scope), FigureContrastive(self.scope))
+        shown = {recipe.essence: recipe.epochs for item in figures for recipe in item.trainings()}
+        for recipe in RECIPES.values():
+            shown.pop(self.scope.of(recipe).essence, None)
         alike = groups(
-            [seed for seed in results.seeds if id(seed) not in published],
+            [
+                seed
+                for seed in results.seeds
+                if id(seed) not in published and seed.epochs > shown.get(seed.recipe.essence, 0)
+            ],
             lambda seed: (seed.recipe.essence, seed.changed_checkout),
         )
         left = [found for group in alike if (found := matching(group, group[0].recipe))]

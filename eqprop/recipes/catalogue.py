@@ -259,6 +259,21 @@ RECIPES: dict[str, Recipe] = {
             schedule="cosine",
             epochs=20,
         ),
+        dataclasses.replace(
+            _EP_CONV_FAST,
+            name="c-ep-conv-few",
+            about="our own: continual EP, two convolutional layers, two nudged sweeps",
+            rule="c-ep",
+            nudge="one-sided",
+            inside=True,
+            beta=4.0,
+            T=40,
+            tolerance=1e-3,
+            K=2,
+            lr=(1.0, 0.25, 0.02),
+            optimizer="sgd",
+            epochs=8,
+        ),
         _EP_CIFAR10_CONV,
         dataclasses.replace(
             _EP_CIFAR10_CONV,
@@ -318,19 +333,23 @@ def _asymmetric(base: str, angles: tuple[float, ...], **fields: Any) -> list[Rec
     return [dataclasses.replace(RECIPES[base], angle=a, epochs=20, **fields) for a in angles]
 
 
+_THREE_ANGLES = (0.0, 90.0, 180.0)
 _SLOWER = {"rule": "vf", "lr": (0.02, 0.01)}
 _FROZEN = {"feedback": "frozen", "angles": (90.0,)}
 
 ASYMMETRIC: dict[str, list[Recipe]] = {
-    "AEP": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
-    "VF": _asymmetric("ep-1h", _ANGLES[::2], **_SLOWER),
+    "AEP": _asymmetric("ep-1h", _THREE_ANGLES, rule="aep", sweeps=True, T=15),
+    "VF": _asymmetric("ep-1h", _THREE_ANGLES, rule="vf", sweeps=True, T=15),
     "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], sweeps=True, T=20),
+    "AEP, synchronous": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
+    "VF, synchronous": _asymmetric("ep-1h", _ANGLES[::2], **_SLOWER),
     "AEP, frozen feedback": _asymmetric("ep-1h", **_FROZEN, rule="aep"),
     "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_SLOWER),
     "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
 }
-"""Rules on asymmetric networks, at initial angles between forward and feedback weights; each at
-rates, and C-VF in a form, of which less was known to be lost on the way.
+"""Rules on asymmetric networks, at initial angles between forward and feedback weights: with free
+phases that settle by sweeps, and without. VF in synchronous steps, and with frozen feedback, takes
+a quarter of the rates: at the full ones it is lost within a few epochs.
 """
 
 

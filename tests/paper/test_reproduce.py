@@ -355,9 +355,13 @@ def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
     shutil.copytree(ROOT / "docs" / "records", docs / "records")
     out = ("--out", str(tmp_path / "out"))
     for page, names in {
-        "docs/results.md": ["table-mnist", "table-others"],
+        "docs/results.md": [
+            *("table-mnist", "table-others", "figure-asymmetric", "figure-contrastive"),
+        ],
         "README.md": ["table-short"],
-        "docs/fashion.md": ["table-short", "table-others", "--dataset", "fashion-mnist"],
+        "docs/fashion.md": [
+            *("table-short", "table-others", "figure-contrastive", "--dataset", "fashion-mnist"),
+        ],
     }.items():
         shutil.copy(ROOT / page, tmp_path / page)
         command = ["reproduce", *names, "--records", str(docs / "records"), "--into"]
@@ -412,5 +416,11 @@ def test_the_figure_of_rules_on_asymmetric_networks(tmp_path):
     assert rendered.rows[1]["after"] == 81
     assert rendered.rows[1]["most_epochs_done"] == 20
     assert [row["published_test"] for row in rendered.rows] == [None] * 6
+    # The table of other trainings has what went on for longer, and nothing twice.
+    others = paper_items(Scope(("c-vf-1h", "bptt-1h")))["table-others"]
+    short = dataclasses.replace(long.until(20), folder=tmp_path / "short")
+    rows = others.show(Results("mnist", [long, short], [])).rows
+    assert [row["most_epochs_done"] for row in rows] == [30]
+    assert others.show(Results("mnist", [short], [])).rows == []
     pages.write("figure-asymmetric", item, rendered, tmp_path, {})
     assert (tmp_path / "figure-asymmetric.png").read_bytes().startswith(b"\x89PNG")
