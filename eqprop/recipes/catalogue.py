@@ -270,7 +270,7 @@ RECIPES: dict[str, Recipe] = {
             T=40,
             tolerance=1e-3,
             K=2,
-            lr=(1.0, 0.25, 0.02),
+            lr=(0.4, 0.1, 0.01),
             optimizer="sgd",
             epochs=8,
         ),
