@@ -5,6 +5,7 @@ line. ``building.build`` turns it into the objects that do the work; nothing her
 """
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -225,7 +226,7 @@ class Recipe:
         """Whether training images are altered at random."""
         return any((self.shift, self.flip, self.warps, self.erase))
 
-    @property
+    @functools.cached_property
     def essence(self) -> "Recipe":
         """What decides how a training goes: recipes of equal essence train equal networks.
 

@@ -55,7 +55,7 @@ def driven(device: Device, key: int = 0, drive: float = 0.3) -> tuple[np.ndarray
     dynamics = ImperfectNeurons(exact.activation, exact, device, jax.random.key(key))
     states = network().zeros(500)
     drives = tuple(jnp.full_like(s, drive) for s in states)
-    new = dynamics.react(states, drives, None, Place(network(), (1, 2, 3)))
+    new = dynamics.react(states, drives, (None,) * 3, Place(network(), (1, 2, 3)))
     return tuple(np.asarray(s, np.float64) for s in new)
 
 
