@@ -1,6 +1,7 @@
 """Charts of results: rows of a table in, figures out. Nothing is computed here."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from eqprop.reports.tables import Row
@@ -30,7 +31,7 @@ def errors(figure: "Figure", rows: Sequence[Row]) -> None:
     for name, shift, style in (("published_", 0.12, _PUBLISHED), ("", -0.12, _OURS)):
         test, std = _errors(rows, name)
         axes.errorbar(test, [place - shift for place in places], xerr=std, **style)
-    labels = [f"{row['recipe']}{_short(row)}" for row in rows]
+    labels = [shorten(f"{row['recipe']}{_short(row)}", 72, placeholder=" …") for row in rows]
     axes.set_yticks(list(places), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("test error (%)")

@@ -5,10 +5,10 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eqprop.recipes.catalogue import RECIPES, published_for
+from eqprop.recipes.catalogue import published_for
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.metrics import mean_and_std
-from eqprop.training.results import SeedResult, label
+from eqprop.training.results import SeedResult, catalogued, label
 
 type Row = Mapping[str, Any]
 """Numbers and words by name; None where there is nothing."""
@@ -72,7 +72,7 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
         "T": recipe.T,
         "K": recipe.K,
         "beta": None if recipe.rule in {"bptt", "rbp"} else recipe.beta,
-        "epochs": RECIPES.get(recipe.name, recipe).epochs,
+        "epochs": (catalogued(recipe) or recipe).epochs,
         "least_epochs_done": min(epochs, default=None),
         "most_epochs_done": max(epochs, default=None),
         "seeds": len(results) or None,

@@ -179,14 +179,21 @@ def groups(
     return list(found.values())
 
 
+def catalogued(recipe: Recipe) -> Recipe | None:
+    """The recipe of the catalogue that this one comes down to, or is a change of."""
+    own = RECIPES.get(recipe.name)
+    same = [it for it in (own, *RECIPES.values()) if it and it.essence == recipe.essence]
+    return same[0] if same else own
+
+
 def label(recipe: Recipe) -> str:
-    """The name of a recipe, and what in it is not as the recipe of that name says."""
-    base = RECIPES.get(recipe.name)
+    """The name of a recipe in the catalogue, and what is not as that one says."""
+    base = catalogued(recipe)
     if base is None:
         return recipe.name
     different = changes(recipe.essence, base.essence)
     words = (_words(name.replace("_", "-"), value) for name, (value, _) in different.items())
-    return ", ".join((recipe.name, *words))
+    return ", ".join((base.name, *words))
 
 
 def _words(name: str, value: object) -> str:
