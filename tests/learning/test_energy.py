@@ -144,10 +144,13 @@ def test_what_is_left_learns_by_the_gradient_given_what_is_held(x64: None) -> No
     y = jnp.eye(3)[jnp.asarray([0, 1, 2, 0])]
     values = np.full((4, 5), np.nan)
     values[0, 1], values[2, :3] = 0.4, -0.2
-    given = system.holding({1: jnp.asarray(values)})
+    output = jnp.full((4, 3), jnp.nan).at[1, 2].set(0.6)
+    given = system.holding({1: jnp.asarray(values), 2: output})
     truth = gradient(given, model, x, y)
     assert np.linalg.norm(truth - gradient(system, model, x, y)) > 0.1 * np.linalg.norm(truth)
-    for rule in (ep.AfterPhase(ep.Equilibrium(), ep.Centered(1e-2)), RULES["rbp"], RULES["bptt"]):
+    nudge = ep.Centered(1e-2)
+    rules = ep.AfterPhase(ep.Equilibrium(), nudge), ep.AsymmetricEP(nudge)
+    for rule in (*rules, RULES["rbp"], RULES["bptt"]):
         found = flat(jax.jit(lambda m, rule=rule: rule.update(given, m, x, y, KEY)[0])(model))
         np.testing.assert_allclose(found, -truth, atol=2e-3 * np.abs(truth).max())
 
