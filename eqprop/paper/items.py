@@ -107,6 +107,12 @@ _TABLE = (
 )
 
 
+_UNPUBLISHED = dict.fromkeys(
+    ("published_test", "published_std", "published_training", "published_seeds")
+)
+"""Of a row whose training is not the one that the published values of its recipe are of."""
+
+
 @final
 @dataclass(frozen=True)
 class TableMnist(PaperItem):
@@ -328,11 +334,10 @@ class FigureContrastive(PaperItem):
 
     @override
     def show(self, results: Results) -> Rendered:
-        nothing = dict.fromkeys(("published_test", "published_std", "published_training"))
         found = {key: matching(results.seeds, it) for key, it in self._members().items()}
         rows = [
             summary(recipe, found[key], results.dataset)
-            | {**nothing, "published_seeds": None, "recipe": ", ".join(key)}
+            | {**_UNPUBLISHED, "recipe": ", ".join(key)}
             for key, recipe in self._members().items()
         ]
         caption = (
@@ -375,16 +380,19 @@ class FigureAsymmetric(PaperItem):
     @override
     def show(self, results: Results) -> Rendered:
         rows: list[Row] = []
+        used: list[SeedResult] = []
         for rule, recipe in self._members():
-            found = self._found(results, recipe)
-            after = [seed.last(name) for seed in found for name in _angles(seed)]
+            # Some were trained for longer; rules are compared at equal epochs.
+            found = [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
+            names = [(seed, name) for seed in found for name in seed.columns]
+            after = [seed.last(name) for seed, name in names if name.startswith("angles/")]
             rows.append(
                 summary(recipe, found, results.dataset)
+                | _UNPUBLISHED
                 | {"network": rule, "angle": recipe.angle}
                 | {"after": mean_and_std(after)[0] if after else None}
-                # What is published is of other trainings.
-                | dict.fromkeys(("published_test", "published_std", "published_seeds"))
             )
+            used += found
         caption = (
             f"Errors in % on {results.title} after the last epoch, mean ± standard deviation over "
             "seeds; angles in degrees, before training and (mean) after it. Blank: not run. "
@@ -402,17 +410,8 @@ class FigureAsymmetric(PaperItem):
             rows,
             columns,
             lambda figure: charts.against_angle(figure, rows),
-            [s for recipe in self.trainings() for s in self._found(results, recipe)],
+            used,
         )
-
-    def _found(self, results: Results, recipe: Recipe) -> list[SeedResult]:
-        # Some were trained for longer; rules are compared at equal epochs.
-        return [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
-
-
-def _angles(seed: SeedResult) -> list[str]:
-    """The columns of the realised angles of its connections."""
-    return [name for name in seed.columns if name.startswith("angles/")]
 
 
 @final

@@ -248,12 +248,12 @@ class _Page:
             )
         ]
         worst = next(iter(limits), None)
-        if worst is not None and worst["score"] is not None and worst["score"] <= ideal:
-            lines.append("No imperfection alone makes it worse than the ideal one.")
-        elif worst is not None and worst["score"] is not None:
+        if worst is not None and worst["score"] is not None:
             lines.append(
                 f"It is limited most by {worst['imperfection']}, which alone makes "
                 f"{worst['score']:.{metric.digits}f}{unit}; tolerated: {worst['tolerated']}."
+                if worst["score"] > ideal
+                else "No imperfection alone makes it worse than the ideal one."
             )
         scored = [way for way in self._ways() if way["score"] is not None]
         if scored and (best := min(scored, key=lambda way: way["score"]))["score"] < whole["score"]:
