@@ -245,7 +245,7 @@ class FigureAngle(PaperItem):
     @override
     def show(self, results: Results) -> Rendered:
         rows = [
-            {"network": name, "angle": recipe.angle}
+            {"network": name, "rule": "C-VF", "angle": recipe.angle}
             | summary(recipe, matching(results.seeds, recipe), results.dataset)
             # The published value is that of angle 0.
             | ({} if recipe.angle == 0 else {"published_test": None, "published_std": None})
@@ -365,23 +365,24 @@ class FigureAsymmetric(PaperItem):
     title = "Asymmetric networks: test error against the initial angle between forward and feedback"
     beyond = True
 
-    def _members(self) -> list[tuple[str, Recipe]]:
+    def _members(self) -> list[tuple[str, str, Recipe]]:
         return [
-            (rule, self.scope.of(recipe))
-            for rule, series in ASYMMETRIC.items()
+            (network, rule, self.scope.of(recipe))
+            for network, rules in ASYMMETRIC.items()
+            for rule, series in rules.items()
             for recipe in series
             if self.scope.allows(recipe.name)
         ]
 
     @override
     def trainings(self) -> list[Recipe]:
-        return [recipe for _, recipe in self._members()]
+        return [recipe for _, _, recipe in self._members()]
 
     @override
     def show(self, results: Results) -> Rendered:
         rows: list[Row] = []
         used: list[SeedResult] = []
-        for rule, recipe in self._members():
+        for network, rule, recipe in self._members():
             # Some were trained for longer; rules are compared at equal epochs.
             found = [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
             names = [(seed, name) for seed in found for name in seed.columns]
@@ -389,7 +390,7 @@ class FigureAsymmetric(PaperItem):
             rows.append(
                 summary(recipe, found, results.dataset)
                 | _UNPUBLISHED
-                | {"network": rule, "angle": recipe.angle}
+                | {"network": network, "rule": rule, "angle": recipe.angle}
                 | {"after": mean_and_std(after)[0] if after else None}
             )
             used += found
@@ -398,7 +399,8 @@ class FigureAsymmetric(PaperItem):
             "seeds; angles in degrees, before training and (mean) after it. Blank: not run. "
         )
         columns = (
-            field("rule", "network"),
+            field("network", "network"),
+            field("rule", "rule"),
             field("initial angle", "angle", "g"),
             field("angle after", "after", ".0f"),
             *DONE,

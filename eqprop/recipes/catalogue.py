@@ -330,22 +330,49 @@ CONTRASTIVE: dict[str, dict[str, Any]] = {
 
 
 def _asymmetric(base: str, angles: tuple[float, ...], **fields: Any) -> list[Recipe]:
-    return [dataclasses.replace(RECIPES[base], angle=a, epochs=20, **fields) for a in angles]
+    fields = {"epochs": 20} | fields
+    return [dataclasses.replace(RECIPES[base], angle=a, **fields) for a in angles]
 
 
 _THREE_ANGLES = (0.0, 90.0, 180.0)
+_SETTLED = {"sweeps": True, "T": 30, "tolerance": 1e-3}
 _SLOWER = {"rule": "vf", "lr": (0.02, 0.01)}
 _FROZEN = {"feedback": "frozen", "angles": (90.0,)}
 
-ASYMMETRIC: dict[str, list[Recipe]] = {
-    "AEP": _asymmetric("ep-1h", _THREE_ANGLES, rule="aep", sweeps=True, T=15),
-    "VF": _asymmetric("ep-1h", _THREE_ANGLES, rule="vf", sweeps=True, T=15),
-    "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], sweeps=True, T=20),
-    "AEP, synchronous": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
-    "VF, synchronous": _asymmetric("ep-1h", _ANGLES[::2], **_SLOWER),
-    "AEP, frozen feedback": _asymmetric("ep-1h", **_FROZEN, rule="aep"),
-    "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_SLOWER),
-    "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
+
+def _continual(base: str, **fields: Any) -> dict[str, list[Recipe]]:
+    """C-AEP and C-VF at the rates of EP, in as few nudged steps as reach the first layer."""
+    few = {"nudge": "random-sign", "K": len(RECIPES[base].lr)} | fields
+    return {
+        f"C-{rule}, few steps": _asymmetric(base, _THREE_ANGLES, rule=f"c-{rule.lower()}", **few)
+        for rule in ("AEP", "VF")
+    }
+
+
+def _deep(base: str, epochs: int) -> dict[str, list[Recipe]]:
+    """The four rules on more hidden layers, with free phases that settle."""
+    fields: dict[str, Any] = {"epochs": epochs, **_SETTLED}
+    return {
+        "AEP": _asymmetric(base, _THREE_ANGLES, rule="aep", K=10, **fields),
+        "VF": _asymmetric(base, _THREE_ANGLES, rule="vf", K=10, **fields),
+        **_continual(base, **fields),
+    }
+
+
+ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
+    "one hidden layer": {
+        "AEP": _asymmetric("ep-1h", _THREE_ANGLES, rule="aep", sweeps=True, T=15),
+        "VF": _asymmetric("ep-1h", _THREE_ANGLES, rule="vf", sweeps=True, T=15),
+        **_continual("ep-1h", sweeps=True, T=15),
+        "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], sweeps=True, T=20),
+        "AEP, synchronous": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
+        "VF, synchronous": _asymmetric("ep-1h", _ANGLES[::2], **_SLOWER),
+        "AEP, frozen feedback": _asymmetric("ep-1h", **_FROZEN, rule="aep"),
+        "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_SLOWER),
+        "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
+    },
+    "two hidden layers": _deep("ep-2h", 10),
+    "three hidden layers": _deep("ep-3h", 5),
 }
 """Rules on asymmetric networks, at initial angles between forward and feedback weights: with free
 phases that settle by sweeps, and without. VF in synchronous steps, and with frozen feedback, takes

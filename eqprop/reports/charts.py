@@ -41,15 +41,24 @@ def errors(figure: "Figure", rows: Sequence[Row]) -> None:
 
 
 def against_angle(figure: "Figure", rows: Sequence[Row]) -> None:
-    """Test error over the initial angle, a line for each network."""
-    figure.set_size_inches(6.4, 4.2)
-    axes = figure.subplots()
-    for n, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
-        own = [row for row in rows if row["network"] == network]
-        style: dict[str, Any] = {**_OURS, "fmt": "o-", "color": f"C{n}", "label": network}
+    """Test error over the initial angle, a panel for each network, a line for each rule."""
+    panels = list(dict.fromkeys(row["network"] for row in rows))
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    figure.set_size_inches(5.2 * columns + 1.2, 4.2 * lines)
+    for n, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(lines, columns, n)
+        _rules_against_angle(axes, [row for row in rows if row["network"] == panel])
+        axes.set_title(panel, fontsize=10)
+
+
+def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
+    for n, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
+        own = [row for row in rows if row["rule"] == rule]
+        style: dict[str, Any] = {**_OURS, "fmt": "o-", "color": f"C{n}", "label": rule}
         axes.errorbar([row["angle"] for row in own], *_errors(own), **style)
         if published := [row for row in own if row["published_test"] is not None]:
-            style = {**_PUBLISHED, "color": f"C{n}", "label": f"{network}, published"}
+            style = {**_PUBLISHED, "color": f"C{n}", "label": f"{rule}, published"}
             angles = [row["angle"] for row in published]
             axes.errorbar(angles, *_errors(published, "published_"), **style)
     axes.set_xticks([45 * n for n in range(5)])
