@@ -33,6 +33,7 @@ from eqprop.training.metrics import predicted
 from eqprop.training.mistakes import Mistakes, find
 from eqprop.training.results import SeedResult
 from eqprop.training.run_data import scalings, target
+from eqprop.training.settled import settle
 from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, Shape, States
 
@@ -117,13 +118,9 @@ def inspect(
         if mistakes and found.relaxed is not None:
             with display.doing("looking at mistakes") as tell:
                 done = f"{{}}/{len(experiment.test)}".format
-                seen = find(
-                    experiment,
-                    network,
-                    member.record.data,
-                    experiment.test,
-                    lambda n: tell(done(n)),
-                )
+                test, cost = experiment.test, experiment.trainer.system.cost
+                settled = settle(experiment, network, test, lambda n: tell(done(n)))
+                seen = find(member.record.data, test, settled.scores, cost)
             found = dataclasses.replace(found, mistakes=seen)
         if not theorem:
             return found

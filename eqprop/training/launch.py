@@ -31,7 +31,6 @@ from eqprop.training.experiment import (
 from eqprop.training.figures import mistakes_figure, training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.mistakes import find
-from eqprop.training.ranges import ranges
 from eqprop.training.records import Made, Origin, Record, Replicas, made
 from eqprop.training.replicas import DATA, REPLICA, arrange
 from eqprop.training.results import read_run
@@ -49,6 +48,7 @@ from eqprop.training.runs import (
 from eqprop.training.runs import DATA as OWN
 from eqprop.training.selection import best_epoch, has_waited, is_over
 from eqprop.training.session import Session
+from eqprop.training.settled import ranges, settle
 from eqprop.training.trainer import Examples, TrainState
 
 
@@ -175,8 +175,10 @@ def evaluate_run(folder: Path, figure: Path | None = None) -> None:
             done = f"{epochs} epochs" + (f" and {minibatches} minibatches" if minibatches else "")
             display.say(f"{place}, seed {seed}, after {done}: {shown}")
             with display.doing("looking at mistakes"):
-                mistakes = find(experiment, found.state.network, record.data, experiment.test)
-                states = ranges(experiment, found.state.network, experiment.test)
+                network, cost = found.state.network, experiment.trainer.system.cost
+                settled = settle(experiment, network, experiment.test)
+                mistakes = find(record.data, experiment.test, settled.scores, cost)
+                states = ranges(network, settled)
             for table in (*mistakes.tables, mistakes.worst, states):
                 for line in ("", *table.lines()) if table.rows else ():
                     display.say(line)

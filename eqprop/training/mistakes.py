@@ -3,7 +3,7 @@
 Of real targets: predicted against true values. Nothing is drawn here, and nothing written.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -12,19 +12,16 @@ import numpy as np
 
 from eqprop.data.targets import Classes, Labels, Real, Target
 from eqprop.dynamics.costs import Cost
-from eqprop.networks.model import Model
 from eqprop.training import run_data
-from eqprop.training.experiment import Experiment
 from eqprop.training.metrics import predicted
 from eqprop.training.records import DataUsed
-from eqprop.training.trainer import Examples, fetch, settled_scores
-from eqprop.types import Array, Float, Int
+from eqprop.training.trainer import Examples
+from eqprop.types import Float
 
 MOST = 20
 """Classes and labels of which a table is shown whole; of more, those with the most mistakes."""
 
 _WORST = 16  # mistakes that are shown
-_ROWS = 200  # as a test takes them: rows that are iterated together stop together
 _FEATURES = 8  # of an input, beside a mistake
 
 
@@ -106,22 +103,14 @@ class _Found(NamedTuple):
 
 
 def find(
-    experiment: Experiment,
-    network: Model,
-    used: DataUsed,
-    examples: Examples,
-    tell: Callable[[int], None] = lambda _: None,
+    used: DataUsed, examples: Examples, scores: Float[np.ndarray, "n outputs"], cost: Cost
 ) -> Mistakes:
-    """What a network makes of examples of the data of a run, after free phases as in a test.
-
-    ``tell`` is told, now and then, how many are done.
-    """
+    """What a network makes of examples of the data of a run, from its scores for them."""
     target = run_data.target(used)
-    scores = _scores(experiment, network, examples, tell)
     y, (_, scaling) = np.asarray(examples.targets), run_data.scalings(used)
     if scaling is not None:
         y, scores = (scaling.undo(values.astype(np.float64)) for values in (y, scores))
-    found = _KINDS[type(target)](target.names, y, scores, experiment.trainer.system.cost)
+    found = _KINDS[type(target)](target.names, y, scores, cost)
     inputs = np.asarray(examples.inputs[found.rows])
     features = used.features or tuple(f"x{n}" for n in range(inputs[0].size))
     shown = features[:_FEATURES] if inputs.ndim == 2 else ()
@@ -133,26 +122,6 @@ def find(
         [(row, true, taken, *(numbers if shown else ())) for row, true, taken, numbers in said],
     )
     return Mistakes(found.tables, found.counts, found.agreements, worst, inputs)
-
-
-def _scores(
-    experiment: Experiment, network: Model, examples: Examples, tell: Callable[[int], None]
-) -> Float[np.ndarray, "n outputs"]:
-    n, parts = len(examples), []
-    for rows in blocks(n):
-        tell(int(rows[0]))
-        x, _ = fetch(examples, rows, network, experiment.trainer.scaling)
-        parts.append(np.asarray(settled_scores(experiment.trainer.tested, network, x)))
-    return np.concatenate(parts)[:n]
-
-
-def blocks(n: int) -> Iterator[Int[Array, " rows"]]:
-    """The numbers of n examples in blocks, as a test takes them; the last one is filled up with the
-    last example, so that one program serves all.
-    """
-    rows = min(_ROWS, n)
-    for start in range(0, n, rows):
-        yield jnp.minimum(jnp.arange(start, start + rows), n - 1)
 
 
 def _of_classes(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, cost: Cost) -> _Found:

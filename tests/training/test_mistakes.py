@@ -12,6 +12,7 @@ from eqprop.training.display import Display
 from eqprop.training.figures import training_curves
 from eqprop.training.launch import prepare_again
 from eqprop.training.mistakes import Mistakes, find
+from eqprop.training.settled import settle
 from eqprop.training.trained_run import TrainedRun
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -39,7 +40,8 @@ def run_on(dataset: ep.Dataset, out: Path) -> TrainedRun:
 
 def mistakes(run: TrainedRun) -> Mistakes:
     experiment = prepare_again(run.folder, run.record, run.recipe, Display())
-    return find(experiment, run.network, run.record.data, experiment.test)
+    scores = settle(experiment, run.network, experiment.test).scores
+    return find(run.record.data, experiment.test, scores, experiment.trainer.system.cost)
 
 
 @pytest.fixture(scope="module")
