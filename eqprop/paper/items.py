@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final, override
 
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, RECIPES, SERIES, fast
+from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, GOALS, RECIPES, SERIES, Goal, fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (
@@ -22,6 +22,7 @@ from eqprop.reports.tables import (
     Row,
     field,
     score,
+    spread,
     summary,
     what_was_run,
 )
@@ -418,6 +419,59 @@ class FigureAsymmetric(PaperItem):
 
 @final
 @dataclass(frozen=True)
+class TableTime(PaperItem):
+    """How long our own recipes take to an error."""
+
+    scope: Scope
+    title = "Time to an error"
+    beyond = True
+
+    def _members(self) -> list[tuple[Goal, Recipe]]:
+        goals = [goal for goal in GOALS if self.scope.allows(goal.recipe)]
+        return [(goal, self.scope.of(RECIPES[goal.recipe])) for goal in goals]
+
+    @override
+    def trainings(self) -> list[Recipe]:
+        return [recipe for _, recipe in self._members()]
+
+    @override
+    def show(self, results: Results) -> Rendered:
+        rows: list[Row] = []
+        used: list[SeedResult] = []
+        for goal, recipe in self._members():
+            # Of records from before it was measured nobody knows how long they took to begin.
+            found = [s for s in matching(results.seeds, recipe) if _TO_START in s.columns]
+            rows.append(
+                summary(recipe, found, results.dataset)
+                | _UNPUBLISHED
+                | {"goal": goal.error, "goal_seconds": goal.seconds}
+                | spread("seconds", [seed.seconds for seed in found])
+                | spread("to_start", [seed.columns[_TO_START][0] for seed in found])
+            )
+            used += found
+        caption = (
+            f"Errors in % on {results.title} after the last epoch, and seconds from the start of a "
+            "seed to its end: data, compilation and tests included; mean ± standard deviation over "
+            "seeds. Wanted: on two cores of a CPU that do nothing else. Blank: not run. "
+        )
+        columns = (
+            field("recipe", "recipe"),
+            *DONE,
+            TEST,
+            field("wanted %", "goal", "g"),
+            score("seconds", "seconds", "seconds_std", 0),
+            field("wanted s", "goal_seconds", "g"),
+            score("to start", "to_start", digits=1),
+            field("on", "accelerator"),
+        )
+        return Rendered(caption + what_was_run(rows), rows, columns, None, used)
+
+
+_TO_START = "seconds_to_start"
+
+
+@final
+@dataclass(frozen=True)
 class FigureTheorem(PaperItem):
     """The curves of Theorem 1 for one network."""
 
@@ -475,6 +529,7 @@ def paper_items(scope: Scope) -> dict[str, PaperItem]:
         "figure-gradient-angle": FigureGradientAngle(scope),
         "figure-contrastive": FigureContrastive(scope),
         "figure-asymmetric": FigureAsymmetric(scope),
+        "table-time": TableTime(scope),
         **{
             name: FigureTheorem(
                 dataclasses.replace(

@@ -51,6 +51,8 @@ class Display:
             force_terminal=None if processes == 1 and not self._notebook else False,
             force_jupyter=False,  # lines are text there, too, not an output each
         )
+        self.idle = Stopwatch()
+        """Since the command began, or since its last training has ended."""
         self._show: Callable[[RenderableType], object] | None = None
         self._epochs = 0
 

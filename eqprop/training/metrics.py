@@ -51,7 +51,8 @@ class Seen(NamedTuple):
 class Epoch(NamedTuple):
     """An epoch, finished or not: its number, from 1 on; how many minibatches and examples have been
     learnt; what a test has found, metrics by name, if there was one, on the validation part where
-    the recipe has that; and the seconds that learning and testing took, once it has finished.
+    the recipe has that; the seconds that learning and testing took, once it has finished; and those
+    from the start of the command to the first minibatch, if it was the first epoch since then.
     """
 
     number: int
@@ -62,6 +63,7 @@ class Epoch(NamedTuple):
     recipe: Recipe
     tested: Mapping[str, float]
     seconds: Mapping[str, float]
+    seconds_to_start: float = math.nan
 
 
 @final
@@ -360,6 +362,10 @@ METRICS: tuple[Metric, ...] = (
         words={"train": "  learnt in ", "test": ", tested in "}.get,
         digits=1,
         unit=" s",
+    ),
+    OfEpoch(
+        name="seconds_to_start",
+        function=lambda epoch: epoch.seconds_to_start,
     ),
 )
 """In the order in which they are told of."""

@@ -106,8 +106,10 @@ class SeedResult:
 
     @property
     def seconds(self) -> float:
-        """Of all epochs, with their tests; its share of them, if seeds were trained together."""
-        spent = [self.columns[name] for name in self.columns if name.startswith("seconds/")]
+        """Of all epochs, with their tests, and what came before the first: reading the data and
+        compiling, where the run tells of it. Its share of them, if seeds were trained together.
+        """
+        spent = [self.columns[name] for name in self.columns if name.startswith("seconds")]
         return math.fsum(x for column in spent for x in column if not math.isnan(x)) / self.sharing
 
     @property

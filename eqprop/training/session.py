@@ -62,6 +62,7 @@ class Session:
         self._saved = Stopwatch()
         self._pace: float | None = None  # seconds per minibatch, as last measured
         self._testing = 0.0  # seconds
+        self._seconds_to_start = math.nan  # until they are told, once
         self._tested: list[dict[str, float]] = [{} for _ in runs]  # by the last test
         self._rows: list[list[dict[str, Any]]] = [[] for _ in runs]  # of finished epochs
         self._length = 1  # minibatches in a stretch
@@ -87,6 +88,7 @@ class Session:
             self._rows = hosts.on_lead(lambda: [*map(read_metrics, read)]) or self._rows
             self._keep_best(state)  # should it have been cut just before that
             state = self._compile(state)
+            self._seconds_to_start = self._display.idle.seconds
             with self._display.training(epochs):
                 finished = False
                 while not finished:
@@ -104,6 +106,7 @@ class Session:
                         self._keep_best(state)
                     if stopped and not finished:
                         self._stop(state, signals)
+        self._display.idle.restart()
         return state
 
     def _compile(self, state: TrainState) -> TrainState:
@@ -172,6 +175,7 @@ class Session:
         hosts.on_lead(lambda: [run.append(row) for run, row in zip(self._runs, rows, strict=True)])
         for earlier, row in zip(self._rows, rows, strict=True):
             earlier.append(row)
+        self._seconds_to_start = math.nan
         self._display.epoch(rows)
         self._tell_unsettled(rows)
         return experiment.trainer.next_epoch(state)
@@ -203,6 +207,7 @@ class Session:
                     recipe=self._experiment.recipe,
                     tested=tested,
                     seconds=seconds,
+                    seconds_to_start=self._seconds_to_start if seconds else math.nan,
                 )
             )
             for (totals, network), tested in zip(parts, self._tested, strict=True)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -356,7 +357,8 @@ def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
     out = ("--out", str(tmp_path / "out"))
     for page, names in {
         "docs/results.md": [
-            *("table-mnist", "table-others", "figure-asymmetric", "figure-contrastive"),
+            *("table-mnist", "table-others", "table-time", "figure-asymmetric"),
+            "figure-contrastive",
         ],
         "README.md": ["table-short"],
         "docs/fashion.md": ["table-short", "table-others", "--dataset", "fashion-mnist"],
@@ -396,6 +398,32 @@ def test_the_seven_contrastive_algorithms(tmp_path, capsys):
     assert "figure-contrastive" in capsys.readouterr().out
 
 
+def test_the_table_of_times(tmp_path):
+    """Made-up results: what tells how long it took to begin counts, from its start to its end."""
+    item = paper_items(Scope(("ep-1h-few", "ep-conv-best")))["table-time"]
+    assert [recipe.name for recipe in item.trainings()] == ["ep-1h-few", "ep-conv-best"]
+    data = DataUsed("mnist", "", 1, 1, (28, 28), "")
+    started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
+
+    def seed(number: int, **to_start: tuple[float, ...]) -> SeedResult:
+        took = {"seconds/train": (2.0, 2.0), "seconds/test": (0.5, 0.25)} | to_start
+        columns = {"test_error": (3.0, 1.5 + number), "train_error": (1.0, 1.0)} | took
+        record = Record(item.trainings()[0], (number,), data, started)
+        return SeedResult(tmp_path, number, record, 2, columns)
+
+    # Gone on with once, so begun twice.
+    seeds = [seed(0, seconds_to_start=(5.0, 3.25)), seed(1, seconds_to_start=(7.0, math.nan))]
+    rendered = item.show(Results("mnist", [*seeds, seed(2)], []))
+    first, second = rendered.rows
+    assert (first["test"], first["goal"], first["goal_seconds"]) == (2.0, 2.0, 30)
+    assert (first["seconds"], first["to_start"]) == ((13.0 + 11.75) / 2, 6.0)
+    assert (second["test"], second["seconds"], second["goal"]) == (None, None, 0.5)
+    pages.write("table-time", item, rendered, tmp_path, {})
+    assert "| ep-1h-few | 2 of 8 | 2 | 2.00 ± 0.71 | 2 | 12 ± 1 | 30 | 6.0 |" in (
+        tmp_path / "table-time.md"
+    ).read_text(encoding="utf-8")
+
+
 def test_the_figure_of_rules_on_asymmetric_networks(tmp_path):
     """Results that are made up: a training that went on for longer is shown as it was before."""
     item = paper_items(Scope(("c-vf-1h", "bptt-1h")))["figure-asymmetric"]
@@ -404,6 +432,8 @@ def test_the_figure_of_rules_on_asymmetric_networks(tmp_path):
         *(("c-vf", angle, "trained", 20) for angle in (0, 45, 90, 135, 180)),
         ("bptt", 90, "frozen", 20),
     ]
+    networks = dict.fromkeys(row["network"] for row in item.show(Results("mnist", [], [])).rows)
+    assert list(networks) == ["one hidden layer"]
     data = DataUsed("mnist", "", 1, 1, (28, 28), "")
     started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
     test = tuple(float(n) for n in range(100, 70, -1))
