@@ -20,6 +20,7 @@ from jax import lax
 from eqprop.data.dataset import Dataset
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Real, Target
+from eqprop.dynamics.relaxation import check_steps
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.networks.energy import Energy, Map, Own
@@ -246,9 +247,11 @@ class TrainedRun:
             (scores,) = evaluate(self._plan[0], self.network, examples)
         return scores
 
-    def relax(self, x: Any, held: Mapping[int, Any] | None = None) -> list[np.ndarray]:
-        """The states of a free phase of T steps from 0 for raw inputs ``(n, *shape)``, step by
-        step: of each layer, ``(T + 1, n, *units)``.
+    def relax(
+        self, x: Any, held: Mapping[int, Any] | None = None, steps: int | None = None
+    ) -> list[np.ndarray]:
+        """The states of a free phase from 0 for raw inputs ``(n, *shape)``, step by step: of each
+        layer, ``(steps + 1, n, *units)``; T steps, unless others are given.
 
         ``held`` puts units where they stay, by layer, ``(n, *units)``, NaN where they are free: an
         output that is given, say, for the states that go with it. Raises ``EqpropError`` for values
@@ -260,7 +263,8 @@ class TrainedRun:
             dtype = self.network.dtype
             system = system.holding({n: jnp.asarray(v, dtype) for n, v in held.items()})
         with launch.precision(self.recipe):
-            steps = system.relaxation.steps
+            steps = system.relaxation.steps if steps is None else steps
+            check_steps(steps)
             states = _relax(system, self.network, self._scaled(x), steps)
             return [np.asarray(layer) for layer in states]
 

@@ -120,6 +120,11 @@ def test_predictions_need_no_training_data(flowers, iris, tmp_path):
     states = opened.relax(iris.test_x[:3])
     assert [layer.shape for layer in states] == [(T + 1, 3, 16), (T + 1, 3, 3)]
     np.testing.assert_allclose(states[-1][-1], opened.scores(iris.test_x[:3]), atol=1e-6)
+    further = opened.relax(iris.test_x[:3], steps=T + 7)
+    assert [layer.shape for layer in further] == [(T + 8, 3, 16), (T + 8, 3, 3)]
+    np.testing.assert_array_equal(further[0][: T + 1], states[0])
+    with pytest.raises(EqpropError, match="steps T is 0"):
+        opened.relax(iris.test_x[:3], steps=0)
 
 
 def test_fit_goes_on_with_its_run_and_with_no_other(iris, tmp_path):
