@@ -123,7 +123,7 @@ def test_predictions_need_no_training_data(flowers, iris, tmp_path):
     further = opened.relax(iris.test_x[:3], steps=T + 7)
     assert [layer.shape for layer in further] == [(T + 8, 3, 16), (T + 8, 3, 3)]
     np.testing.assert_array_equal(further[0][: T + 1], states[0])
-    with pytest.raises(EqpropError, match="steps T is 0"):
+    with pytest.raises(ep.EqpropError, match="steps T is 0"):
         opened.relax(iris.test_x[:3], steps=0)
 
 
