@@ -103,6 +103,15 @@ _EP_CONV_FAST = dataclasses.replace(
     epochs=3,
 )
 
+_EP_CONV_FEW = dataclasses.replace(
+    _EP_CONV_FAST,
+    name="ep-conv-few",
+    about="our own: ep-conv-fast in fewer steps, at higher rates",
+    T=6,
+    K=3,
+    lr=(0.06, 0.014, 0.004),
+)
+
 # Settings of the authors' program for arXiv:2006.03824 with squared errors, but for what is
 # ours: shifts fill in black, not with the edge; the cosine ends at the last epoch; and
 # weights decay beside the momentum, not within it, hence by ten times their 3e-4.
@@ -228,6 +237,14 @@ RECIPES: dict[str, Recipe] = {
         ),
         _EP_CONV,
         _EP_CONV_FAST,
+        _EP_CONV_FEW,
+        dataclasses.replace(
+            _EP_CONV_FEW,
+            name="ep-conv-shift",
+            about="our own: ep-conv-few for longer, on images shifted at random",
+            shift=2,
+            epochs=45,
+        ),
         dataclasses.replace(
             _EP_CONV_FAST,
             name="ep-conv-best",
@@ -316,8 +333,8 @@ class Goal(NamedTuple):
 GOALS = (
     Goal("ep-1h-few", 2.0, 30),
     Goal("ep-1h-shift", 1.2, 90),
-    Goal("ep-conv-fast", 1.0, 100),
-    Goal("ep-conv-best", 0.5, 25 * 60),
+    Goal("ep-conv-few", 1.0, 100),
+    Goal("ep-conv-shift", 0.5, 25 * 60),
 )
 
 
@@ -363,6 +380,7 @@ def _asymmetric(base: str, angles: tuple[float, ...], **fields: Any) -> list[Rec
 
 _THREE_ANGLES = (0.0, 90.0, 180.0)
 _SETTLED = {"sweeps": True, "T": 30, "tolerance": 1e-3}
+_SYNCHRONOUS = {"epochs": 3, "nudged_sweeps": False, "K": 8}
 _SLOWER = {"rule": "vf", "lr": (0.02, 0.01)}
 _FROZEN = {"feedback": "frozen", "angles": (90.0,)}
 
@@ -400,6 +418,10 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
     },
     "two hidden layers": _deep("ep-2h", 10),
     "three hidden layers": _deep("ep-3h", 5),
+    "convolutional": {
+        rule: _asymmetric("ep-conv-fast", (0.0, 90.0), rule=rule.lower(), **_SYNCHRONOUS)
+        for rule in ("AEP", "VF")
+    },
 }
 """Rules on asymmetric networks, at initial angles between forward and feedback weights: with free
 phases that settle by sweeps, and without. VF in synchronous steps, and with frozen feedback, takes
