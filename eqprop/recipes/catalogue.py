@@ -417,7 +417,7 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
         "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
     },
     "two hidden layers": _deep("ep-2h", 10),
-    "three hidden layers": _deep("ep-3h", 5),
+    "three hidden layers": _deep("ep-3h", 3),
     "convolutional": {
         rule: _asymmetric("ep-conv-fast", (0.0, 90.0), rule=rule.lower(), **_SYNCHRONOUS)
         for rule in ("AEP", "VF")
