@@ -262,6 +262,15 @@ RECIPES: dict[str, Recipe] = {
             shift=1,
             epochs=34,
         ),
+        dataclasses.replace(
+            _EP_1H_FEW,
+            name="ep-1h-best",
+            about="our own: ep-1h-few for longest, on images shifted, turned and stretched at random",
+            shift=1,
+            rotate=8.0,
+            zoom=0.08,
+            epochs=100,
+        ),
         _RESISTIVE_1H,
         dataclasses.replace(
             _RESISTIVE_1H,
