@@ -265,7 +265,7 @@ RECIPES: dict[str, Recipe] = {
         dataclasses.replace(
             _EP_1H_FEW,
             name="ep-1h-best",
-            about="our own: ep-1h-few for longest, on images shifted, turned and stretched at random",
+            about="our own: ep-1h-shift for longer, with images turned and stretched, too",
             shift=1,
             rotate=8.0,
             zoom=0.08,
