@@ -64,6 +64,7 @@ def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
     axes.set_xticks([45 * n for n in range(5)])
     _spread(axes, "y", rows)
     _label(axes, "initial angle between forward and feedback weights (degrees)", "test error (%)")
+    axes.legend(fontsize=7, ncols=2, framealpha=0.5)
 
 
 def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
