@@ -142,20 +142,19 @@ class InsidePhase(Learner):
     Raises ``EqpropError`` for a nudge of several phases.
     """
 
-    nudge: eqx.AbstractVar[Nudge]
-    """What beta is drawn from."""
-    learning_rates: eqx.AbstractVar[tuple[float, ...]]
-    """Of the edges."""
-    schedule: eqx.AbstractVar[Schedule]
-    """The factor on these."""
-
     def __check_init__(self) -> None:
-        _check_rates(self.learning_rates)
-        if not self.nudge.one_sided:
+        nudge, rates, _ = self.strengths
+        _check_rates(rates)
+        if not nudge.one_sided:
             raise EqpropError(
                 "a continual rule moves the weights along one nudged phase, but "
-                f"{type(self.nudge).__name__} has several: use a one-sided or random-sign nudge"
+                f"{type(nudge).__name__} has several: use a one-sided or random-sign nudge"
             )
+
+    @property
+    @abc.abstractmethod
+    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        """What beta is drawn from, the learning rates of the edges, and the factor on these."""
 
     @abc.abstractmethod
     def phase(
@@ -184,7 +183,7 @@ class InsidePhase(Learner):
                 "ends, but a readout has no second end in it: use squared-error, or the rule that "
                 "is not continual"
             )
-        _check_rates(self.learning_rates, network)
+        _check_rates(self.strengths[1], network)
         step = jnp.zeros((), jnp.int32)
         return step if self.writing is None else (step, self.writing.init(network))
 
@@ -199,9 +198,10 @@ class InsidePhase(Learner):
     ) -> tuple[Model, Memory, Free]:
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
-        beta = self.nudge.stencil(key).betas[0].astype(network.dtype)
+        nudge, rates, schedule = self.strengths
+        beta = nudge.stencil(key).betas[0].astype(network.dtype)
         step = jnp.asarray(memory if self.writing is None else memory[0])
-        strengths = beta, jnp.asarray(self.learning_rates) * self.schedule(step)
+        strengths = beta, jnp.asarray(rates) * schedule(step)
         if self.writing is None:
             return self.phase(system, network, free.states, batch, strengths), step + 1, free
         held = network, self.writing.begin(memory[1])
@@ -242,6 +242,11 @@ class Continual(InsidePhase):
     nudge: Nudge
     learning_rates: tuple[float, ...] = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True, default=constant)
+
+    @property
+    @override
+    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        return self.nudge, self.learning_rates, self.schedule
 
     @override
     def phase(
