@@ -5,6 +5,7 @@ Nothing here loads JAX: results come from run directories, figures are drawn by 
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final, override
@@ -439,14 +440,14 @@ class TableTime(PaperItem):
         rows: list[Row] = []
         used: list[SeedResult] = []
         for goal, recipe in self._members():
-            # Of records from before it was measured nobody knows how long they took to begin.
-            found = [s for s in matching(results.seeds, recipe) if _TO_START in s.columns]
+            # Of runs begun before it was measured nobody knows how long they took to begin.
+            found = [s for s in matching(results.seeds, recipe) if not math.isnan(_to_start(s))]
             rows.append(
                 summary(recipe, found, results.dataset)
                 | _UNPUBLISHED
                 | {"goal": goal.error, "goal_seconds": goal.seconds}
                 | spread("seconds", [seed.seconds for seed in found])
-                | spread("to_start", [seed.columns[_TO_START][0] for seed in found])
+                | spread("to_start", [_to_start(seed) for seed in found])
             )
             used += found
         caption = (
@@ -467,7 +468,9 @@ class TableTime(PaperItem):
         return Rendered(caption + what_was_run(rows), rows, columns, None, used)
 
 
-_TO_START = "seconds_to_start"
+def _to_start(seed: SeedResult) -> float:
+    """Seconds before its first minibatch; not a number, where the run does not tell."""
+    return seed.columns.get("seconds_to_start", (math.nan,))[0]
 
 
 @final

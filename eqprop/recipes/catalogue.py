@@ -345,6 +345,7 @@ GOALS = (
     Goal("ep-conv-few", 1.0, 100),
     Goal("ep-conv-shift", 0.5, 25 * 60),
 )
+"""What our own recipes are to reach, the quickest first."""
 
 
 @dataclasses.dataclass(frozen=True)

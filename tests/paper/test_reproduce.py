@@ -416,7 +416,8 @@ def test_the_table_of_times(tmp_path):
 
     # Gone on with once, so begun twice.
     seeds = [seed(0, seconds_to_start=(5.0, 3.25)), seed(1, seconds_to_start=(7.0, math.nan))]
-    rendered = item.show(Results("mnist", [*seeds, seed(2)], []))
+    untold = [seed(2), seed(3, seconds_to_start=(math.nan, 1.0))]
+    rendered = item.show(Results("mnist", [*seeds, *untold], []))
     first, second = rendered.rows
     assert (first["test"], first["goal"], first["goal_seconds"]) == (2.0, 2.0, 30)
     assert (first["seconds"], first["to_start"]) == ((13.0 + 11.75) / 2, 6.0)
