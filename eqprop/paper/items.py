@@ -21,15 +21,14 @@ from eqprop.reports.tables import (
     TEST,
     Column,
     Row,
+    averaged,
     field,
     score,
-    spread,
     summary,
     what_was_run,
 )
 from eqprop.theorem.figure import CURVES, draw_verification
 from eqprop.theorem.questions import FIGURES, Question, VerifyOptions, as_verified
-from eqprop.training.metrics import mean_and_std
 from eqprop.training.results import SeedResult, groups, matching
 
 if TYPE_CHECKING:
@@ -393,7 +392,7 @@ class FigureAsymmetric(PaperItem):
                 summary(recipe, found, results.dataset)
                 | _UNPUBLISHED
                 | {"network": network, "rule": rule, "angle": recipe.angle}
-                | {"after": mean_and_std(after)[0] if after else None}
+                | {"after": averaged("", after)[""]}
             )
             used += found
         caption = (
@@ -441,13 +440,15 @@ class TableTime(PaperItem):
         used: list[SeedResult] = []
         for goal, recipe in self._members():
             # Of runs begun before it was measured nobody knows how long they took to begin.
-            found = [s for s in matching(results.seeds, recipe) if not math.isnan(_to_start(s))]
+            found = [
+                s for s in matching(results.seeds, recipe) if not math.isnan(s.seconds_to_start)
+            ]
             rows.append(
                 summary(recipe, found, results.dataset)
                 | _UNPUBLISHED
                 | {"goal": goal.error, "goal_seconds": goal.seconds}
-                | spread("seconds", [seed.seconds for seed in found])
-                | spread("to_start", [_to_start(seed) for seed in found])
+                | averaged("seconds", [seed.seconds for seed in found])
+                | averaged("to_start", [seed.seconds_to_start for seed in found])
             )
             used += found
         caption = (
@@ -466,11 +467,6 @@ class TableTime(PaperItem):
             field("on", "accelerator"),
         )
         return Rendered(caption + what_was_run(rows), rows, columns, None, used)
-
-
-def _to_start(seed: SeedResult) -> float:
-    """Seconds before its first minibatch; not a number, where the run does not tell."""
-    return seed.columns.get("seconds_to_start", (math.nan,))[0]
 
 
 @final

@@ -433,9 +433,9 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
         for rule in ("AEP", "VF")
     },
 }
-"""Rules on asymmetric networks, at initial angles between forward and feedback weights: with free
-phases that settle by sweeps, and without. VF in synchronous steps, and with frozen feedback, takes
-a quarter of the rates: at the full ones it is lost within a few epochs.
+"""Asymmetric networks, and rules on each, at initial angles between forward and feedback weights:
+with free phases that settle by sweeps, and without. VF in synchronous steps, and with frozen
+feedback, takes a quarter of the rates: at the full ones it is lost within a few epochs.
 """
 
 

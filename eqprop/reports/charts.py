@@ -63,8 +63,9 @@ def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
             axes.errorbar(angles, *_errors(published, "published_"), **style)
     axes.set_xticks([45 * n for n in range(5)])
     _spread(axes, "y", rows)
-    _label(axes, "initial angle between forward and feedback weights (degrees)", "test error (%)")
-    axes.legend(fontsize=7, ncols=2, framealpha=0.5)
+    legend: dict[str, Any] = {"fontsize": 7, "ncols": 2, "framealpha": 0.5}
+    x = "initial angle between forward and feedback weights (degrees)"
+    _label(axes, x, "test error (%)", **legend)
 
 
 def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
@@ -83,8 +84,13 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
             axes.annotate(row["recipe"], where, **offset, fontsize=7, rotation=35)
     axes.set_xlim(0, 90)
     _spread(axes, "y", rows)
-    _label(axes, "angle of update to BPTT gradient, before training (degrees)", "test error (%)")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.3, 1.0))  # where few angles are
+    legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.3, 1.0)}  # few angles
+    _label(
+        axes,
+        "angle of update to BPTT gradient, before training (degrees)",
+        "test error (%)",
+        **legend,
+    )
 
 
 def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str], label: str) -> None:
@@ -170,9 +176,9 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _label(axes: "Axes", x: str, y: str) -> None:
+def _label(axes: "Axes", x: str, y: str, **legend: Any) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(**{"fontsize": 8, **legend})

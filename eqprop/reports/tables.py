@@ -79,7 +79,7 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
         **_scores("test", results, "test"),
         **_scores("validation", results, "validation"),
         **_scores("training", results, "train"),
-        "minutes_a_seed": spread("", [result.seconds / 60 for result in results])[""],
+        "minutes_a_seed": averaged("", [result.seconds / 60 for result in results])[""],
         "accelerator": ", ".join(sorted({a for it in results if (a := it.accelerator)})) or None,
         "published_test": published and published.test,
         "published_std": published and published.std,
@@ -88,7 +88,7 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
     }
 
 
-def spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
+def averaged(name: str, values: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation of numbers, for a row, as ``name`` and ``name_std``."""
     mean, std = mean_and_std(values) if values else (None, None)
     return {name: mean, f"{name}_std": std}
@@ -96,7 +96,7 @@ def spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
 
 def _scores(name: str, results: Sequence[SeedResult], part: str) -> dict[str, float | None]:
     scores = [result.score(part) for result in results]
-    return spread(name, [score for score in scores if score is not None])
+    return averaged(name, [score for score in scores if score is not None])
 
 
 def _minutes(row: Row) -> str:

@@ -113,6 +113,11 @@ class SeedResult:
         return math.fsum(x for column in spent for x in column if not math.isnan(x)) / self.sharing
 
     @property
+    def seconds_to_start(self) -> float:
+        """Before its first minibatch; not a number, where the run does not tell."""
+        return self.columns.get("seconds_to_start", (math.nan,))[0]
+
+    @property
     def lowest(self) -> tuple[float, int]:
         """The lowest that the primary metric was on the way, on the part that it is measured on
         in each epoch, and in which epoch.

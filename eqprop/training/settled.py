@@ -19,7 +19,7 @@ _ROWS = 200  # as a test takes them: rows that are iterated together stop togeth
 
 
 @final
-class Settled(NamedTuple):
+class Ends(NamedTuple):
     """What free phases of n examples ended in."""
 
     scores: Float[np.ndarray, "n outputs"]
@@ -35,7 +35,7 @@ def settle(
     network: Model,
     examples: Examples,
     tell: Callable[[int], None] = lambda _: None,
-) -> Settled:
+) -> Ends:
     """The free phases of examples of the data of a run, as in a test.
 
     ``tell`` is told, now and then, how many are done.
@@ -47,21 +47,21 @@ def settle(
         parts.append(_settle(experiment.trainer.tested, network, x))
     scores, lows, highs, powers = zip(*parts, strict=True)
     power = np.concatenate(powers)[:n] if isinstance(network, ResistiveNetwork) else None
-    return Settled(np.concatenate(scores)[:n], np.min(lows, axis=0), np.max(highs, axis=0), power)
+    return Ends(np.concatenate(scores)[:n], np.min(lows, axis=0), np.max(highs, axis=0), power)
 
 
-def ranges(network: Model, settled: Settled) -> Table:
+def ranges(network: Model, ends: Ends) -> Table:
     """The lowest and the highest state of each layer; of a resistive network voltages, and the
     power that it dissipates.
     """
     sizes = ("x".join(map(str, shape)) for shape in network.shapes[1:])
     what = "states"
-    if settled.power is not None:
+    if ends.power is not None:
         what = (
-            f"power {settled.power.mean():.3g} on average, {settled.power.max():.3g} at most, in "
+            f"power {ends.power.mean():.3g} on average, {ends.power.max():.3g} at most, in "
             "units of a voltage squared times a conductance; voltages"
         )
-    rows = enumerate(zip(sizes, settled.lowest, settled.highest, strict=True), 1)
+    rows = enumerate(zip(sizes, ends.lowest, ends.highest, strict=True), 1)
     return Table(
         f"{what} at the end of a free phase",
         ("layer", "units", "lowest", "highest"),
