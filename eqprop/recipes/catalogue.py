@@ -390,8 +390,10 @@ def _asymmetric(base: str, angles: tuple[float, ...], **fields: Any) -> list[Rec
 
 _THREE_ANGLES = (0.0, 90.0, 180.0)
 _SETTLED = {"sweeps": True, "T": 30, "tolerance": 1e-3}
+_TEN_EPOCHS = {"epochs": 10, "K": 10, **_SETTLED}
 _SYNCHRONOUS = {"epochs": 3, "nudged_sweeps": False, "K": 8}
 _SLOWER = {"rule": "vf", "lr": (0.02, 0.01)}
+_HALF = {"rule": "vf", "lr": (0.1, 0.025, 0.0025)}
 _FROZEN = {"feedback": "frozen", "angles": (90.0,)}
 
 
@@ -426,7 +428,13 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
         "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_SLOWER),
         "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
     },
-    "two hidden layers": _deep("ep-2h", 10),
+    "two hidden layers": {
+        **_deep("ep-2h", 10),
+        "VF, half rates": _asymmetric("ep-2h", _THREE_ANGLES, **_HALF, **_TEN_EPOCHS),
+        "AEP, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="aep", **_TEN_EPOCHS),
+        "VF, frozen feedback": _asymmetric("ep-2h", **_FROZEN, **_HALF, **_TEN_EPOCHS),
+        "BPTT, frozen feedback": _asymmetric("bptt-2h", **_FROZEN, **_TEN_EPOCHS),
+    },
     "three hidden layers": _deep("ep-3h", 3),
     "convolutional": {
         rule: _asymmetric("ep-conv-fast", (0.0, 90.0), rule=rule.lower(), **_SYNCHRONOUS)
