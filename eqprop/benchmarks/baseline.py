@@ -82,6 +82,7 @@ def _transcribed(recipe: Recipe) -> bool:
     plain = recipe.optimizer == "sgd" and recipe.schedule == "constant" and not recipe.weight_decay
     plain = plain and recipe.activation in ACTIVATIONS and recipe.rule in RULES
     plain = plain and not (recipe.skips or recipe.lateral or recipe.augments)
+    plain = plain and not (recipe.dropout or recipe.input_dropout)
     plain = plain and recipe.states == "full" and not (recipe.mean or recipe.std)
     synchronous = not (recipe.sweeps or recipe.nudged_sweeps or recipe.tolerance)
     one_sided = recipe.nudge in {"one-sided", "random-sign"} and recipe.cost == "squared-error"

@@ -18,7 +18,7 @@ from eqprop.training.runs import check_new
 
 # Fields of a recipe that have no say in whether updates follow gradients.
 _IDLE = (
-    *("shift", "flip", "rotate", "zoom", "elastic", "erase"),
+    *("shift", "flip", "rotate", "zoom", "elastic", "erase", "dropout", "input_dropout"),
     *("optimizer", "momentum", "weight_decay", "schedule", "epochs"),
 )
 
@@ -52,6 +52,8 @@ class _Fields(Recipe):
     zoom: tyro.conf.Suppress[float] = 0.0
     elastic: tyro.conf.Suppress[float] = 0.0
     erase: tyro.conf.Suppress[int] = 0
+    input_dropout: tyro.conf.Suppress[float] = 0.0
+    dropout: tyro.conf.Suppress[float] = 0.0
     optimizer: tyro.conf.Suppress[Literal["sgd", "momentum", "adam"]] = "sgd"
     momentum: tyro.conf.Suppress[float] = 0.9
     weight_decay: tyro.conf.Suppress[float] = 0.0

@@ -18,6 +18,7 @@ from eqprop.devices.synapses import pulsed
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.anderson import Anderson
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
+from eqprop.dynamics.dropout import Dropout
 from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps, Relaxation, ToTolerance
 from eqprop.dynamics.step import (
@@ -64,14 +65,15 @@ from eqprop.types import PRNGKeyArray, Shape
 
 
 class Built(NamedTuple):
-    """What a recipe builds: the system, the learner, the function that draws a network, and how
-    training images are altered.
+    """What a recipe builds: the system, the learner, the function that draws a network, how
+    training images are altered, and what is silenced.
     """
 
     system: System
     learner: Learner
     init: Callable[[PRNGKeyArray], Model]
     augmentations: tuple[Augmentation, ...]
+    dropout: Dropout
 
 
 def build(
@@ -128,7 +130,8 @@ def build(
     system.check_sweeps(network)
     if recipe.nudge == "holomorphic" and recipe.rule in {"ep", "vf", "aep"}:
         system.check_analytic(network)
-    return Built(system, learner, init, _augmentations(recipe))
+    dropout = Dropout(recipe.dropout, recipe.input_dropout)
+    return Built(system, learner, init, _augmentations(recipe), dropout)
 
 
 def _drawn(recipe: Recipe, image: Shape, outputs: int) -> Callable[[PRNGKeyArray], Model]:

@@ -271,6 +271,15 @@ RECIPES: dict[str, Recipe] = {
             zoom=0.08,
             epochs=100,
         ),
+        dataclasses.replace(
+            _EP_1H_FEW,
+            name="ep-1h-dropout",
+            about="our own: ep-1h-few, wider and for longer, with units silenced at random",
+            hidden=(1024,),
+            input_dropout=0.2,
+            dropout=0.3,
+            epochs=40,
+        ),
         _RESISTIVE_1H,
         dataclasses.replace(
             _RESISTIVE_1H,

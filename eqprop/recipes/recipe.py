@@ -55,6 +55,11 @@ class Recipe:
     """Bend each training image at random, by displacements of so many pixels (root mean square)."""
     erase: int = 0
     """Blacken a square of so many rows and columns of each training image, at random."""
+    input_dropout: float = 0.0
+    """Silence each input with that probability while an example is learnt: at 0 after scaling."""
+    dropout: float = 0.0
+    """Silence each hidden unit with that probability while an example is learnt, in discrete time.
+    """
     scaling: Literal["auto", "none", "unit", "standard"] = "auto"
     """Bring each input to [0, 1], unit, or to mean 0 and standard deviation 1, standard; auto:
     bytes, as those of images, to [0, 1] by 1/255, other numbers as standard.
@@ -306,6 +311,11 @@ class Recipe:
             self.states == "full" or self.nudge != "holomorphic",
             f"states are {self.states}, but a holomorphic nudge needs complex ones: use --states "
             "full or another nudge",
+        )
+        require(
+            not self.dropout or (self.setting == "prototypical" and not self.model),
+            f"dropout is {self.dropout}, but units are silenced in discrete time only: leave it "
+            "out, or use --input-dropout",
         )
         for field in ("padding", "window"):
             given, layers = getattr(self, field), len(self.channels)

@@ -157,6 +157,7 @@ def plan(
         built.learner,
         recipe.batch,
         built.augmentations,
+        dropout=built.dropout,
         test_tolerance=recipe.test_tolerance,
         scaling=scaling,
         target=type(target),

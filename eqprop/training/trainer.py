@@ -20,6 +20,7 @@ from jax import lax
 from eqprop.data.augmentation import Augmentation, Inputs, augment
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Target
+from eqprop.dynamics.dropout import Dropout
 from eqprop.dynamics.relaxation import Settled
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
@@ -169,7 +170,8 @@ def settled_scores(system: System, network: Model, x: Layer) -> Float[Array, "B 
 class Trainer:
     """The compiled functions of one training; holds no state of it.
 
-    ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from.
+    ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from,
+    and ``dropout`` silences units as they are.
     ``layout`` says whether a state is that of one network or of replicas, and where it lies. An
     evaluation stops iterating when no unit moves faster than ``test_tolerance`` per unit of time;
     where that is 0, it relaxes as in training. ``scaling`` is that of the inputs, as ``fetch`` has
@@ -184,12 +186,14 @@ class Trainer:
         augmentations: tuple[Augmentation, ...] = (),
         layout: Layout | None = None,
         *,
+        dropout: Dropout | None = None,
         test_tolerance: float = 1e-4,
         scaling: Scaling | None = None,
         target: type[Target] = Classes,
     ) -> None:
         self.system, self.learner, self.batch = system, learner, batch
         self.augmentations, self.test_tolerance = augmentations, test_tolerance
+        self.dropout = dropout or Dropout()
         self.scaling, self.target = scaling, target
         self.layout = layout or Layout()
         self.tested = system  # as it settles in tests
@@ -207,6 +211,7 @@ class Trainer:
         return Trainer(
             *same,
             layout,
+            dropout=self.dropout,
             test_tolerance=self.test_tolerance,
             scaling=self.scaling,
             target=self.target,
@@ -328,12 +333,11 @@ class Trainer:
         return lax.fori_loop(state.minibatch.ravel()[0], stop, body, state)
 
     def _learn(self, state: TrainState, examples: Examples, rows: Int[Array, " B"]) -> TrainState:
-        batch = self.fetch(state, examples, rows)
+        x, y = self.fetch(state, examples, rows)
         key = minibatch_key(state.seed, state.epoch, state.minibatch)
-        network, memory, free = self.learner.learn(
-            self.system.at(key), state.network, state.memory, batch, key
-        )
-        seen = self._seen(state.network, free, batch[1], examples)
+        system, x = self.dropout(self.system.at(key), state.network, x, key)
+        network, memory, free = self.learner.learn(system, state.network, state.memory, (x, y), key)
+        seen = self._seen(state.network, free, y, examples)
         totals = metrics.add(state.totals, seen._replace(written=self.learner.seen(memory)))
         return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
 
@@ -380,7 +384,7 @@ def minibatch_key(
     seed: Int[Array, ""], epoch: Int[Array, ""], minibatch: Int[Array, ""]
 ) -> PRNGKeyArray:
     """What a minibatch draws its random numbers from: a random-sign nudge from the key itself,
-    augmentations from a key folded from it.
+    augmentations and dropout from keys folded from it.
     """
     key = jax.random.fold_in(jax.random.key(seed), 1)
     return jax.random.fold_in(jax.random.fold_in(key, epoch), minibatch)

@@ -37,7 +37,7 @@ def small(**changes) -> Recipe:
 
 def setup(seed: int = 0, **changes) -> tuple[Trainer, TrainState, Examples]:
     built = build(small(**changes), IMAGE, CLASSES, N // 4)
-    trainer = Trainer(built.system, built.learner, 4, built.augmentations)
+    trainer = Trainer(built.system, built.learner, 4, built.augmentations, dropout=built.dropout)
     state = trainer.start(built.init, seed)
     return trainer, state, Examples.put(*data(), state.network)
 
@@ -54,10 +54,11 @@ def leaves(state: TrainState) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("rule", ["ep", "c-ep"])
 def test_where_an_epoch_is_cut_changes_no_bit(rule: str) -> None:
-    """Neither the order of examples, nor random nudges and shifts depend on it."""
+    """Neither the order of examples, nor random nudges, shifts and silences depend on it."""
+    random = {"nudge": "random-sign", "shift": 1, "dropout": 0.3, "input_dropout": 0.2}
     ends = []
     for cuts in ([11], [1, 2, 7, 11]):
-        trainer, state, examples = setup(rule=rule, nudge="random-sign", shift=1)
+        trainer, state, examples = setup(rule=rule, **random)
         order = trainer.order(state, examples)
         for stop in cuts:
             state = trainer.advance(state, examples, order, stop)
