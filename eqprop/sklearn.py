@@ -29,7 +29,8 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.training.divergence import whole
 from eqprop.training.experiment import plan
 from eqprop.training.launch import precision
-from eqprop.training.trainer import Examples, Trainer, settled_scores
+from eqprop.training.settled import settle_rows
+from eqprop.training.trainer import Examples, Trainer
 from eqprop.types import Float, PRNGKeyArray, Shape
 
 _ROWS = 200  # predicted together
@@ -245,21 +246,18 @@ class _Estimator(BaseEstimator, abc.ABC):
         return x.reshape(-1, *self.network_.shapes[0])
 
     def _scores(self, X: Any) -> Float[np.ndarray, "n outputs"]:
-        """Outputs for inputs ``(n, features)``, in blocks of equal size: one program serves all,
-        and treats a row as it does any other.
+        """Outputs for inputs ``(n, features)``, in blocks of equal size, however few there are: one
+        program serves all, and treats a row as it does any other.
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
         system = self._program(len(X)).trainer.tested
-        parts: list[np.ndarray] = []
         with precision(self.recipe_):
             x = self._inputs(X)
-            for start in range(0, len(x), _ROWS):
-                block = x[start : start + _ROWS]
-                full = jnp.asarray(np.resize(block, (_ROWS, *block.shape[1:])))
-                found = settled_scores(system, self.network_, full)
-                parts.append(np.asarray(found)[: len(block)])
-        return np.concatenate(parts).astype(np.float64)
+            found = settle_rows(
+                system, self.network_, lambda rows: jnp.asarray(x[rows]), len(x), block=_ROWS
+            )
+        return found.scores.astype(np.float64)
 
 
 @final

@@ -1,6 +1,6 @@
 """Examples settled as in a test: what comes out, and where states end up."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, final
 
 import equinox as eqx
@@ -40,11 +40,32 @@ def settle(
 
     ``tell`` is told, now and then, how many are done.
     """
-    n, parts = len(examples), []
-    for rows in _blocks(n):
-        tell(int(rows[0]))
-        x, _ = fetch(examples, rows, network, experiment.trainer.scaling)
-        parts.append(_settle(experiment.trainer.tested, network, x))
+
+    def inputs(rows: Int[np.ndarray, " rows"]) -> Layer:
+        return fetch(examples, jnp.asarray(rows), network, experiment.trainer.scaling)[0]
+
+    return settle_rows(experiment.trainer.tested, network, inputs, len(examples), tell=tell)
+
+
+def settle_rows(
+    system: System,
+    network: Model,
+    inputs: Callable[[Int[np.ndarray, " rows"]], Layer],
+    n: int,
+    *,
+    block: int | None = None,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Ends:
+    """The free phases of n examples: ``inputs`` gives the scaled inputs of those of some numbers.
+
+    ``block`` of them settle together, 200 or all n where it is None. The last block is filled up
+    with the last example, so that one program serves all.
+    """
+    parts, block = [], block or min(_ROWS, n)
+    for start in range(0, n, block):
+        tell(start)
+        x = inputs(np.minimum(np.arange(start, start + block), n - 1))
+        parts.append(_settle(system, network, x))
     scores, lows, highs, powers = zip(*parts, strict=True)
     power = np.concatenate(powers)[:n] if isinstance(network, ResistiveNetwork) else None
     return Ends(np.concatenate(scores)[:n], np.min(lows, axis=0), np.max(highs, axis=0), power)
@@ -67,15 +88,6 @@ def ranges(network: Model, ends: Ends) -> Table:
         ("layer", "units", "lowest", "highest"),
         [(str(n), size, f"{low:.4g}", f"{high:.4g}") for n, (size, low, high) in rows],
     )
-
-
-def _blocks(n: int) -> Iterator[Int[Array, " rows"]]:
-    """The numbers of n examples in blocks, as a test takes them; the last one is filled up with the
-    last example, so that one program serves all.
-    """
-    rows = min(_ROWS, n)
-    for start in range(0, n, rows):
-        yield jnp.minimum(jnp.arange(start, start + rows), n - 1)
 
 
 @eqx.filter_jit

@@ -34,10 +34,9 @@ from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
 from eqprop.training.results import read_run
 from eqprop.training.runs import is_run, read_record, seed_folders
-from eqprop.training.trainer import Trainer, settled_scores
+from eqprop.training.settled import settle_rows
+from eqprop.training.trainer import Trainer
 from eqprop.types import Array, Layer, States
-
-_ROWS = 500  # predicted together
 
 
 def fit(
@@ -200,13 +199,9 @@ class TrainedRun:
         """
         x = self._raw(x)
         with launch.precision(self.recipe):
-            parts = [
-                np.asarray(
-                    settled_scores(self.system, self.network, self._scaled(x[n : n + _ROWS]))
-                )
-                for n in range(0, len(x), _ROWS)
-            ]
-        scores = np.concatenate(parts)
+            scores = settle_rows(
+                self.system, self.network, lambda rows: self._scaled(x[rows]), len(x)
+            ).scores
         outputs = self._scalings[1]
         return scores if outputs is None else outputs.undo(scores)
 

@@ -159,13 +159,6 @@ def fetch(
     return x, jax.nn.one_hot(y, network.scores[0], dtype=network.dtype)
 
 
-@eqx.filter_jit
-def settled_scores(system: System, network: Model, x: Layer) -> Float[Array, "B outputs"]:
-    """The scores of a network at the end of a free phase, for a batch of scaled inputs."""
-    states, _ = system.free(system.clamp(network, x), x)
-    return network.scores_of(states)
-
-
 @final
 class Trainer:
     """The compiled functions of one training; holds no state of it.
