@@ -8,41 +8,25 @@ import jax.numpy as jnp
 
 from eqprop.devices.noise import fixed, normal_for
 from eqprop.devices.record import Device
-from eqprop.dynamics.activations import Activation
-from eqprop.dynamics.step import Dynamics, Place, pushed
-from eqprop.types import Forces, Layer, PRNGKeyArray, Rates, States
+from eqprop.dynamics.altered import Altered
+from eqprop.dynamics.step import Place, pushed
+from eqprop.types import Forces, Layer, PRNGKeyArray, States
 
 
 @final
-class ImperfectNeurons(Dynamics):
-    """Other dynamics, in which a neuron is driven by ``gain drive - threshold + noise``.
+class ImperfectNeurons(Altered):
+    """A neuron is driven by ``gain drive - threshold + noise``.
 
     Gains and thresholds stay; the noise differs in each step. It is one function of the states for
     each key, see ``noise.normal_for``.
     """
 
-    activation: Activation = eqx.field(static=True)
-    """That of the other dynamics."""
-    exact: Dynamics
     device: Device = eqx.field(static=True)
     key: PRNGKeyArray
-
-    @property
-    @override
-    def dt(self) -> float:
-        return self.exact.dt
-
-    @override
-    def check_analytic(self) -> None:
-        self.exact.check_analytic()
 
     @override
     def at(self, key: PRNGKeyArray) -> "ImperfectNeurons":
         return ImperfectNeurons(self.activation, self.exact, self.device, key)
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return self.exact.rates(x, states)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:

@@ -1,18 +1,16 @@
 """Dropout: units that are silent while a minibatch is learnt, of each example others."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import final, override
+from typing import final
 
 import equinox as eqx
 import jax
 
-from eqprop.dynamics.activations import Activation
-from eqprop.dynamics.step import Dynamics, Place
+from eqprop.dynamics.altered import Thinned
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.networks.model import Model
-from eqprop.types import Forces, Layer, PRNGKeyArray, Rates, States
+from eqprop.types import Layer, PRNGKeyArray
 
 
 @final
@@ -22,8 +20,8 @@ class Dropout(eqx.Module):
 
     What is left is ``1 / (1 - probability)`` times as strong, so that the network is tested as it
     is. What settles is a network whose units have activations of their own, ``m_i sigma``, so
-    rules follow its gradient as they follow that of the whole one. For discrete time only: in real
-    time a factor in each step would be another flow.
+    rules follow its gradient as they follow that of the whole one. In discrete time only, see
+    ``Thinned``.
 
     Raises ``EqpropError`` for what is no probability below 1.
     """
@@ -59,40 +57,3 @@ class Dropout(eqx.Module):
             thinned = Thinned(exact.activation, exact, {n: factors(n, self.hidden) for n in hidden})
             system = replace(system, dynamics=thinned)
         return system, x
-
-
-@final
-class Thinned(Dynamics):
-    """Other dynamics, in which each step multiplies what a unit becomes by a factor of its own."""
-
-    activation: Activation = eqx.field(static=True)
-    """That of the other dynamics."""
-    exact: Dynamics
-    factors: dict[int, Layer]
-    """By layer, from 1 to N, ``(B, *units)``."""
-
-    @property
-    @override
-    def dt(self) -> float:
-        return self.exact.dt
-
-    @override
-    def map_rows(self, repeat: Callable[[Layer], Layer]) -> "Thinned":
-        factors = {n: repeat(factor) for n, factor in self.factors.items()}
-        return Thinned(self.activation, self.exact.map_rows(repeat), factors)
-
-    @override
-    def check_analytic(self) -> None:
-        self.exact.check_analytic()
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return self.exact.rates(x, states)
-
-    @override
-    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
-        moved = self.exact.react(states, drives, forces, at)
-        return tuple(
-            s * self.factors[n] if n in self.factors else s
-            for n, s in zip(at.layers, moved, strict=True)
-        )

@@ -12,14 +12,13 @@ from typing import NamedTuple, final, override
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from eqprop.dynamics.activations import Activation, hardsigm, is_analytic
 from eqprop.errors import EqpropError
 from eqprop.networks.energy import Energy, Own
 from eqprop.networks.model import Model
 from eqprop.networks.resistive import ResistiveNetwork
-from eqprop.types import Forces, Inputs, Layer, PRNGKeyArray, Rates, States
+from eqprop.types import Forces, Layer, PRNGKeyArray, Rates, States
 
 
 class Place(NamedTuple):
@@ -319,90 +318,8 @@ class Iterated(Dynamics):
         return pushed(drives, forces)
 
 
-@final
-class Holding(Dynamics):
-    """Other dynamics, in which some units stay where they are put, whatever drives them: what is
-    left settles to the fixed point given these.
-
-    Raises ``EqpropError`` for values that do not fit the layer, or the examples.
-    """
-
-    activation: Activation = eqx.field(static=True)
-    """That of the other dynamics."""
-    exact: Dynamics
-    values: dict[int, Inputs]
-    """By layer, from 1 to N, ``(B, *units)``: NaN where a unit is free."""
-
-    @property
-    @override
-    def dt(self) -> float:
-        return self.exact.dt
-
-    @override
-    def at(self, key: PRNGKeyArray) -> "Holding":
-        return Holding(self.activation, self.exact.at(key), self.values)
-
-    @override
-    def map_rows(self, repeat: Callable[[Layer], Layer]) -> "Holding":
-        values = {n: repeat(value) for n, value in self.values.items()}
-        return Holding(self.activation, self.exact.map_rows(repeat), values)
-
-    @override
-    def check_analytic(self) -> None:
-        self.exact.check_analytic()
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return self.exact.rates(x, states)
-
-    @override
-    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
-        moved, last = self.exact.react(states, drives, forces, at), len(at.network.shapes) - 1
-        if wrong := [n for n in self.values if not 1 <= n <= last]:
-            raise EqpropError(f"layer {wrong[0]} cannot be held: give layers from 1 to {last}")
-        return tuple(
-            _held(s, self.values[n], n) if n in self.values else s
-            for n, s in zip(at.layers, moved, strict=True)
-        )
-
-
-def _held(moved: Layer, value: Inputs, layer: int) -> Layer:
-    if value.shape != moved.shape:
-        raise EqpropError(
-            f"the values held in layer {layer} have shape {value.shape}, but its states "
-            f"{moved.shape}: give one for each unit of each example, NaN where it is free"
-        )
-    return jnp.where(jnp.isnan(value), moved, value)
-
-
 def dynamics_of(own: Own) -> Dynamics:
     """How an energy or a map of one's own settles."""
     if isinstance(own, Energy):
         return Descent(time_step=own.dt, bounds=own.bounds_of_layers)
     return Iterated()
-
-
-@final
-class RoundedStates(Dynamics):
-    """Other dynamics, whose new states are rounded to the nearest bfloat16.
-
-    The arrays stay float32, so that every rule sees one type: products gain, memory does not.
-    """
-
-    activation: Activation = eqx.field(static=True)
-    """That of the other dynamics."""
-    exact: Dynamics
-
-    @property
-    @override
-    def dt(self) -> float:
-        return self.exact.dt
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return self.exact.rates(x, states)
-
-    @override
-    def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
-        new = self.exact.react(states, drives, forces, at)
-        return tuple(lax.reduce_precision(s, exponent_bits=8, mantissa_bits=7) for s in new)

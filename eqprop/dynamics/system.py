@@ -9,9 +9,10 @@ import equinox as eqx
 import jax
 from jax import lax
 
+from eqprop.dynamics.altered import Holding
 from eqprop.dynamics.costs import Cost
 from eqprop.dynamics.relaxation import Relaxation, Settled, Step
-from eqprop.dynamics.step import Dynamics, Holding
+from eqprop.dynamics.step import Dynamics
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.networks.model import Model

@@ -16,6 +16,7 @@ from eqprop.devices.neurons import ImperfectNeurons
 from eqprop.devices.reading import ImperfectReading
 from eqprop.devices.synapses import pulsed
 from eqprop.dynamics.activations import activation
+from eqprop.dynamics.altered import RoundedStates
 from eqprop.dynamics.anderson import Anderson
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
 from eqprop.dynamics.dropout import Dropout
@@ -26,7 +27,6 @@ from eqprop.dynamics.step import (
     Dynamics,
     EnergyBased,
     Prototypical,
-    RoundedStates,
     dynamics_of,
 )
 from eqprop.dynamics.system import System

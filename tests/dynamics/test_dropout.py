@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from eqprop.dynamics.activations import sigm
-from eqprop.dynamics.dropout import Dropout, Thinned
+from eqprop.dynamics.altered import Thinned
+from eqprop.dynamics.dropout import Dropout
 from eqprop.errors import EqpropError
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import RECIPES

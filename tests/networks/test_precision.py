@@ -13,7 +13,8 @@ from jax import lax
 
 from eqprop.benchmarks.speed import random_images
 from eqprop.dynamics.activations import sigm
-from eqprop.dynamics.step import EnergyBased, Place, RoundedStates
+from eqprop.dynamics.altered import RoundedStates
+from eqprop.dynamics.step import EnergyBased, Place
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Dense, Lateral
 from eqprop.networks.connections import multiply_in_half as multiply
