@@ -58,13 +58,13 @@ class Dynamics(eqx.Module):
             )
 
     @property
-    @abc.abstractmethod
     def dt(self) -> float:
         """Time of one step; ``D_s(t) = (s_{t+1} - s_t)/(beta dt)``. 1 in discrete time."""
+        return 1.0
 
-    @abc.abstractmethod
     def rates(self, x: Layer, states: States) -> Rates:
-        """What layers 0 ... N send, given the input ``(B, *input)`` and the states."""
+        """What layers 0 ... N send, given the input ``(B, *input)`` and the states: these."""
+        return (x, *states)
 
     @abc.abstractmethod
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -132,15 +132,6 @@ class Prototypical(Dynamics):
     activation: Activation = eqx.field(static=True)
     inside: bool = eqx.field(static=True, default=False)
     linear_output: bool = eqx.field(static=True, default=False)
-
-    @property
-    @override
-    def dt(self) -> float:
-        return 1.0
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return (x, *states)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -228,16 +219,11 @@ class Descent(Dynamics):
     bounds: tuple[tuple[float, float] | None, ...] = eqx.field(static=True)
     """Of the layers 1 ... N."""
     activation: Activation = eqx.field(static=True, default=_identity)
-    """Rates are the states themselves."""
 
     @property
     @override
     def dt(self) -> float:
         return self.time_step
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return (x, *states)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -263,16 +249,6 @@ class BlockDescent(Dynamics):
 
     diodes: bool = eqx.field(static=True, default=True)
     activation: Activation = eqx.field(static=True, default=_identity)
-    """Rates are the voltages."""
-
-    @property
-    @override
-    def dt(self) -> float:
-        return 1.0
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return (x, *states)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -303,15 +279,6 @@ class Iterated(Dynamics):
     """A map of one's own: the drives are the new states; forces stand outside of it."""
 
     activation: Activation = eqx.field(static=True, default=_identity)
-
-    @property
-    @override
-    def dt(self) -> float:
-        return 1.0
-
-    @override
-    def rates(self, x: Layer, states: States) -> Rates:
-        return (x, *states)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
