@@ -20,7 +20,7 @@ CONV = {"channels": (3,), "kernel": 3, "hidden": (), "activation": "hardsigm", "
 CASES: list[tuple[int | None, int, dict]] = [
     # replicas, devices, recipe; rows are divided over what replicas leave
     (4, 8, {"nudge": "centered", "optimizer": "adam", "lr": (0.01, 0.01)}),
-    (2, 8, {"rule": "c-ep", "nudge": "random-sign", "shift": 1}),
+    (2, 8, {"rule": "c-ep", "nudge": "random-sign", "shift": 1, "dropout": 0.3}),
     (None, 4, {"rule": "c-ep", "hidden": (70, 60), "lr": (0.1, 0.1, 0.1)}),
     (3, 3, {"rule": "vf", "angle": 60.0, "tolerance": 1e-2, "T": 40}),
     (2, 4, {"rule": "c-vf", "angle": 60.0, "nudge": "random-sign", "lr": (0.1, 0.05)}),
@@ -34,7 +34,7 @@ def prepare(layout: Layout, changes: dict) -> tuple[Trainer, list[TrainState], E
     fields |= {"dtype": "float64"} | changes
     built = build(dataclasses.replace(recipe("ep-1h"), **fields), IMAGE, CLASSES, N // BATCH)
     parts = built.system, built.learner, BATCH, built.augmentations
-    trainer = Trainer(*parts, layout)
+    trainer = Trainer(*parts, layout, dropout=built.dropout)
     states = [trainer.start(built.init, seed) for seed in range(layout.replicas or 1)]
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(N, *IMAGE), dtype=np.uint8)

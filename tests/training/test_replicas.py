@@ -44,8 +44,8 @@ def trainers(**changes) -> tuple[Trainer, Trainer, list[TrainState], Examples]:
     """One that trains a network alone, one that trains replicas, a state for each seed, data."""
     fields: dict = {"hidden": (7,), "T": 9, "K": 3, "batch": 5, "lr": (0.3, 0.2)} | changes
     built = build(dataclasses.replace(recipe("ep-1h"), **fields), IMAGE, CLASSES, N // 5)
-    alone = Trainer(built.system, built.learner, 5)
-    together = Trainer(built.system, built.learner, 5, layout=Layout(len(SEEDS)))
+    alone = Trainer(built.system, built.learner, 5, dropout=built.dropout)
+    together = alone.lay_out(Layout(len(SEEDS)))
     states = [alone.start(built.init, seed) for seed in SEEDS]
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(N, *IMAGE), dtype=np.uint8)
@@ -69,7 +69,7 @@ CONV = {"channels": (3,), "kernel": 3, "hidden": (), "activation": "hardsigm", "
     "changes",
     [
         {"nudge": "centered", "optimizer": "adam", "lr": (0.01, 0.01), "schedule": "cosine"},
-        {"rule": "c-ep", "nudge": "random-sign"},
+        {"rule": "c-ep", "nudge": "random-sign", "dropout": 0.3, "input_dropout": 0.2},
         {"rule": "c-ep", "hidden": (70, 60), "lr": (0.1, 0.1, 0.1)},  # of low rank
         {"rule": "vf", "angle": 60.0},
         {"rule": "c-vf", "angle": 60.0, "nudge": "random-sign", "lr": (0.1, 0.05)},
