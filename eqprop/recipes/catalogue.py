@@ -439,7 +439,7 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
     },
     "two hidden layers": {
         **_deep("ep-2h", 10),
-        "VF, half rates": _asymmetric("ep-2h", _THREE_ANGLES, **_HALF, **_TEN_EPOCHS),
+        "VF, half rates": _asymmetric("ep-2h", (90.0,), **_HALF, **_TEN_EPOCHS),
         "AEP, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="aep", **_TEN_EPOCHS),
         "VF, frozen feedback": _asymmetric("ep-2h", **_FROZEN, **_HALF, **_TEN_EPOCHS),
         "BPTT, frozen feedback": _asymmetric("bptt-2h", **_FROZEN, **_TEN_EPOCHS),
