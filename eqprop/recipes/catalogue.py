@@ -401,9 +401,12 @@ _THREE_ANGLES = (0.0, 90.0, 180.0)
 _SETTLED = {"sweeps": True, "T": 30, "tolerance": 1e-3}
 _TEN_EPOCHS = {"epochs": 10, "K": 10, **_SETTLED}
 _SYNCHRONOUS = {"epochs": 3, "nudged_sweeps": False, "K": 8}
-_SLOWER = {"rule": "vf", "lr": (0.02, 0.01)}
-_HALF = {"rule": "vf", "lr": (0.1, 0.025, 0.0025)}
 _FROZEN = {"feedback": "frozen", "angles": (90.0,)}
+
+
+def _slower(base: str, part: float) -> dict[str, Any]:
+    """VF at a part of the rates of EP."""
+    return {"rule": "vf", "lr": tuple(part * rate for rate in RECIPES[base].lr)}
 
 
 def _continual(base: str, **fields: Any) -> dict[str, list[Recipe]]:
@@ -432,19 +435,26 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
         **_continual("ep-1h", sweeps=True, T=15),
         "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], sweeps=True, T=20),
         "AEP, synchronous": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
-        "VF, synchronous": _asymmetric("ep-1h", _ANGLES[::2], **_SLOWER),
+        "VF, synchronous": _asymmetric("ep-1h", _ANGLES[::2], **_slower("ep-1h", 0.25)),
         "AEP, frozen feedback": _asymmetric("ep-1h", **_FROZEN, rule="aep"),
-        "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_SLOWER),
+        "VF, frozen feedback": _asymmetric("ep-1h", **_FROZEN, **_slower("ep-1h", 0.25)),
         "BPTT, frozen feedback": _asymmetric("bptt-1h", **_FROZEN),
     },
     "two hidden layers": {
         **_deep("ep-2h", 10),
-        "VF, half rates": _asymmetric("ep-2h", (90.0,), **_HALF, **_TEN_EPOCHS),
+        "VF, half rates": _asymmetric("ep-2h", (90.0,), **_slower("ep-2h", 0.5), **_TEN_EPOCHS),
         "AEP, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="aep", **_TEN_EPOCHS),
-        "VF, frozen feedback": _asymmetric("ep-2h", **_FROZEN, **_HALF, **_TEN_EPOCHS),
+        "VF, frozen feedback": _asymmetric(
+            "ep-2h", **_FROZEN, **_slower("ep-2h", 0.5), **_TEN_EPOCHS
+        ),
         "BPTT, frozen feedback": _asymmetric("bptt-2h", **_FROZEN, **_TEN_EPOCHS),
     },
-    "three hidden layers": _deep("ep-3h", 3),
+    "three hidden layers": {
+        **_deep("ep-3h", 3),
+        "VF, half rates": _asymmetric(
+            "ep-3h", (180.0,), **_slower("ep-3h", 0.5), **(_TEN_EPOCHS | {"epochs": 3})
+        ),
+    },
     "convolutional": {
         rule: _asymmetric("ep-conv-fast", (0.0, 90.0), rule=rule.lower(), **_SYNCHRONOUS)
         for rule in ("AEP", "VF")
