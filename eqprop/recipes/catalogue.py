@@ -444,7 +444,8 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
         **_deep("ep-2h", 10),
         "VF, half rates": _asymmetric("ep-2h", (90.0,), **_slower("ep-2h", 0.5), **_TEN_EPOCHS),
         "AEP, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="aep", **_TEN_EPOCHS),
-        "VF, frozen feedback": _asymmetric(
+        "VF, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="vf", **_TEN_EPOCHS),
+        "VF, frozen feedback, half rates": _asymmetric(
             "ep-2h", **_FROZEN, **_slower("ep-2h", 0.5), **_TEN_EPOCHS
         ),
         "BPTT, frozen feedback": _asymmetric("bptt-2h", **_FROZEN, **_TEN_EPOCHS),
