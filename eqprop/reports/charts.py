@@ -45,7 +45,7 @@ def against_angle(figure: "Figure", rows: Sequence[Row]) -> None:
     panels = list(dict.fromkeys(row["network"] for row in rows))
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
-    figure.set_size_inches(5.2 * columns + 1.2, 4.2 * lines)
+    figure.set_size_inches(6.4 * columns, 4.2 * lines)
     for n, panel in enumerate(panels, 1):
         axes = figure.add_subplot(lines, columns, n)
         _rules_against_angle(axes, [row for row in rows if row["network"] == panel])
@@ -63,7 +63,8 @@ def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
             axes.errorbar(angles, *_errors(published, "published_"), **style)
     axes.set_xticks([45 * n for n in range(5)])
     _spread(axes, "y", rows)
-    legend: dict[str, Any] = {"fontsize": 7, "ncols": 2, "framealpha": 0.5}
+    # Beside the panel: lines run all over it.
+    legend: dict[str, Any] = {"fontsize": 7, "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
     x = "initial angle between forward and feedback weights (degrees)"
     _label(axes, x, "test error (%)", **legend)
 
