@@ -129,7 +129,7 @@ def products(jaxpr: Any) -> int:
 )
 def test_flops_are_those_of_the_program(name: str, changes: dict) -> None:
     recipe = small(name, **changes)
-    system, learner, init, _ = build(recipe, (6, 6), 10, 8)
+    system, learner, init, *_ = build(recipe, (6, 6), 10, 8)
     network = init(jax.random.key(0))
     batch = jnp.zeros((recipe.batch, 36)), jnp.zeros((recipe.batch, 10))
     memory = learner.init(network)

@@ -23,7 +23,8 @@ def test_c_ep_with_tiny_rates_is_ep(name, hidden, steps, x64: None) -> None:
     xs, targets = jax.random.split(jax.random.key(1))
     x = jax.random.uniform(xs, (5, 4, 12), "float64")
     y = jax.nn.one_hot(jax.random.randint(targets, (5, 4), 0, 3), 3, dtype="float64")
-    system, _, init, _ = build(ep, (12,), 3, 1)
+    built = build(ep, (12,), 3, 1)
+    system, init = built.system, built.init
     start = init(jax.random.key(0))
 
     def learnt(rule: str, factor: float) -> Model:
