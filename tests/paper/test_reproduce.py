@@ -24,7 +24,8 @@ from eqprop.paper import pages
 from eqprop.paper import reproduce as running
 from eqprop.paper.items import Scope, paper_items
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.recipe import Recipe
 from eqprop.training import launch
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import DataUsed, Made, Record
@@ -322,6 +323,40 @@ def test_the_angle_is_that_of_a_verification(tmp_path):
     assert second["gradient_angle"] == ""
 
 
+def made_up(folder: Path, runs: list[tuple[Recipe, int, float]]) -> Results:
+    """Results on MNIST of three epochs: recipe, seed, test error."""
+    data = DataUsed("mnist", "", 1, 1, (28, 28), "")
+    started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
+    seeds = [
+        SeedResult(
+            folder,
+            seed,
+            Record(recipe, (seed,), data, started),
+            3,
+            {"test_error": (9.0, 2.0, test), "train_error": (9.0, 9.0, 1.0)},
+        )
+        for recipe, seed, test in runs
+    ]
+    return Results("mnist", seeds, [])
+
+
+def test_a_row_that_was_not_run_as_published_is_that_of_fast(tmp_path):
+    """And says so; with a run as published, the other is one of other settings."""
+    published = RECIPES["c-ep-2h"]
+    items = paper_items(Scope(("c-ep-2h",)))
+    for runs, row, others in (
+        ([(fast(published), 0, 2.5)], ("c-ep-2h, K 10", 2.5), []),
+        ([(fast(published), 0, 2.5), (published, 0, 2.4)], ("c-ep-2h", 2.4), [2.5]),
+    ):
+        results = made_up(tmp_path, runs)
+        for name in ("table-mnist", "table-short"):
+            (shown,) = items[name].show(results).rows
+            assert shown["recipe"].startswith(row[0])
+            assert ("nudged-sweeps" in shown["recipe"]) == (not others)
+            assert (shown["test"], shown["published_test"]) == (row[1], 2.44)
+        assert [other["test"] for other in items["table-others"].show(results).rows] == others
+
+
 def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     """Results that are made up: two seeds at 45 degrees, one at 0, which the table shares."""
     scope = Scope(("c-vf-1h",))
@@ -329,20 +364,8 @@ def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     members = item.trainings()
     assert [recipe.angle for recipe in members] == [22.5 * n for n in range(9)]
     assert members[0] == paper_items(scope)["table-mnist"].trainings()[0]
-    data = DataUsed("mnist", "", 1, 1, (28, 28), "")
-    started = Made("", ("eqprop",), {}, {"kind": "cpu"}, {}, None)
-    made_up = [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
-    seeds = [
-        SeedResult(
-            tmp_path,
-            seed,
-            Record(recipe, (seed,), data, started),
-            3,
-            {"test_error": (9.0, 2.0, test), "train_error": (9.0, 9.0, 1.0)},
-        )
-        for recipe, seed, test in made_up
-    ]
-    rendered = item.show(Results("mnist", seeds, []))
+    runs = [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
+    rendered = item.show(made_up(tmp_path, runs))
     assert [row["test"] for row in rendered.rows] == [2.5, None, 6.5, *[None] * 6]
     assert rendered.rows[2]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
     assert [row["published_test"] for row in rendered.rows] == [2.43, *[None] * 8]
