@@ -24,6 +24,9 @@ _SWEEPS: dict[str, Any] = {"angle": 90.0, "sweeps": True, "T": 15}
 RULES = {
     "AEP": dataclasses.replace(recipe("ep-1h"), rule="aep", **_SWEEPS),
     "VF": dataclasses.replace(recipe("ep-1h"), rule="vf", lr=(0.02, 0.01), **_SWEEPS),
+    "C-AEP": dataclasses.replace(
+        recipe("ep-1h"), rule="c-aep", nudge="random-sign", K=2, **_SWEEPS
+    ),
     "C-VF": dataclasses.replace(recipe("c-vf-1h"), angle=90.0, sweeps=True, T=20),
 }
 EPOCHS = (1, 2, 5, 10, 20)
