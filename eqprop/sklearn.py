@@ -29,11 +29,9 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.training.divergence import whole
 from eqprop.training.experiment import plan
 from eqprop.training.launch import precision
-from eqprop.training.settled import settle_rows
+from eqprop.training.settled import ROWS, settle_rows
 from eqprop.training.trainer import Examples, Trainer
 from eqprop.types import Float, PRNGKeyArray, Shape
-
-_ROWS = 200  # predicted together
 
 
 class _Estimator(BaseEstimator, abc.ABC):
@@ -255,7 +253,7 @@ class _Estimator(BaseEstimator, abc.ABC):
         with precision(self.recipe_):
             x = self._inputs(X)
             found = settle_rows(
-                system, self.network_, lambda rows: jnp.asarray(x[rows]), len(x), block=_ROWS
+                system, self.network_, lambda rows: jnp.asarray(x[rows]), len(x), block=ROWS
             )
         return found.scores.astype(np.float64)
 

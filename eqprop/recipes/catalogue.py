@@ -399,9 +399,13 @@ def _asymmetric(base: str, angles: tuple[float, ...], **fields: Any) -> list[Rec
 
 _THREE_ANGLES = (0.0, 90.0, 180.0)
 _SETTLED = {"sweeps": True, "T": 30, "tolerance": 1e-3}
-_TEN_EPOCHS = {"epochs": 10, "K": 10, **_SETTLED}
 _SYNCHRONOUS = {"epochs": 3, "nudged_sweeps": False, "K": 8}
 _FROZEN = {"feedback": "frozen", "angles": (90.0,)}
+
+
+def _settled(epochs: int) -> dict[str, Any]:
+    """So many epochs of ten nudged steps, with free phases that settle."""
+    return {"epochs": epochs, "K": 10, **_SETTLED}
 
 
 def _slower(base: str, part: float) -> dict[str, Any]:
@@ -420,11 +424,10 @@ def _continual(base: str, **fields: Any) -> dict[str, list[Recipe]]:
 
 def _deep(base: str, epochs: int) -> dict[str, list[Recipe]]:
     """The four rules on more hidden layers, with free phases that settle."""
-    fields: dict[str, Any] = {"epochs": epochs, **_SETTLED}
     return {
-        "AEP": _asymmetric(base, _THREE_ANGLES, rule="aep", K=10, **fields),
-        "VF": _asymmetric(base, _THREE_ANGLES, rule="vf", K=10, **fields),
-        **_continual(base, **fields),
+        "AEP": _asymmetric(base, _THREE_ANGLES, rule="aep", **_settled(epochs)),
+        "VF": _asymmetric(base, _THREE_ANGLES, rule="vf", **_settled(epochs)),
+        **_continual(base, epochs=epochs, **_SETTLED),
     }
 
 
@@ -442,19 +445,17 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
     },
     "two hidden layers": {
         **_deep("ep-2h", 10),
-        "VF, half rates": _asymmetric("ep-2h", (90.0,), **_slower("ep-2h", 0.5), **_TEN_EPOCHS),
-        "AEP, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="aep", **_TEN_EPOCHS),
-        "VF, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="vf", **_TEN_EPOCHS),
+        "VF, half rates": _asymmetric("ep-2h", (90.0,), **_slower("ep-2h", 0.5), **_settled(10)),
+        "AEP, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="aep", **_settled(10)),
+        "VF, frozen feedback": _asymmetric("ep-2h", **_FROZEN, rule="vf", **_settled(10)),
         "VF, frozen feedback, half rates": _asymmetric(
-            "ep-2h", **_FROZEN, **_slower("ep-2h", 0.5), **_TEN_EPOCHS
+            "ep-2h", **_FROZEN, **_slower("ep-2h", 0.5), **_settled(10)
         ),
-        "BPTT, frozen feedback": _asymmetric("bptt-2h", **_FROZEN, **_TEN_EPOCHS),
+        "BPTT, frozen feedback": _asymmetric("bptt-2h", **_FROZEN, **_settled(10)),
     },
     "three hidden layers": {
         **_deep("ep-3h", 3),
-        "VF, half rates": _asymmetric(
-            "ep-3h", (180.0,), **_slower("ep-3h", 0.5), **(_TEN_EPOCHS | {"epochs": 3})
-        ),
+        "VF, half rates": _asymmetric("ep-3h", (180.0,), **_slower("ep-3h", 0.5), **_settled(3)),
     },
     "convolutional": {
         rule: _asymmetric("ep-conv-fast", (0.0, 90.0), rule=rule.lower(), **_SYNCHRONOUS)
@@ -462,8 +463,9 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
     },
 }
 """Asymmetric networks, and rules on each, at initial angles between forward and feedback weights:
-with free phases that settle by sweeps, and without. VF in synchronous steps, and with frozen
-feedback, takes a quarter of the rates: at the full ones it is lost within a few epochs.
+with free phases that settle by sweeps, and without. With one hidden layer VF in synchronous steps,
+and with frozen feedback, takes a quarter of the rates: at the full ones it is lost within a few
+epochs.
 """
 
 

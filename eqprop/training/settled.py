@@ -15,7 +15,8 @@ from eqprop.training.mistakes import Table
 from eqprop.training.trainer import Examples, fetch
 from eqprop.types import Array, Float, Int, Layer
 
-_ROWS = 200  # as a test takes them: rows that are iterated together stop together
+ROWS = 200
+"""As a test takes them: rows that are iterated together stop together."""
 
 
 @final
@@ -58,10 +59,10 @@ def settle_rows(
 ) -> Ends:
     """The free phases of n examples: ``inputs`` gives the scaled inputs of those of some numbers.
 
-    ``block`` of them settle together, 200 or all n where it is None. The last block is filled up
-    with the last example, so that one program serves all.
+    ``block`` of them settle together, ``ROWS`` or all n where it is None. The last block is filled
+    up with the last example, so that one program serves all.
     """
-    parts, block = [], block or min(_ROWS, n)
+    parts, block = [], block or min(ROWS, n)
     for start in range(0, n, block):
         tell(start)
         x = inputs(np.minimum(np.arange(start, start + block), n - 1))
