@@ -178,7 +178,7 @@ def as_inputs(x: Any, where: str, features: tuple[str, ...] = ()) -> np.ndarray:
 
 
 def _where(name: str, source: str) -> str:
-    return f"data set {name} ({source})"
+    return f"data set {name} ({source.rstrip('.')})"
 
 
 def _column_names(x: Any) -> tuple[str, ...]:

@@ -221,55 +221,99 @@ class TableShort(PaperItem):
 
 
 def _run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
-    """A recipe, and the seeds of it by a program that was committed: as it is, or, where it was not
-    run so, with ``--fast``.
+    """A recipe, and the seeds of it by a program that was committed: as it is, or with ``--fast``,
+    where that went on for longer.
     """
+    return _longest(results, (recipe, fast(recipe)))
+
+
+def _longest(results: Results, forms: Sequence[Recipe]) -> tuple[Recipe, list[SeedResult]]:
+    """The form of a training that went on for longest, and its seeds; the first of equals."""
     committed = [seed for seed in results.seeds if not seed.changed_checkout]
-    runs = [(form, matching(committed, form)) for form in (recipe, fast(recipe))]
-    return next((run for run in runs if run[1]), runs[0])
+    runs = [(form, matching(committed, form)) for form in forms]
+    return max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))
 
 
 @final
 @dataclass(frozen=True)
 class FigureAngle(PaperItem):
-    """C-VF against the initial angle Psi between forward and feedback weights."""
+    """C-VF against the initial angle Psi between forward and feedback weights: in a form in which
+    free phases settle, and as published.
+    """
 
     scope: Scope
     title = "C-VF: test error against the initial angle between forward and feedback weights"
 
-    def _members(self) -> dict[str, list[Recipe]]:
-        return {
-            series.base: list(series.members(self.scope.of(RECIPES[series.base])).values())
+    def _members(self) -> list[tuple[str, str, Recipe]]:
+        # By recipe: with --fast, a form may be the other one.
+        members = {
+            recipe: (series.base, form)
             for series in SERIES.values()
             if self.scope.allows(series.base)
+            for form, fields in {"as published": {}, "sweeps": series.settled}.items()
+            for base in [self.scope.of(dataclasses.replace(RECIPES[series.base], **fields))]
+            for recipe in series.members(base).values()
         }
+        return [(network, form, recipe) for recipe, (network, form) in members.items()]
 
     @override
     def trainings(self) -> list[Recipe]:
-        return [recipe for members in self._members().values() for recipe in members]
+        return [recipe for _, _, recipe in self._members()]
 
     @override
     def show(self, results: Results) -> Rendered:
-        rows = [
-            {"network": name, "rule": "C-VF", "angle": recipe.angle}
-            | summary(recipe, matching(results.seeds, recipe), results.dataset)
-            # The published value is that of angle 0.
-            | ({} if recipe.angle == 0 else {"published_test": None, "published_std": None})
-            for name, members in self._members().items()
-            for recipe in members
-        ]
-        columns = (field("network", "network"), field("angle (degrees)", "angle", "g"))
+        rows, found = _by_angle(self._members(), results)
+        # The published value is that of angle 0.
+        rows = [row if row["angle"] == 0 else {**row, **_UNPUBLISHED} for row in rows]
+        through = [[_angles(seed) for seed in seeds] for seeds in found]
         caption = (
             f"Test error in % on {results.title} after the last epoch, mean ± standard "
-            "deviation over seeds. Blank: not run, or not published. "
+            "deviation over seeds; angles in degrees, before training and (mean) after it. Blank: "
+            "not run, or not published. "
         )
         return Rendered(
             caption + what_was_run(rows),
             rows,
-            (*columns, *DONE, TEST, PUBLISHED),
-            lambda figure: charts.against_angle(figure, rows),
-            [s for recipe in self.trainings() for s in matching(results.seeds, recipe)],
+            (
+                field("network", "network"),
+                field("free phase", "rule"),
+                field("initial angle", "angle", "g"),
+                _AFTER,
+                *DONE,
+                TEST,
+                PUBLISHED,
+            ),
+            lambda figure: charts.angles_in_training(figure, rows, through),
+            [seed for seeds in found for seed in seeds],
         )
+
+
+_AFTER = field("angle after", "after", ".0f")
+
+
+def _by_angle(
+    members: Sequence[tuple[str, str, Recipe]], results: Results
+) -> tuple[list[Row], list[list[SeedResult]]]:
+    """Rows and seeds of recipes at initial angles, each with its network and rule."""
+    rows: list[Row] = []
+    used: list[list[SeedResult]] = []
+    for network, rule, recipe in members:
+        # Some were trained for longer; rules are compared at equal epochs.
+        found = [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
+        after = [angles[-1] for seed in found if (angles := _angles(seed))]
+        rows.append(
+            summary(recipe, found, results.dataset)
+            | {"network": network, "rule": rule, "angle": recipe.angle}
+            | {"after": averaged("", after)[""]}
+        )
+        used.append(found)
+    return rows, used
+
+
+def _angles(seed: SeedResult) -> list[float]:
+    """Between forward and feedback weights after each epoch, in degrees: the mean over edges."""
+    edges = [column for name, column in seed.columns.items() if name.startswith("angles/")]
+    return [math.fsum(angles) / len(angles) for angles in zip(*edges, strict=True)]
 
 
 @final
@@ -280,39 +324,61 @@ class FigureGradientAngle(PaperItem):
     scope: Scope
     title = "Test error against the angle between update and BPTT gradient before training"
 
+    def _points(self) -> dict[Recipe, tuple[Recipe, ...]]:
+        """What is verified, and the forms in which it is trained, the first as wanted."""
+        rules = [recipe for recipe in self.scope.base() if recipe.rule not in {"bptt", "rbp"}]
+        points = {recipe: (recipe, fast(recipe)) for recipe in rules}
+        for series in SERIES.values():
+            if self.scope.allows(series.base):
+                base = self.scope.of(RECIPES[series.base])
+                settled = series.members(dataclasses.replace(base, **series.settled))
+                for name, recipe in series.members(base).items():
+                    points[recipe] = settled[name], recipe
+        return points
+
     @override
     def trainings(self) -> list[Recipe]:
-        return [recipe for recipe in self.scope.base() if recipe.rule not in {"bptt", "rbp"}]
+        return [forms[0] for forms in self._points().values()]
 
     @override
     def verifications(self) -> list[Question]:
-        # One beta, and eta as it is, are enough for an angle.
-        return [
-            Question(as_verified(recipe), VerifyOptions(betas=(recipe.beta,), eta_factors=(1.0,)))
-            for recipe in self.trainings()
-        ]
+        return [_asked_for_an_angle(recipe) for recipe in self._points()]
 
     @override
     def show(self, results: Results) -> Rendered:
         rows: list[Row] = []
-        for recipe, question in zip(self.trainings(), self.verifications(), strict=True):
-            verified = results.verification(question)
+        used: list[SeedResult] = []
+        for recipe, forms in self._points().items():
+            verified = results.verification(_asked_for_an_angle(recipe))
             angle = verified.numbers["asked"]["together"]["angle"] if verified else None
-            row = summary(recipe, matching(results.seeds, recipe), results.dataset)
-            rows.append({"gradient_angle": angle} | row)
+            form, found = _longest(results, forms)
+            turned = f", {recipe.angle:g}°" if recipe.angle else ""
+            rows.append(
+                summary(form, found, results.dataset)
+                | {"gradient_angle": angle, "point": recipe.name + turned}
+                # The published value is that of angle 0.
+                | (_UNPUBLISHED if turned else {})
+            )
+            used += found
         caption = (
             "Angle in degrees between the total update of the first minibatch (seed 0, settings as "
-            "in training, states not clipped) and the total BPTT gradient; test error in % on "
-            f"{results.title} after the last epoch, mean ± standard deviation. Blank: not run. "
+            "in training, states not clipped) and the total BPTT gradient, as published; test "
+            f"error in % on {results.title} after the last epoch, mean ± standard deviation, of "
+            "the training that is named. Blank: not run. "
         )
         angle = field("angle (degrees)", "gradient_angle", ".3g")
         return Rendered(
             caption + what_was_run(rows),
             rows,
-            (field("recipe", "recipe"), angle, *DONE, TEST, PUBLISHED),
+            (field("rule", "point"), angle, field("training", "recipe"), *DONE, TEST, PUBLISHED),
             lambda figure: charts.against_gradient_angle(figure, rows),
-            [s for recipe in self.trainings() for s in matching(results.seeds, recipe)],
+            used,
         )
+
+
+def _asked_for_an_angle(recipe: Recipe) -> Question:
+    """One beta, and eta as it is, are enough."""
+    return Question(as_verified(recipe), VerifyOptions(betas=(recipe.beta,), eta_factors=(1.0,)))
 
 
 @final
@@ -386,20 +452,8 @@ class FigureAsymmetric(PaperItem):
 
     @override
     def show(self, results: Results) -> Rendered:
-        rows: list[Row] = []
-        used: list[SeedResult] = []
-        for network, rule, recipe in self._members():
-            # Some were trained for longer; rules are compared at equal epochs.
-            found = [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
-            names = [(seed, name) for seed in found for name in seed.columns]
-            after = [seed.last(name) for seed, name in names if name.startswith("angles/")]
-            rows.append(
-                summary(recipe, found, results.dataset)
-                | _UNPUBLISHED
-                | {"network": network, "rule": rule, "angle": recipe.angle}
-                | {"after": averaged("", after)[""]}
-            )
-            used += found
+        rows, found = _by_angle(self._members(), results)
+        rows = [{**row, **_UNPUBLISHED} for row in rows]
         caption = (
             f"Errors in % on {results.title} after the last epoch, mean ± standard deviation over "
             "seeds; angles in degrees, before training and (mean) after it. Blank: not run. "
@@ -408,7 +462,7 @@ class FigureAsymmetric(PaperItem):
             field("network", "network"),
             field("rule", "rule"),
             field("initial angle", "angle", "g"),
-            field("angle after", "after", ".0f"),
+            _AFTER,
             *DONE,
             TEST,
             score("training error %", "training", "training_std"),
@@ -418,7 +472,7 @@ class FigureAsymmetric(PaperItem):
             rows,
             columns,
             lambda figure: charts.against_angle(figure, rows),
-            used,
+            [seed for seeds in found for seed in seeds],
         )
 
 

@@ -4,6 +4,7 @@ Nothing here loads JAX.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eqprop.errors import EqpropError
@@ -365,6 +366,8 @@ class Series:
     base: str
     field: str
     values: tuple[float, ...]
+    settled: Mapping[str, Any]
+    """Fields with which free phases settle, where as published they do not."""
 
     def members(self, base: Recipe) -> dict[str, Recipe]:
         """The recipes of the series, made from ``base``, under names such as ``angle-22.5``."""
@@ -376,9 +379,16 @@ class Series:
 
 _ANGLES = tuple(22.5 * n for n in range(9))
 
+_SWEEPS = {"sweeps": True, "T": 20}
+
 SERIES: dict[str, Series] = {
-    f"{base}-angle": Series(f"{base} at initial angles from 0 to 180", base, "angle", _ANGLES)
-    for base in ("c-vf-1h", "c-vf-2h")
+    f"{base}-angle": Series(
+        f"{base} at initial angles from 0 to 180", base, "angle", _ANGLES, settled
+    )
+    for base, settled in {
+        "c-vf-1h": _SWEEPS,
+        "c-vf-2h": {"sweeps": True, "nudged_sweeps": True, "tolerance": 1e-3, "K": 10},  # --fast
+    }.items()
 }
 
 
@@ -436,7 +446,7 @@ ASYMMETRIC: dict[str, dict[str, list[Recipe]]] = {
         "AEP": _asymmetric("ep-1h", _THREE_ANGLES, rule="aep", sweeps=True, T=15),
         "VF": _asymmetric("ep-1h", _THREE_ANGLES, rule="vf", sweeps=True, T=15),
         **_continual("ep-1h", sweeps=True, T=15),
-        "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], sweeps=True, T=20),
+        "C-VF": _asymmetric("c-vf-1h", _ANGLES[::2], **_SWEEPS),
         "AEP, synchronous": _asymmetric("ep-1h", _ANGLES[::2], rule="aep"),
         "VF, synchronous": _asymmetric("ep-1h", _ANGLES[::2], **_slower("ep-1h", 0.25)),
         "AEP, frozen feedback": _asymmetric("ep-1h", **_FROZEN, rule="aep"),

@@ -52,6 +52,28 @@ def against_angle(figure: "Figure", rows: Sequence[Row]) -> None:
         axes.set_title(panel, fontsize=10)
 
 
+def angles_in_training(
+    figure: "Figure", rows: Sequence[Row], through: Sequence[Sequence[Sequence[float]]]
+) -> None:
+    """Test error over the initial angle, a panel for each network, and below it the angle after
+    each epoch, a line for each seed of a row.
+    """
+    panels = list(dict.fromkeys(row["network"] for row in rows))
+    figure.set_size_inches(6.4 * len(panels), 8.4)
+    for n, panel in enumerate(panels, 1):
+        above, below = (figure.add_subplot(2, len(panels), n + at) for at in (0, len(panels)))
+        above.set_title(panel, fontsize=10)
+        _rules_against_angle(above, [row for row in rows if row["network"] == panel])
+        rules = list(dict.fromkeys(row["rule"] for row in rows))
+        for row, seeds in zip(rows, through, strict=True):
+            for angles in seeds if row["network"] == panel else ():
+                line = [row["angle"], *angles]
+                below.plot(line, color=f"C{rules.index(row['rule'])}", linewidth=0.8)
+        below.set_yticks([45 * n for n in range(5)])
+        below.set(xlabel="epoch", ylabel="angle between forward and feedback weights (degrees)")
+        below.grid(alpha=0.3)
+
+
 def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
     for n, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
         own = [row for row in rows if row["rule"] == rule]
@@ -82,7 +104,7 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
         if at is not None:
             offset = {"xytext": (6, 5), "textcoords": "offset points"}
             where = (row["gradient_angle"], at)
-            axes.annotate(row["recipe"], where, **offset, fontsize=7, rotation=35)
+            axes.annotate(row["point"], where, **offset, fontsize=7, rotation=35)
     axes.set_xlim(0, 90)
     _spread(axes, "y", rows)
     legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.3, 1.0)}  # few angles

@@ -323,6 +323,9 @@ def test_the_angle_is_that_of_a_verification(tmp_path):
     assert second["gradient_angle"] == ""
 
 
+ANGLES = {"1-2": 50.0, "2-3": 60.0}  # of forward to feedback weights, at the end
+
+
 def made_up(folder: Path, runs: list[tuple[Recipe, int, float]]) -> Results:
     """Results on MNIST of three epochs: recipe, seed, test error."""
     data = DataUsed("mnist", "", 1, 1, (28, 28), "")
@@ -333,7 +336,11 @@ def made_up(folder: Path, runs: list[tuple[Recipe, int, float]]) -> Results:
             seed,
             Record(recipe, (seed,), data, started),
             3,
-            {"test_error": (9.0, 2.0, test), "train_error": (9.0, 9.0, 1.0)},
+            {
+                "test_error": (9.0, 2.0, test),
+                "train_error": (9.0, 9.0, 1.0),
+                **{f"angles/{edge}": (80.0, 60.0, after) for edge, after in ANGLES.items()},
+            },
         )
         for recipe, seed, test in runs
     ]
@@ -341,18 +348,23 @@ def made_up(folder: Path, runs: list[tuple[Recipe, int, float]]) -> Results:
 
 
 def test_a_row_that_was_not_run_as_published_is_that_of_fast(tmp_path):
-    """And says so; with a run as published, the other is one of other settings."""
+    """And says so; with a run as published, unless it is shorter, the other is one of other
+    settings.
+    """
     published = RECIPES["c-ep-2h"]
     items = paper_items(Scope(("c-ep-2h",)))
-    for runs, row, others in (
-        ([(fast(published), 0, 2.5)], ("c-ep-2h, K 10", 2.5), []),
-        ([(fast(published), 0, 2.5), (published, 0, 2.4)], ("c-ep-2h", 2.4), [2.5]),
+    both = [(fast(published), 0, 2.5), (published, 0, 2.4)]
+    whole = made_up(tmp_path, both)
+    shorter = dataclasses.replace(whole, seeds=[whole.seeds[0], whole.seeds[1].until(2)])
+    for results, row, others in (
+        (made_up(tmp_path, both[:1]), ("c-ep-2h, K 10", 2.5), []),
+        (whole, ("c-ep-2h", 2.4), [2.5]),
+        (shorter, ("c-ep-2h, K 10", 2.5), [2.0]),
     ):
-        results = made_up(tmp_path, runs)
         for name in ("table-mnist", "table-short"):
             (shown,) = items[name].show(results).rows
             assert shown["recipe"].startswith(row[0])
-            assert ("nudged-sweeps" in shown["recipe"]) == (not others)
+            assert ("nudged-sweeps" in shown["recipe"]) == (row[1] == 2.5)
             assert (shown["test"], shown["published_test"]) == (row[1], 2.44)
         assert [other["test"] for other in items["table-others"].show(results).rows] == others
 
@@ -361,17 +373,36 @@ def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     """Results that are made up: two seeds at 45 degrees, one at 0, which the table shares."""
     scope = Scope(("c-vf-1h",))
     item = paper_items(scope)["figure-angle"]
-    members = item.trainings()
-    assert [recipe.angle for recipe in members] == [22.5 * n for n in range(9)]
-    assert members[0] == paper_items(scope)["table-mnist"].trainings()[0]
+    published, members = item.trainings()[:9], item.trainings()[9:]
+    assert published[0] == paper_items(scope)["table-mnist"].trainings()[0]
+    for recipes, sweeps in ((published, False), (members, True)):
+        assert [recipe.angle for recipe in recipes] == [22.5 * n for n in range(9)]
+        assert {recipe.sweeps for recipe in recipes} == {sweeps}
+    # With --fast both forms of two hidden layers are one.
+    assert len(paper_items(Scope(("c-vf-2h",), fast=True))["figure-angle"].trainings()) == 9
     runs = [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
     rendered = item.show(made_up(tmp_path, runs))
-    assert [row["test"] for row in rendered.rows] == [2.5, None, 6.5, *[None] * 6]
-    assert rendered.rows[2]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
-    assert [row["published_test"] for row in rendered.rows] == [2.43, *[None] * 8]
-    assert "3 of 100 epochs, 1 to 2 of 5 seeds; 7 of 9 rows were not run" in rendered.caption
+    assert [row["test"] for row in rendered.rows] == [*[None] * 9, 2.5, None, 6.5, *[None] * 6]
+    assert rendered.rows[11]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
+    assert rendered.rows[11]["after"] == pytest.approx(55.0)
+    assert [row["published_test"] for row in rendered.rows] == [2.43, *[None] * 8] * 2
+    assert "3 of 100 epochs, 1 to 2 of 5 seeds; 16 of 18 rows were not run" in rendered.caption
     pages.write("figure-angle", item, rendered, tmp_path, {})
     assert (tmp_path / "figure-angle.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_against_the_gradient_angle_takes_what_was_trained(tmp_path):
+    """With ``--fast``, and C-VF where its free phases settle, at each angle."""
+    item = paper_items(Scope(("ep-2h", "c-vf-1h")))["figure-gradient-angle"]
+    wanted = item.trainings()
+    assert [recipe.angle for recipe in wanted] == [None, *(22.5 * n for n in range(9))]
+    assert [question.recipe.sweeps for question in item.verifications()] == [False] * 10
+    runs = [(fast(wanted[0]), 0, 2.1), (wanted[2], 0, 2.4), (RECIPES["c-vf-1h"], 0, 88.0)]
+    rendered = item.show(made_up(tmp_path, runs))
+    assert [row["test"] for row in rendered.rows] == [2.1, 88.0, 2.4, *[None] * 7]
+    assert [row["point"] for row in rendered.rows[:3]] == ["ep-2h", "c-vf-1h", "c-vf-1h, 22.5°"]
+    assert [row["published_test"] for row in rendered.rows] == [1.95, 2.43, *[None] * 8]
+    assert "sweeps" in rendered.rows[0]["recipe"]
 
 
 def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
