@@ -24,6 +24,9 @@ from .dynamics.nudges import (
     Holomorphic as Holomorphic,
 )
 from .dynamics.nudges import (
+    MixedSign as MixedSign,
+)
+from .dynamics.nudges import (
     Nudge as Nudge,
 )
 from .dynamics.nudges import (

@@ -21,7 +21,7 @@ CASES: list[tuple[int | None, int, dict]] = [
     # replicas, devices, recipe; rows are divided over what replicas leave
     (4, 8, {"nudge": "centered", "optimizer": "adam", "lr": (0.01, 0.01)}),
     (2, 8, {"rule": "c-ep", "nudge": "random-sign", "shift": 1, "dropout": 0.3}),
-    (None, 4, {"rule": "c-ep", "hidden": (70, 60), "lr": (0.1, 0.1, 0.1)}),
+    (None, 4, {"rule": "c-ep", "nudge": "mixed-sign", "hidden": (70, 60), "lr": (0.1, 0.1, 0.1)}),
     (3, 3, {"rule": "vf", "angle": 60.0, "tolerance": 1e-2, "T": 40}),
     (2, 4, {"rule": "c-vf", "angle": 60.0, "nudge": "random-sign", "lr": (0.1, 0.05)}),
     (2, 4, CONV | {"rule": "c-ep", "setting": "energy", "tolerance": 1e-2, "sweeps": True}),

@@ -16,19 +16,26 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.errors import EqpropError
-from eqprop.types import Array, Float, Inexact, PRNGKeyArray
+from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, Strength
 
 
 class Stencil(NamedTuple):
     """Estimate ``d/dbeta f(beta) at 0`` by ``sum_k weights[k] f(betas[k]) + rest f(0)``.
 
-    Where betas are complex, by the real part of that.
+    Where betas are complex, by the real part of that. Examples may have betas, and with them
+    weights, of their own: then there is a second axis for the rows of the batch.
     """
 
-    betas: Inexact[Array, " points"]
-    weights: Inexact[Array, " points"]
-    rest: Inexact[Array, ""] | None
+    betas: Inexact[Array, "points *rows"]
+    weights: Inexact[Array, "points *rows"]
+    rest: Inexact[Array, "*rows"] | None
     """None where the fixed point itself has no weight."""
+
+    @property
+    def shares(self) -> Inexact[Array, " points"]:
+        """The weight of each point in what was divided by its beta already."""
+        shares = self.weights * self.betas
+        return shares if shares.ndim == 1 else shares[:, 0]
 
     @property
     def is_complex(self) -> bool:
@@ -40,8 +47,19 @@ class Stencil(NamedTuple):
         return jnp.promote_types(real, jnp.complex64) if self.is_complex else real
 
 
-def weighted(weights: Inexact[Array, " points"], values: Inexact[Array, "points *shape"]) -> Array:
+def by_row(factor: Strength, layer: Layer) -> Layer:
+    """A layer times one number, or each of its rows times its own."""
+    if not factor.ndim:
+        return factor * layer
+    return factor.reshape(-1, *[1] * (layer.ndim - 1)) * layer
+
+
+def weighted(
+    weights: Inexact[Array, "points *rows"], values: Inexact[Array, "points *shape"]
+) -> Array:
     """The real part of the weighted sum of what was found at each beta."""
+    if weights.ndim > 1:
+        return jax.vmap(by_row)(weights.astype(values.dtype), values).sum(axis=0).real
     precision = lax.Precision.HIGHEST  # see ``networks.connections.multiply``
     return jnp.tensordot(weights.astype(values.dtype), values, axes=1, precision=precision).real
 
@@ -55,6 +73,10 @@ class Nudge(eqx.Module):
     @abc.abstractmethod
     def stencil(self, key: PRNGKeyArray) -> Stencil:
         """The stencil for one minibatch; ``key`` serves those that are drawn at random."""
+
+    def of_batch(self, key: PRNGKeyArray, rows: int) -> Stencil:
+        """The stencil for a minibatch of so many examples, where these are not all nudged alike."""
+        return self.stencil(key)
 
 
 def _check_beta(beta: float | Array) -> None:
@@ -100,6 +122,37 @@ class RandomSign(Nudge):
     def stencil(self, key: PRNGKeyArray) -> Stencil:
         sign = jnp.where(jax.random.bernoulli(key, self.positive), 1.0, -1.0)
         return OneSided(self.beta * sign).stencil(key)
+
+
+@final
+class MixedSign(Nudge):
+    """Nudge every other example of a minibatch with ``+beta`` and the rest with ``-beta``, in one
+    phase.
+
+    The bias of order beta cancels in the mean over examples, and so does what weights that move
+    within the phase add to it, as long as both are small: what pulls the outputs of one half on
+    holds those of the other half back.
+    """
+
+    beta: float
+    one_sided: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        _check_beta(self.beta)
+
+    @override
+    def stencil(self, key: PRNGKeyArray) -> Stencil:
+        """That of a single example, whose sign is drawn."""
+        return RandomSign(self.beta).stencil(key)
+
+    @override
+    def of_batch(self, key: PRNGKeyArray, rows: int) -> Stencil:
+        first = self.stencil(key)
+        signs = 1.0 - 2.0 * (jnp.arange(rows) % 2)
+        assert first.rest is not None
+        return Stencil(
+            first.betas[:, None] * signs, first.weights[:, None] * signs, first.rest * signs
+        )
 
 
 @final

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -11,6 +12,7 @@ from jax import lax
 
 from eqprop.dynamics.altered import Holding
 from eqprop.dynamics.costs import Cost
+from eqprop.dynamics.nudges import by_row
 from eqprop.dynamics.relaxation import Relaxation, Settled, Step
 from eqprop.dynamics.step import Dynamics
 from eqprop.errors import EqpropError
@@ -205,12 +207,7 @@ class System(eqx.Module):
 
 def _by_row(beta: Strength, forces: Forces) -> Forces:
     """Each row times its own beta."""
-
-    def times(force: Layer) -> Layer:
-        tail = [1] * (force.ndim - beta.ndim) if beta.ndim else []
-        return beta.reshape(*beta.shape, *tail) * force
-
-    return jax.tree.map(times, forces)
+    return jax.tree.map(functools.partial(by_row, beta), forces)
 
 
 def _sweep(network: Model, part: Callable[[States, Layers], States]) -> Step:

@@ -15,6 +15,7 @@ weights as they are, about the ``s*`` of the free phase: ``D_theta(t) = -grad_th
 the learning rates vanish.
 """
 
+import functools
 from collections.abc import Callable
 from typing import final, override
 
@@ -23,12 +24,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from eqprop.dynamics.nudges import Nudge, weighted
+from eqprop.dynamics.nudges import Nudge, by_row, weighted
 from eqprop.dynamics.step import Place, Prototypical, pushed
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
-from eqprop.learning.continual import Batch, Strengths, part_factors
+from eqprop.learning.continual import Batch, Strengths, divisor, part_factors
+from eqprop.learning.increments import rows_weighed, weights_of_rows
 from eqprop.learning.learners import InsidePhase, Schedule, constant
 from eqprop.learning.rules import Free, Rule, with_readout
 from eqprop.networks.connections import Connection, Dense, Lateral, multiply
@@ -36,7 +38,7 @@ from eqprop.networks.convolution import AveragePool, Conv, NoPool
 from eqprop.networks.edges import Clamped, Edge, OneWay, Tied, Untied
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
-from eqprop.types import Array, Layer, PRNGKeyArray, Scalar, States, Targets
+from eqprop.types import Array, Layer, PRNGKeyArray, States, Strength, Targets
 
 
 @final
@@ -56,15 +58,15 @@ class AsymmetricPhase(eqx.Module):
                 "sweep is not: leave nudged_sweeps out (--no-nudged-sweeps)"
             )
 
-    def stepper(self) -> Callable[[States, Scalar], States]:
+    def stepper(self) -> Callable[[States, Strength], States]:
         """One nudged step as a function of the states, which may be complex, and of beta."""
         clamped = self.system.clamp(self.network, self.x)
         move = self.spread_by_drives(clamped) or self.spread(clamped)
 
-        def nudged(s: States, beta: Scalar) -> States:
+        def nudged(s: States, beta: Strength) -> States:
             forces = self.system.force(clamped, s, self.y)
             by = self.system.dynamics.dt * beta
-            return pushed(move(s), jax.tree.map(lambda force: by * force, forces))
+            return pushed(move(s), jax.tree.map(functools.partial(by_row, by), forces))
 
         return nudged
 
@@ -131,11 +133,15 @@ class AsymmetricPhase(eqx.Module):
 
         return _linear(pull, change)
 
-    def advance(self, s: States, beta: Scalar) -> tuple[States, Model]:
-        """The states after one nudged step, and the increment of it, ``beta dtheta(t)``."""
+    def advance(self, s: States, beta: Strength) -> tuple[States, Model]:
+        """The states after one nudged step, and the increment of it, ``beta dtheta(t)``; divided by
+        beta where rows have betas of their own.
+        """
         new = self.stepper()(s, beta)
         seen = (self.system.read(states, nudged=True) for states in (s, new))
-        return new, self.increment(tuple(b - a for a, b in zip(*seen, strict=True)))
+        change = tuple(b - a for a, b in zip(*seen, strict=True))
+        weights = weights_of_rows(beta)
+        return new, self.increment(change if weights is None else rows_weighed(change, weights))
 
 
 def _linear[Result](function: Callable[[States], Result], d: States) -> Result:
@@ -186,7 +192,7 @@ class AsymmetricEP(Rule):
     def update(
         self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
     ) -> tuple[Model, Free]:
-        stencil = self.nudge.stencil(key)
+        stencil = self.nudge.of_batch(key, len(x))
         if stencil.is_complex:
             system.check_analytic(network)
         free = Free(*system.free(system.clamp(network, x), x))
@@ -195,7 +201,7 @@ class AsymmetricEP(Rule):
         nudged = phase.stepper()
         start = tuple(s.astype(dtype) for s in free.states)
 
-        def displacement(beta: Scalar) -> States:
+        def displacement(beta: Strength) -> States:
             def body(_: Array, s: States) -> States:
                 return nudged(s, beta)
 
@@ -227,7 +233,8 @@ def continual_asymmetric_step(
     # A mean over the batch already.
     step = seen.scale(part_factors(network, batch, strengths) * len(x))
     moved = jax.tree.map(jnp.add, network, step).projected()
-    return moved, new, jax.tree.map(lambda leaf: leaf / beta.astype(leaf.dtype), seen)
+    by = divisor(beta, batch) / len(x)
+    return moved, new, jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), seen)
 
 
 @final

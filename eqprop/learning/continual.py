@@ -23,20 +23,23 @@ from eqprop.learning.increments import (
     Increment,
     VectorField,
     edge_ends,
+    weights_of_rows,
 )
 from eqprop.networks.connections import Connection, Dense, multiply
 from eqprop.networks.edges import Edge, Plastic, Tied
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import Normalised
-from eqprop.types import Array, Float, Inexact, Layer, Rates, Scalar, States, Targets
+from eqprop.types import Array, Float, Inexact, Layer, Rates, Scalar, States, Strength, Targets
 
 type Batch = tuple[Layer, Targets]
 """Input and targets, ``(x, y)``."""
 
 
-type Strengths = tuple[Scalar, Float[Array, " edges"]]
-"""Nudging strength, with its sign, and the learning rate of each edge: ``(beta, eta)``."""
+type Strengths = tuple[Strength, Float[Array, " edges"]]
+"""Nudging strength, with its sign, or that of each row of the batch, and the learning rate of each
+edge: ``(beta, eta)``.
+"""
 
 
 class Products(NamedTuple):
@@ -62,16 +65,16 @@ def continual_step(
     Returns the moved network, the new states, and ``dtheta(t)``. Nothing of the free phase is read.
     """
     (beta, _), factors = strengths, part_factors(network, batch, strengths)
-    count = beta * batch[0].shape[0]
+    by = divisor(beta, batch)
     if not isinstance(network, Network):
-        return _model_step(system, increment, network, states, batch, (beta, factors, count))
+        return _model_step(system, increment, network, states, batch, (beta, factors, by))
     plain = [
         Rewritten(e.pre, e.post, e, increment, rate)
         for e, rate in zip(network.plastic, factors, strict=True)
     ]
     moved, new, ends = _advance(system, network, plain, states, batch, beta)
     total = network.update([form.seen(*seen) for form, seen in zip(plain, ends, strict=True)])
-    dtheta = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), total)
+    dtheta = jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), total)
     return network.replace_edges([form.settle() for form in moved]), new, dtheta
 
 
@@ -81,17 +84,17 @@ def _model_step(
     network: Model,
     states: States,
     batch: Batch,
-    strengths: tuple[Scalar, Inexact[Array, " parts"], Scalar],
+    strengths: tuple[Strength, Inexact[Array, " parts"], Scalar],
 ) -> tuple[Model, States, Model]:
     """The step of a model without edges; ``strengths`` are beta, ``eta / (beta B)`` and
     ``beta B``.
     """
-    (x, y), (beta, factors, count) = batch, strengths
+    (x, y), (beta, factors, by) = batch, strengths
     new = system.nudged_step(network, x, y, beta, states)
-    seen = (system.rates_read(x, s, nudged=True) for s in (states, new))
-    total = increment.between(network, *seen)
+    before, after = (system.rates_read(x, s, nudged=True) for s in (states, new))
+    total = increment.between(network, before, after, weights_of_rows(beta))
     moved = jax.tree.map(jnp.add, network, total.scale(factors)).projected()
-    return moved, new, jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), total)
+    return moved, new, jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), total)
 
 
 def continual_phase(
@@ -113,7 +116,8 @@ def continual_phase(
 
         return lax.fori_loop(0, system.nudged_steps, step, (network, states))
     r_start = system.rates_read(batch[0], states, nudged=True)
-    start = moving_edges(increment, network, r_start, part_factors(network, batch, strengths))
+    factors = part_factors(network, batch, strengths)
+    start = moving_edges(increment, network, r_start, factors, weights_of_rows(beta))
 
     def body(_: Array, carry: tuple[Sequence[Moving], States]) -> tuple[Sequence[Moving], States]:
         moving, s = carry
@@ -124,9 +128,19 @@ def continual_phase(
 
 
 def part_factors(network: Model, batch: Batch, strengths: Strengths) -> Inexact[Array, " parts"]:
-    """``eta / (beta B)`` for each part, the edges of a network: the factor on its increments."""
-    (beta, eta), (x, _) = strengths, batch
-    return eta.astype(network.dtype) / (beta * x.shape[0]).astype(network.dtype)
+    """``eta / (beta B)`` for each part, the edges of a network: the factor on its increments.
+    ``eta / B`` where rows have betas of their own, and are divided by them.
+    """
+    beta, eta = strengths
+    return eta.astype(network.dtype) / divisor(beta, batch).astype(network.dtype)
+
+
+def divisor(beta: Strength, batch: Batch) -> Scalar:
+    """``beta B``, which increments summed over the batch are divided by; B where rows have betas of
+    their own.
+    """
+    rows = len(batch[0])
+    return jnp.asarray(rows, beta.dtype) if beta.ndim else beta * rows
 
 
 def _advance(
@@ -135,29 +149,36 @@ def _advance(
     moving: "Sequence[Moving]",
     states: States,
     batch: Batch,
-    beta: Scalar,
+    beta: Strength,
 ) -> "tuple[list[Moving], States, list[Ends]]":
     """A nudged step with the edges as they are, then each edge moves by what it sees of it."""
     x, y = batch
     new = system.nudged_step(network.replace_edges(moving), x, y, beta, states)
-    rates = (system.rates_read(x, s, nudged=True) for s in (states, new))
-    ends = edge_ends(network, *rates)
+    before, after = (system.rates_read(x, s, nudged=True) for s in (states, new))
+    ends = edge_ends(network, before, after, weights_of_rows(beta))
     return [edge.advance(*seen) for edge, seen in zip(moving, ends, strict=True)], new, ends
 
 
 def moving_edges(
-    increment: Increment, network: Network, start: Rates, factors: Float[Array, " edges"]
+    increment: Increment,
+    network: Network,
+    start: Rates,
+    factors: Float[Array, " edges"],
+    weights: Strength | None = None,
 ) -> "list[Moving]":
     """The edges of a network as they move under a continual rule, each in the cheapest form that is
     exact for it.
 
     ``start`` are the rates at the beginning of the phase, ``factors`` those on the increments of
-    each edge. The forms other than ``Rewritten`` are exact for certain increments and
-    connections, and are chosen by their very types: a subclass may have changed what they rest on.
+    each edge, ``weights`` those of the rows, where they have any. The forms other than
+    ``Rewritten`` are exact for certain increments and connections, and are chosen by their very
+    types: a subclass may have changed what they rest on.
     """
     return [
-        _moving_edge(increment, edge, factor, (start[edge.pre], start[edge.post]))
-        for edge, factor in zip(network.plastic, factors, strict=True)
+        _moving_edge(increment, edge, factor, (pre, post))
+        for edge, factor, ((pre, _), (post, _)) in zip(
+            network.plastic, factors, edge_ends(network, start, start, weights), strict=True
+        )
     ]
 
 

@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from eqprop.dynamics.nudges import Stencil, weighted
+from eqprop.dynamics.nudges import Stencil, by_row, weighted
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.networks.edges import Plastic
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
-from eqprop.types import Array, Layer, Rates, Scalar, States, Targets
+from eqprop.types import Array, Layer, Rates, States, Strength, Targets
 
 type Ends = tuple[tuple[Layer, Layer], tuple[Layer, Layer]]
 """What an edge sees of a step: the rates of its presynaptic layer, before and after it, and those
@@ -47,11 +47,22 @@ class Increment(eqx.Module):
         The rates of the input are the same before and after.
         """
 
-    def between(self, network: Model, before: Rates, after: Rates) -> Model:
-        """The increments of all parameters, summed over the batch: ``beta B dtheta(t)``."""
+    def between(
+        self, network: Model, before: Rates, after: Rates, weights: Strength | None = None
+    ) -> Model:
+        """The increments of all parameters, summed over the batch, in which rows may have weights:
+        ``beta B dtheta(t)``.
+
+        Raises ``EqpropError`` for weights where there are no edges.
+        """
         if not isinstance(network, Network):
+            if weights is not None:
+                raise EqpropError(
+                    f"{type(network).__name__} has no edges, whose increments alone can take a "
+                    "beta for each example: use a random-sign nudge"
+                )
             return self.of_model(network, before, after)
-        ends = edge_ends(network, before, after)
+        ends = edge_ends(network, before, after, weights)
         steps = [self.edge(e, *seen) for e, seen in zip(network.plastic, ends, strict=True)]
         return network.update(steps)
 
@@ -77,23 +88,42 @@ class Increment(eqx.Module):
         copies, start = jax.tree.map(lambda leaf: leaf.astype(dtype), (network, free))
         clamped = system.clamp(copies, x)
 
-        def phase(beta: Scalar) -> Model:
+        def phase(beta: Strength) -> Model:
             def body(_: Array, carry: tuple[States, Model]) -> tuple[States, Model]:
                 s, sums = carry
                 new = system.nudged_step(clamped, x, y, beta, s)
-                rates = (system.rates_read(x, states, nudged=True) for states in (s, new))
-                return new, jax.tree.map(jnp.add, sums, self.between(copies, *rates))
+                a, b = (system.rates_read(x, states, nudged=True) for states in (s, new))
+                step = self.between(copies, a, b, weights_of_rows(beta))
+                return new, jax.tree.map(jnp.add, sums, step)
 
             zeros = jax.tree.map(jnp.zeros_like, copies)
             return lax.fori_loop(0, system.nudged_steps, body, (start, zeros))[1]
 
-        combine = functools.partial(weighted, stencil.weights)
+        own = stencil.betas.ndim > 1  # then each row is divided by its beta already
+        combine = functools.partial(weighted, stencil.shares if own else stencil.weights)
         return jax.tree.map(combine, jax.vmap(phase)(stencil.betas.astype(dtype)))
 
 
-def edge_ends(network: Network, before: Rates, after: Rates) -> list[Ends]:
-    """What each edge of a network sees of a step."""
-    return [((before[e.pre], after[e.pre]), (before[e.post], after[e.post])) for e in network.edges]
+def edge_ends(
+    network: Network, before: Rates, after: Rates, weights: Strength | None = None
+) -> list[Ends]:
+    """What each edge of a network sees of a step. Weights of the rows are those of the rates of the
+    postsynaptic layers, which increments are linear in.
+    """
+    a, b = (rates if weights is None else rows_weighed(rates, weights) for rates in (before, after))
+    return [((before[e.pre], after[e.pre]), (a[e.post], b[e.post])) for e in network.edges]
+
+
+def rows_weighed(rates: Rates, weights: Strength) -> Rates:
+    """Rates, each row times its weight."""
+    return tuple(by_row(weights, layer) for layer in rates)
+
+
+def weights_of_rows(beta: Strength) -> Strength | None:
+    """What the increments of each row are multiplied by, where rows have betas of their own; None
+    where what they add up to is divided by the one beta there is.
+    """
+    return 1 / beta if beta.ndim else None
 
 
 @final
@@ -137,18 +167,18 @@ class Equilibrium(Increment):
             return repeat(rows).astype(dtype)
 
         clamped = system.clamp(network, x).map_drives(start_all)
-        betas = jnp.tile(stencil.betas, batch).astype(dtype)
+        betas = _of_all_rows(stencil.betas, batch).astype(dtype)
         start = tuple(start_all(s) for s in free)
         several = system.map_rows(repeat)
         ends = several.nudged(clamped, repeat(x), repeat(y), betas, start)
         ends, free = system.read(ends, nudged=True), system.read(free, nudged=False)
-        weights = stencil.weights.astype(dtype)
+        weights = stencil.weights
         if stencil.rest is not None:
             ends = tuple(_beside(batch, *pair) for pair in zip(ends, free, strict=True))
-            weights = jnp.append(weights, stencil.rest.astype(dtype))
+            weights = jnp.concatenate([weights, stencil.rest[None]])
         rates = system.dynamics.rates(repeat(x, len(weights)), ends)
         r_input = system.dynamics.rates(x, ())[0]
-        return network.statistic(rates, jnp.tile(weights, batch), r_input)
+        return network.statistic(rates, _of_all_rows(weights, batch).astype(dtype), r_input)
 
 
 @final
@@ -182,14 +212,14 @@ class VectorField(Increment):
         hidden = [e for e in network.plastic if not e.from_input]
         start = tuple(s.astype(dtype) for s in free)
 
-        def phase(beta: Scalar, weight: Scalar) -> tuple[Sequence[Plastic], Rates]:
+        def phase(beta: Strength, weight: Strength) -> tuple[Sequence[Plastic], Rates]:
             def body(_: Array, carry: tuple[States, list[Plastic]]) -> tuple[States, list[Plastic]]:
                 s, sums = carry
                 new = tuple(n.astype(dtype) for n in system.nudged_step(clamped, x, y, beta, s))
                 a, b = (system.rates_read(x, states, nudged=True) for states in (s, new))
                 # The increment is linear in the changes. Weighted here and not after the phase,
                 # complex ones come out as the real part that is wanted.
-                d = [weight * (after - before) for before, after in zip(a, b, strict=True)]
+                d = [by_row(weight, after - before) for before, after in zip(a, b, strict=True)]
                 steps = [e.vector_field(a[e.pre], d[e.pre], a[e.post], d[e.post]) for e in hidden]
                 return new, jax.tree.map(jnp.add, sums, steps)
 
@@ -219,6 +249,13 @@ def _no_subclass(cls: type) -> EqpropError:
         f"{cls.__name__} inherits from an increment whose shortcuts are exact for itself alone: "
         "inherit from Increment, and call the other one in edge"
     )
+
+
+def _of_all_rows(values: Array, batch: int) -> Array:
+    """Numbers of a stencil's points as those of one batch, the points of an example side by side:
+    of all examples, or ``(points, B)``.
+    """
+    return jnp.tile(values, batch) if values.ndim == 1 else values.T.reshape(-1)
 
 
 def _beside(batch: int, *parts: Array) -> Array:

@@ -199,7 +199,7 @@ class InsidePhase(Learner):
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
         nudge, rates, schedule = self.strengths
-        beta = nudge.stencil(key).betas[0].astype(network.dtype)
+        beta = nudge.of_batch(key, len(x)).betas[0].astype(network.dtype)
         step = jnp.asarray(memory if self.writing is None else memory[0])
         strengths = beta, jnp.asarray(rates) * schedule(step)
         if self.writing is None:

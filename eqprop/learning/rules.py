@@ -50,7 +50,7 @@ class AfterPhase(Rule):
     def update(
         self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
     ) -> tuple[Model, Free]:
-        stencil = self.nudge.stencil(key)
+        stencil = self.nudge.of_batch(key, len(x))
         if stencil.is_complex:
             system.check_analytic(network)
         free = Free(*system.free(system.clamp(network, x), x))

@@ -20,7 +20,7 @@ from eqprop.dynamics.altered import RoundedStates
 from eqprop.dynamics.anderson import Anderson
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
 from eqprop.dynamics.dropout import Dropout
-from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
+from eqprop.dynamics.nudges import Centered, Holomorphic, MixedSign, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps, Relaxation, ToTolerance
 from eqprop.dynamics.step import (
     BlockDescent,
@@ -283,6 +283,8 @@ def nudge(recipe: Recipe) -> Nudge:
             return OneSided(-recipe.beta)
         case "random-sign":
             return RandomSign(recipe.beta, recipe.positive)
+        case "mixed-sign":
+            return MixedSign(recipe.beta)
         case "centered":
             return Centered(recipe.beta)
         case "holomorphic":

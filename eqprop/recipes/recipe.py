@@ -122,10 +122,18 @@ class Recipe:
     left out, none, and layers hear only those before them.
     """
     nudge: Literal[
-        "one-sided", "positive", "negative", "random-sign", "centered", "holomorphic"
+        "one-sided",
+        "positive",
+        "negative",
+        "random-sign",
+        "mixed-sign",
+        "centered",
+        "holomorphic",
     ] = "one-sided"
     """How the output is nudged: one-sided, by beta, whatever its sign; positive and negative, by
-    plus or minus a beta above 0; holomorphic, by complex betas, needs a smooth activation.
+    plus or minus a beta above 0; random-sign, one of these for each minibatch; mixed-sign, half of
+    a minibatch by each; centered, every example by both; holomorphic, by complex betas, needs a
+    smooth activation.
     """
     hold: bool = False
     """Hold the output in the nudged phase, at its free state plus beta times the force, instead of

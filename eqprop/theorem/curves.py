@@ -22,7 +22,7 @@ from eqprop.learning.baselines import StateCurves, Window, loss_gradient, pull_b
 from eqprop.learning.continual import continual_step
 from eqprop.learning.increments import Increment
 from eqprop.networks.model import Model
-from eqprop.types import Array, Float, Int, Layer, Scalar, States, Targets
+from eqprop.types import Array, Float, Int, Layer, States, Strength, Targets
 
 
 @final
@@ -99,7 +99,7 @@ class NudgedPhase(Source):
     eta: eqx.AbstractVar[Float[Array, " edges"]]
 
     @abc.abstractmethod
-    def one(self, network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
+    def one(self, network: Model, states: States, beta: Strength) -> tuple[Model, States, Model]:
         """A step with one beta: the moved network, the new states, and ``dtheta(t)``."""
 
     @override
@@ -125,7 +125,7 @@ class NudgedPhase(Source):
             for before, after in zip(carry[1], new, strict=True)
         )
         # Each point's dtheta is divided by its own beta already.
-        d_network = jax.tree.map(functools.partial(weighted, weights * betas), dtheta)
+        d_network = jax.tree.map(functools.partial(weighted, self.stencil.shares), dtheta)
         return (moved, new), Changes(d_states, d_network)
 
 
@@ -140,7 +140,7 @@ class Updates(NudgedPhase):
     eta: Float[Array, " edges"]
 
     @override
-    def one(self, network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
+    def one(self, network: Model, states: States, beta: Strength) -> tuple[Model, States, Model]:
         system, _, batch = self.problem
         strengths = (beta, self.eta)
         return continual_step(system, self.increment, network, states, batch, strengths)
@@ -156,7 +156,7 @@ class AsymmetricUpdates(NudgedPhase):
     eta: Float[Array, " edges"]
 
     @override
-    def one(self, network: Model, states: States, beta: Scalar) -> tuple[Model, States, Model]:
+    def one(self, network: Model, states: States, beta: Strength) -> tuple[Model, States, Model]:
         system, real, batch = self.problem
         if self.stencil.is_complex:  # about a real fixed point of real parameters, which stay
             phase = AsymmetricPhase(system, real, *batch, self.free)

@@ -177,7 +177,8 @@ def _within_noise(trial: Trial) -> bool:
 
 
 def _at(recipe: Recipe) -> str:
-    sign = " (sign drawn from the seed)" if recipe.nudge == "random-sign" else ""
+    signs = {"random-sign": " (sign drawn from the seed)", "mixed-sign": " (of both signs)"}
+    sign = signs.get(recipe.nudge, "")
     eta = f", eta {' '.join(f'{rate:g}' for rate in recipe.lr)}"
     return f"beta {recipe.beta:g}{sign}{eta if recipe.rule.startswith('c-') else ''}"
 

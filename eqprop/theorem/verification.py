@@ -162,8 +162,8 @@ def _floors(
     but not their rounding.
     """
     weights = np.asarray(stencil.weights)
-    rounding = np.finfo(np.float64).eps * np.abs(weights).sum()
-    noise = rounding + residual * abs(weights.sum().real)
+    rounding = np.finfo(np.float64).eps * np.abs(weights).sum(axis=0)
+    noise = np.max(rounding + residual * np.abs(np.real(weights.sum(axis=0))))
     # The states' curves are divided by dt, the parameters' are not.
     states = set(comparison.updates) - set(comparison.synapses)
     return {
@@ -222,7 +222,8 @@ class _Trials:
         return self._trial((beta, factor), moving, still, 0.0)
 
     def _updates(self, nudge: Nudge, factor: float) -> Updates | AsymmetricUpdates:
-        stencil = nudge.stencil(jax.random.key(self.plan.seed))
+        rows = len(self.problem.batch[0])
+        stencil = nudge.of_batch(jax.random.key(self.plan.seed), rows)
         eta = self.plan.eta or (0.0,) * _in_dynamics(self.problem.network)
         rates = factor * jnp.asarray(eta, float)
         problem, free = self.problem, self.window.last

@@ -12,12 +12,17 @@ from problems import graphs, known, make_network, make_problem
 
 from eqprop.dynamics.activations import hardsigm, sigm, tanh
 from eqprop.dynamics.costs import CrossEntropy, SquaredError
-from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
+from eqprop.dynamics.nudges import Centered, Holomorphic, MixedSign, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.asymmetric import AsymmetricEP, AsymmetricPhase, ContinualAsymmetricEP
+from eqprop.learning.asymmetric import (
+    AsymmetricEP,
+    AsymmetricPhase,
+    ContinualAsymmetricEP,
+    continual_asymmetric_step,
+)
 from eqprop.learning.increments import Equilibrium, VectorField
 from eqprop.learning.rules import AfterPhase
 from eqprop.networks.connections import Dense
@@ -107,6 +112,38 @@ def test_the_sign_of_beta_is_drawn() -> None:
     signed = [update(problem, OneSided(beta)) for beta in (0.1, -0.1)]
     assert error(signed[0], signed[1]) > 1e-3
     assert min(error(found, each) for each in signed) < 1e-12
+
+
+def test_mixed_signs_are_one_sided_nudges_of_the_two_halves() -> None:
+    problem = problem_at(90.0, DYNAMICS["sigm"])
+    system, network, (x, y) = problem
+    sign = float(jnp.sign(MixedSign(0.1).of_batch(jax.random.key(0), 1).betas[0, 0]))
+    halves = [
+        update(Problem(system, network, (x[n::2], y[n::2])), OneSided((-1) ** n * sign * 0.1))
+        for n in (0, 1)
+    ]
+    parts = [len(x[n::2]) / len(x) for n in (0, 1)]
+    expected = parts[0] * halves[0] + parts[1] * halves[1]
+    assert error(update(problem, MixedSign(0.1)), expected) < 1e-12
+
+
+def test_a_continual_step_with_a_beta_for_each_example_is_the_mean_over_them() -> None:
+    system, network, (x, y) = problem_at(90.0, DYNAMICS["sigm"])
+    free = system.free(system.clamp(network, x), x)[0]
+    start = tuple(s + 0.01 for s in free)
+    betas, eta = jnp.where(jnp.arange(len(x)) % 2 == 0, 0.2, -0.3), jnp.full(3, 0.1)
+
+    def step(rows: slice, beta: jax.Array):
+        seen = tuple(tuple(s[rows] for s in states) for states in (free, start))
+        batch = x[rows], y[rows]
+        return continual_asymmetric_step(system, network, *seen, batch, (beta, eta))
+
+    moved, new, dtheta = step(slice(None), betas)
+    alone = [step(slice(n, n + 1), betas[n]) for n in range(len(x))]
+    mean = np.mean([flat(change) for *_, change in alone], axis=0)
+    assert error(flat(dtheta), mean) < 1e-12
+    assert error(flat(moved), flat(network) + 0.1 * mean) < 1e-12
+    np.testing.assert_allclose(new[-1], np.concatenate([s[-1] for _, s, _ in alone]), atol=1e-12)
 
 
 def test_on_an_energy_it_is_ep() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.costs import SquaredError
-from eqprop.dynamics.nudges import Centered, Nudge, OneSided, RandomSign
+from eqprop.dynamics.nudges import Centered, MixedSign, Nudge, OneSided, RandomSign
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
@@ -162,6 +162,24 @@ def test_random_signs_are_one_sided_nudges_of_either_sign() -> None:
     assert_close(always, either[0])
 
 
+@pytest.mark.parametrize("rule", ["ep", "vf"])
+def test_of_two_equal_examples_mixed_signs_nudge_one_each_way(rule: str) -> None:
+    """So that they do what a centered nudge does to one."""
+    problem = case("skip", 3, untied=rule == "vf")
+    twice = problem._replace(x=problem.x.repeat(2, axis=0), y=problem.y.repeat(2, axis=0))
+    dynamics, rates = SETTINGS["outside"][1], (ETA,) * 5
+    expected = learn(learner(rule, Centered(0.4), rates), dynamics, problem)
+    assert_close(learn(learner(rule, MixedSign(0.4), rates), dynamics, twice), expected)
+
+
+def test_the_sign_that_a_single_example_is_nudged_by_is_drawn() -> None:
+    keys = [jax.random.key(seed) for seed in range(12)]
+    assert {float(MixedSign(0.4).of_batch(key, 1).betas[0, 0]) for key in keys} == {
+        float(jnp.float64(0.4)),
+        -float(jnp.float64(0.4)),
+    }
+
+
 def test_the_vector_field_with_equal_weights_tends_to_ep_as_beta_does_to_0() -> None:
     """Sum of both directions against the tied rule: the difference is O(beta)."""
     problem = case("chain", 3, untied=False)
@@ -266,6 +284,7 @@ def test_learning_rates_scale_the_output_of_the_optimizer() -> None:
     [
         (lambda: OneSided(0.0), "beta is 0.0"),
         (lambda: Centered(float("nan")), "beta is nan"),
+        (lambda: MixedSign(0.0), "beta is 0.0.*not 0"),
         (lambda: RandomSign(0.1, 1.5), "probability of a positive beta is 1.5.*from 0 to 1"),
         (lambda: FixedSteps(0), "free steps T is 0: it must be at least 1"),
         (lambda: EnergyBased(jnp.tanh, -0.1), "dt is -0.1"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from eqprop.dynamics.activations import sigm, tanh
 from eqprop.dynamics.costs import SquaredError
-from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided
+from eqprop.dynamics.nudges import Centered, Holomorphic, MixedSign, Nudge, OneSided
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
@@ -37,7 +37,7 @@ from eqprop.networks.convolution import Conv, MaxPool
 from eqprop.networks.edges import Tied, Untied, untied
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import Normalised
-from eqprop.types import Array, Shape
+from eqprop.types import Array, Shape, Strength
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
@@ -205,12 +205,15 @@ def build(plan: Plan, steps: int) -> Case:
     return Case(system, Network(tuple(shapes), tuple(edges)), (x, y))
 
 
+HALF = jnp.asarray(0.5)
+
+
 def free(case: Case):
     system, network, (x, _) = case
     return system.free(system.clamp(network, x), x)[0]
 
 
-def both(case: Case, increment: Increment, beta: float = 0.5):
+def both(case: Case, increment: Increment, beta: Strength = HALF):
     """A continual phase, and as many continual steps."""
     system, network, batch = case
     strengths = (jnp.asarray(beta), jnp.linspace(0.2, 0.4, len(network.edges)))
@@ -232,10 +235,39 @@ def assert_same(found, expected) -> None:
 @given(data=st.data(), name=st.sampled_from(sorted(INCREMENTS)), steps=st.integers(1, 8))
 def test_a_continual_phase_is_its_steps(data: st.DataObject, name: str, steps: int) -> None:
     case = build(data.draw(plans(tied="vf" not in name)), steps)
-    assert_same(*both(case, INCREMENTS[name]))
+    of_rows = betas_of_rows(len(case.batch[0]))
+    assert_same(*both(case, INCREMENTS[name], of_rows if data.draw(st.booleans()) else HALF))
+
+
+def betas_of_rows(rows: int) -> Array:
+    return jnp.where(jnp.arange(rows) % 2 == 0, 0.5, -0.3)
+
+
+@settings(max_examples=5)
+@given(data=st.data(), name=st.sampled_from(sorted(set(INCREMENTS) - {"decaying"})))
+def test_a_step_with_a_beta_for_each_example_is_the_mean_over_them(
+    data: st.DataObject, name: str
+) -> None:
+    """Each alone, with its own beta, from the same weights."""
+    system, network, (x, y) = case = build(data.draw(plans(tied="vf" not in name)), 1)
+    eta, betas = jnp.linspace(0.2, 0.4, len(network.edges)), betas_of_rows(len(x))
+    batch, start = case.batch, free(case)
+    step = jax.jit(lambda *of: continual_step(system, INCREMENTS[name], network, *of))
+
+    def alone(row: int):
+        own, states = slice(row, row + 1), tuple(s[row : row + 1] for s in start)
+        return step(states, (x[own], y[own]), (betas[row], eta))[1:]
+
+    found, new, dtheta = step(start, batch, (betas, eta))
+    singles = [alone(row) for row in range(len(x))]
+    assert_same(new, jax.tree.map(lambda *rows: jnp.concatenate(rows), *(s for s, _ in singles)))
+    mean = jax.tree.map(lambda *rows: sum(rows) / len(rows), *(change for _, change in singles))
+    assert_same(dtheta, mean)
+    assert_same(found, jax.tree.map(jnp.add, network, mean.scale(eta)))
 
 
 NUDGES: dict[str, Nudge] = {
+    "mixed-sign": MixedSign(0.3),
     "one-sided": OneSided(0.3),
     "centered": Centered(0.2),
     "holomorphic": Holomorphic(0.2, 3),
@@ -254,7 +286,7 @@ def test_the_total_of_a_phase_is_the_sum_of_its_increments(
 ) -> None:
     case = build(data.draw(plans(tied=isinstance(increment, Equilibrium))), steps)
     system, network, (x, y) = case
-    stencil = NUDGES[nudge].stencil(jax.random.key(0))
+    stencil = NUDGES[nudge].of_batch(jax.random.key(0), len(x))
     of = (system, network, x, y, free(case), stencil)
     assert_same(increment.total(*of), Increment.total(increment, *of))
 
