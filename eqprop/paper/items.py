@@ -234,6 +234,9 @@ def _longest(results: Results, forms: Sequence[Recipe]) -> tuple[Recipe, list[Se
     return max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))
 
 
+_STEPS = "steps, as published"
+
+
 @final
 @dataclass(frozen=True)
 class FigureAngle(PaperItem):
@@ -250,7 +253,7 @@ class FigureAngle(PaperItem):
             recipe: (series.base, form)
             for series in SERIES.values()
             if self.scope.allows(series.base)
-            for form, fields in {"as published": {}, "sweeps": series.settled}.items()
+            for form, fields in {_STEPS: {}, "sweeps": series.settled}.items()
             for base in [self.scope.of(dataclasses.replace(RECIPES[series.base], **fields))]
             for recipe in series.members(base).values()
         }
@@ -264,7 +267,8 @@ class FigureAngle(PaperItem):
     def show(self, results: Results) -> Rendered:
         rows, found = _by_angle(self._members(), results)
         # The published value is that of angle 0.
-        rows = [row if row["angle"] == 0 else {**row, **_UNPUBLISHED} for row in rows]
+        known = {"angle": 0, "rule": _STEPS}.items()
+        rows = [row if known <= row.items() else {**row, **_UNPUBLISHED} for row in rows]
         through = [[_angles(seed) for seed in seeds] for seeds in found]
         caption = (
             f"Test error in % on {results.title} after the last epoch, mean ± standard "

@@ -105,7 +105,7 @@ def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
             offset = {"xytext": (6, 5), "textcoords": "offset points"}
             where = (row["gradient_angle"], at)
             axes.annotate(row["point"], where, **offset, fontsize=7, rotation=35)
-    axes.set_xlim(0, 90)
+    axes.set_xlim(0, max([90.0, *(angle + 5 for angle in angles)]))
     _spread(axes, "y", rows)
     legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.3, 1.0)}  # few angles
     _label(
