@@ -172,6 +172,28 @@ def test_of_two_equal_examples_mixed_signs_nudge_one_each_way(rule: str) -> None
     assert_close(learn(learner(rule, MixedSign(0.4), rates), dynamics, twice), expected)
 
 
+@pytest.mark.parametrize("rule", ["ep", "vf"])
+def test_mixed_signs_cancel_what_moving_weights_add_for_a_small_beta(rule: str) -> None:
+    """Continual updates over eta differ from those after the phase by O(eta / beta); where each
+    example is there twice, nudged one each way, by O(eta).
+    """
+    problem = case("chain", 3, untied=rule == "vf")
+    twice = problem._replace(x=problem.x.repeat(2, axis=0), y=problem.y.repeat(2, axis=0))
+
+    def gap(nudge: Nudge, eta: float = 1e-6) -> float:
+        still, moving = (
+            learn(learner(name, nudge, (eta,) * 3), SETTINGS["outside"][1], twice, steps=1000)
+            for name in (rule, f"c-{rule}")
+        )
+        changes = jax.tree.map(lambda a, b: jnp.abs(a - b).max() / eta**2, still, moving)
+        return float(max(jax.tree.leaves(changes)))
+
+    coarse, fine = 0.02, 0.01
+    assert gap(OneSided(fine)) / gap(OneSided(coarse)) == pytest.approx(2, rel=0.05)
+    assert gap(MixedSign(fine)) / gap(MixedSign(coarse)) == pytest.approx(1, rel=0.05)
+    assert gap(MixedSign(fine)) < 0.1 * gap(OneSided(fine))
+
+
 def test_the_sign_that_a_single_example_is_nudged_by_is_drawn() -> None:
     keys = [jax.random.key(seed) for seed in range(12)]
     assert {float(MixedSign(0.4).of_batch(key, 1).betas[0, 0]) for key in keys} == {
