@@ -75,7 +75,9 @@ class Nudge(eqx.Module):
         """The stencil for one minibatch; ``key`` serves those that are drawn at random."""
 
     def of_batch(self, key: PRNGKeyArray, rows: int) -> Stencil:
-        """The stencil for a minibatch of so many examples, where these are not all nudged alike."""
+        """The stencil for a minibatch of so many examples: that of all, unless a subclass has betas
+        for each.
+        """
         return self.stencil(key)
 
 
