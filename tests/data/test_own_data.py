@@ -149,7 +149,7 @@ ONE_HOT = np.eye(4)[Y]
 )
 def test_wrong_arrays(x, y, said):
     message = wrong(said, Dataset.from_arrays, x, y, name="mine", source="From here.")
-    assert message.startswith("data set mine (From here.)")
+    assert message.startswith("data set mine (From here)")
 
 
 def test_wrong_feature_and_names():

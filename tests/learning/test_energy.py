@@ -69,6 +69,7 @@ def twins(T: int, K: int, bounds: Any = None, **fields: Any) -> tuple[Any, Any, 
 
 RULES = {
     "ep": ep.AfterPhase(ep.Equilibrium(), ep.OneSided(0.1)),
+    "ep-mixed": ep.AfterPhase(ep.Equilibrium(), ep.MixedSign(0.1)),
     "ep-centered": ep.AfterPhase(ep.Equilibrium(), ep.Centered(0.1)),
     "ep-holomorphic": ep.AfterPhase(ep.Equilibrium(), ep.Holomorphic(0.1, 4)),
     "aep-holomorphic": ep.AsymmetricEP(ep.Holomorphic(0.1, 4)),
@@ -114,6 +115,15 @@ def test_so_it_does_continually(sign: int, x64: None) -> None:
     close(same, last)
     close(found, moved)
     assert not np.allclose(jax.tree.leaves(moved)[0], jax.tree.leaves(network)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("increment", [ep.Equilibrium(), ep.VectorField()])
+def test_examples_with_betas_of_their_own_are_for_edges_where_weights_move(increment: Any) -> None:
+    """Refused in each step; after the phase EP has no need of them."""
+    _, (own, model), batch = twins(3, 2)
+    learner = ep.Continual(increment, ep.MixedSign(0.2), (0.1,) * 3)
+    with pytest.raises(EqpropError, match=r"has no edges.* use a random-sign nudge"):
+        learner.learn(own, model, learner.init(model), batch, KEY)
 
 
 HELD = {1: [[np.nan, 0.3, np.nan, -0.5, np.nan, 0.1]] * 3, 3: [[0.2] * 4, [np.nan] * 4, [0.7] * 4]}
