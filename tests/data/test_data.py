@@ -330,7 +330,7 @@ def test_dataset_checks_its_arrays(change, reason):
         data.Dataset(
             **({**fields, "name": "own", "target": Classes.of(4), "source": "Mine."} | change)
         )
-    assert says(error, "own", "Mine.", reason)
+    assert says(error, "own (Mine)", reason)
 
 
 def test_check_fits(tmp_path):
