@@ -47,11 +47,15 @@ class Stencil(NamedTuple):
         return jnp.promote_types(real, jnp.complex64) if self.is_complex else real
 
 
-def by_row(factor: Strength, layer: Layer) -> Layer:
-    """A layer times one number, or each of its rows times its own."""
-    if not factor.ndim:
-        return factor * layer
-    return factor.reshape(-1, *[1] * (layer.ndim - 1)) * layer
+def by_row[Layers](factor: Strength, layers: Layers) -> Layers:
+    """Layers, or one, times one number, or each row of them times its own."""
+
+    def times(layer: Layer) -> Layer:
+        if not factor.ndim:
+            return factor * layer
+        return factor.reshape(-1, *[1] * (layer.ndim - 1)) * layer
+
+    return jax.tree.map(times, layers)
 
 
 def weighted(

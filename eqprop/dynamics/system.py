@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -173,7 +172,7 @@ class System(eqx.Module):
             )
 
         def part(s: States, layers: Layers) -> States:
-            forces = _by_row(beta, self.force(network, s, y))
+            forces = by_row(beta, self.force(network, s, y))
             return self.dynamics.step(network, x, s, forces, layers)
 
         return _sweep(network, part)(states) if self.nudged_sweeps else part(states, None)
@@ -192,7 +191,7 @@ class System(eqx.Module):
 
     def _held(self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States) -> States:
         """``nudged``, with the output held, and the other layers as free as before."""
-        forces = _by_row(beta, self.force(clamped, states, y))
+        forces = by_row(beta, self.force(clamped, states, y))
 
         def held(s: States) -> States:
             start = zip(s, states, forces, strict=True)
@@ -203,11 +202,6 @@ class System(eqx.Module):
 
         step = _sweep(clamped, part) if self.nudged_sweeps else lambda s: part(s, None)
         return lax.fori_loop(0, self.nudged_steps, lambda _, s: step(s), held(states))
-
-
-def _by_row(beta: Strength, forces: Forces) -> Forces:
-    """Each row times its own beta."""
-    return jax.tree.map(functools.partial(by_row, beta), forces)
 
 
 def _sweep(network: Model, part: Callable[[States, Layers], States]) -> Step:

@@ -15,7 +15,6 @@ weights as they are, about the ``s*`` of the free phase: ``D_theta(t) = -grad_th
 the learning rates vanish.
 """
 
-import functools
 from collections.abc import Callable
 from typing import final, override
 
@@ -30,7 +29,7 @@ from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
 from eqprop.learning.continual import Batch, Strengths, divisor, part_factors
-from eqprop.learning.increments import rows_weighed, weights_of_rows
+from eqprop.learning.increments import weights_of_rows
 from eqprop.learning.learners import InsidePhase, Schedule, constant
 from eqprop.learning.rules import Free, Rule, with_readout
 from eqprop.networks.connections import Connection, Dense, Lateral, multiply
@@ -66,7 +65,7 @@ class AsymmetricPhase(eqx.Module):
         def nudged(s: States, beta: Strength) -> States:
             forces = self.system.force(clamped, s, self.y)
             by = self.system.dynamics.dt * beta
-            return pushed(move(s), jax.tree.map(functools.partial(by_row, by), forces))
+            return pushed(move(s), by_row(by, forces))
 
         return nudged
 
@@ -141,7 +140,7 @@ class AsymmetricPhase(eqx.Module):
         seen = (self.system.read(states, nudged=True) for states in (s, new))
         change = tuple(b - a for a, b in zip(*seen, strict=True))
         weights = weights_of_rows(beta)
-        return new, self.increment(change if weights is None else rows_weighed(change, weights))
+        return new, self.increment(change if weights is None else by_row(weights, change))
 
 
 def _linear[Result](function: Callable[[States], Result], d: States) -> Result:

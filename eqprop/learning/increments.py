@@ -110,13 +110,8 @@ def edge_ends(
     """What each edge of a network sees of a step. Weights of the rows are those of the rates of the
     postsynaptic layers, which increments are linear in.
     """
-    a, b = (rates if weights is None else rows_weighed(rates, weights) for rates in (before, after))
+    a, b = (rates if weights is None else by_row(weights, rates) for rates in (before, after))
     return [((before[e.pre], after[e.pre]), (a[e.post], b[e.post])) for e in network.edges]
-
-
-def rows_weighed(rates: Rates, weights: Strength) -> Rates:
-    """Rates, each row times its weight."""
-    return tuple(by_row(weights, layer) for layer in rates)
 
 
 def weights_of_rows(beta: Strength) -> Strength | None:

@@ -253,9 +253,8 @@ class FigureAngle(PaperItem):
             recipe: (series.base, form)
             for series in SERIES.values()
             if self.scope.allows(series.base)
-            for form, fields in {_STEPS: {}, "sweeps": series.settled}.items()
-            for base in [self.scope.of(dataclasses.replace(RECIPES[series.base], **fields))]
-            for recipe in series.members(base).values()
+            for form, base in {_STEPS: RECIPES[series.base], "sweeps": series.settled}.items()
+            for recipe in series.members(self.scope.of(base)).values()
         }
         return [(network, form, recipe) for recipe, (network, form) in members.items()]
 
@@ -334,10 +333,9 @@ class FigureGradientAngle(PaperItem):
         points = {recipe: (recipe, fast(recipe)) for recipe in rules}
         for series in SERIES.values():
             if self.scope.allows(series.base):
-                base = self.scope.of(RECIPES[series.base])
-                settled = series.members(dataclasses.replace(base, **series.settled))
-                for name, recipe in series.members(base).items():
-                    points[recipe] = settled[name], recipe
+                settled = series.members(self.scope.of(series.settled))
+                published = series.members(self.scope.of(RECIPES[series.base]))
+                points |= {it: (settled[name], it) for name, it in published.items()}
         return points
 
     @override

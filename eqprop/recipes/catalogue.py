@@ -4,7 +4,6 @@ Nothing here loads JAX.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eqprop.errors import EqpropError
@@ -367,8 +366,8 @@ class Series:
     base: str
     field: str
     values: tuple[float, ...]
-    settled: Mapping[str, Any]
-    """Fields with which free phases settle, where as published they do not."""
+    settled: Recipe
+    """A form of the base whose free phases settle, where as published they do not."""
 
     def members(self, base: Recipe) -> dict[str, Recipe]:
         """The recipes of the series, made from ``base``, under names such as ``angle-22.5``."""
@@ -381,17 +380,6 @@ class Series:
 _ANGLES = tuple(22.5 * n for n in range(9))
 
 _SWEEPS = {"sweeps": True, "T": 20}
-
-SERIES: dict[str, Series] = {
-    f"{base}-angle": Series(
-        f"{base} at initial angles from 0 to 180", base, "angle", _ANGLES, settled
-    )
-    for base, settled in {
-        "c-vf-1h": _SWEEPS,
-        "c-vf-2h": {"sweeps": True, "nudged_sweeps": True, "tolerance": 1e-3, "K": 10},  # --fast
-    }.items()
-}
-
 
 _NUDGES = ("positive", "negative", "centered")
 
@@ -517,3 +505,14 @@ def fast(recipe: Recipe) -> Recipe:
     if recipe.nudged_sweeps or recipe.differentiates:
         return short
     return dataclasses.replace(short, nudged_sweeps=True, K=-(-recipe.K // 2))
+
+
+SERIES: dict[str, Series] = {
+    f"{settled.name}-angle": Series(
+        f"{settled.name} at initial angles from 0 to 180", settled.name, "angle", _ANGLES, settled
+    )
+    for settled in (
+        dataclasses.replace(RECIPES["c-vf-1h"], **_SWEEPS),
+        fast(RECIPES["c-vf-2h"]),
+    )
+}
