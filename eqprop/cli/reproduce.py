@@ -15,7 +15,8 @@ from eqprop.cli.arguments import (
     show_help,
 )
 from eqprop.errors import UsageError, typed
-from eqprop.paper.items import Scope, paper_items
+from eqprop.paper.item import Scope
+from eqprop.paper.items import paper_items
 from eqprop.recipes.catalogue import RECIPES
 
 ALL = "all"

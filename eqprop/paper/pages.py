@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.errors import EqpropError
-from eqprop.paper.items import PaperItem, Rendered
+from eqprop.paper.item import PaperItem, Rendered
 from eqprop.reports.tables import Column, Row, as_csv, field, markdown, shown
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole

@@ -23,7 +23,8 @@ from eqprop.data import named as data
 from eqprop.data.named import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.paper import pages
-from eqprop.paper.items import PaperItem, Rendered, Scope, paper_items
+from eqprop.paper.item import PaperItem, Rendered, Scope
+from eqprop.paper.items import paper_items
 from eqprop.paper.results import Results, read_verified
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem.figure import VERIFICATION

@@ -60,15 +60,16 @@ def shown(mean: float | None, std: float | None, digits: int = 2) -> str:
 
 def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict[str, Any]:
     """A row of a table: settings, mean and standard deviation over seeds, and the published values
-    if they are of that data set.
+    if they are of that data set; says where a program was not committed.
 
     Errors in %, or what else the target is measured by, are those of each seed's last epoch, or of
     its best one where there is a validation part.
     """
     published = published_for(recipe, dataset)
     epochs = [result.epochs for result in results]
+    changed = any(result.changed_checkout for result in results)
     return {
-        "recipe": label(recipe),
+        "recipe": label(recipe) + (", uncommitted changes" if changed else ""),
         "T": recipe.T,
         "K": recipe.K,
         "beta": None if recipe.rule in {"bptt", "rbp"} else recipe.beta,

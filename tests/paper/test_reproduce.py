@@ -22,7 +22,8 @@ from eqprop.cli.reproduce import _seconds
 from eqprop.errors import EqpropError, UsageError
 from eqprop.paper import pages
 from eqprop.paper import reproduce as running
-from eqprop.paper.items import Scope, paper_items
+from eqprop.paper.item import Scope
+from eqprop.paper.items import paper_items
 from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES, fast
 from eqprop.recipes.recipe import Recipe
@@ -367,6 +368,28 @@ def test_a_row_that_was_not_run_as_published_is_that_of_fast(tmp_path):
             assert ("nudged-sweeps" in shown["recipe"]) == (row[1] == 2.5)
             assert (shown["test"], shown["published_test"]) == (row[1], 2.44)
         assert [other["test"] for other in items["table-others"].show(results).rows] == others
+
+
+def test_a_program_that_was_not_committed_is_told_and_gives_way_to_one_that_was(tmp_path):
+    recipe = RECIPES["c-ep-2h"]
+    results = made_up(tmp_path, [(recipe, 0, 2.4), (recipe, 1, 2.6)])
+    first, second = results.seeds
+    record = second.record
+    started = dataclasses.replace(record.started, git={"commit": "0" * 40, "dirty": True})
+    changed = dataclasses.replace(second, record=dataclasses.replace(record, started=started))
+    items = paper_items(Scope(("c-ep-2h",)))
+    for seeds, test, others in (
+        ([first, changed], 2.4, [2.6]),
+        ([changed], 2.6, []),
+        ([first, second], 2.5, []),
+    ):
+        shown = dataclasses.replace(results, seeds=seeds)
+        (row,) = items["table-mnist"].show(shown).rows
+        assert row["test"] == pytest.approx(test)
+        left = items["table-others"].show(shown).rows
+        assert [other["test"] for other in left] == others
+        for of, is_changed in ((row, seeds == [changed]), *((other, True) for other in left)):
+            assert of["recipe"].endswith(", uncommitted changes") == is_changed
 
 
 def test_the_figure_of_c_vf_against_the_angle(tmp_path):

@@ -1,0 +1,99 @@
+"""What every table and figure of the paper has: what it takes, and what it shows.
+
+Nothing here loads JAX: results come from run directories, figures are drawn by charts.py.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from eqprop.paper.results import Results
+from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.recipe import Recipe
+from eqprop.reports.tables import Column, Row
+from eqprop.theorem.questions import Question
+from eqprop.training.results import SeedResult, matching
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+type Draw = Callable[["matplotlib.figure.Figure"], None]
+"""Draws on an empty figure."""
+
+
+@final
+@dataclass(frozen=True)
+class Scope:
+    """Which recipes, and in which form."""
+
+    names: tuple[str, ...] = ()
+    """Of recipes; all that were published when empty."""
+    dataset: str = "mnist"
+    fast: bool = False
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe as it is to be trained."""
+        recipe = dataclasses.replace(recipe, dataset=self.dataset)
+        return fast(recipe) if self.fast else recipe
+
+    def base(self) -> list[Recipe]:
+        """The recipes chosen, as they are to be trained."""
+        names = self.names or [n for n, recipe in RECIPES.items() if recipe.published]
+        return [self.of(RECIPES[name]) for name in names]
+
+    def allows(self, name: str) -> bool:
+        """Whether a recipe is among those chosen."""
+        return not self.names or name in self.names
+
+
+@final
+@dataclass(frozen=True)
+class Rendered:
+    """A table or a figure, ready to be written."""
+
+    caption: str
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    draw: Draw | None
+    """None where there is nothing to draw."""
+    used: Sequence[SeedResult] = ()
+    """The trainings behind the numbers."""
+
+
+class PaperItem(abc.ABC):
+    """Abstract: a table or a figure of the paper."""
+
+    title: str
+    beyond: ClassVar[bool] = False
+    """Whether it is of another paper, and made only where it is asked for by its name."""
+
+    def trainings(self) -> list[Recipe]:
+        """What has to be trained for it."""
+        return []
+
+    def verifications(self) -> list[Question]:
+        """What has to be verified for it."""
+        return []
+
+    @abc.abstractmethod
+    def show(self, results: Results) -> Rendered:
+        """What the results say; blank where there are none."""
+
+
+UNPUBLISHED = dict.fromkeys(
+    ("published_test", "published_std", "published_training", "published_seeds")
+)
+"""Of a row whose training is not the one that the published values of its recipe are of."""
+
+
+def longest(results: Results, forms: Sequence[Recipe]) -> tuple[Recipe, list[SeedResult]]:
+    """The form of a training that went on for longest, and its seeds; the first of equals.
+
+    Seeds by a program that was not committed count where there are no others.
+    """
+    committed = [seed for seed in results.seeds if not seed.changed_checkout]
+    runs = [(form, matching(committed, form) or matching(results.seeds, form)) for form in forms]
+    return max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))
