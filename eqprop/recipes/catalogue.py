@@ -487,15 +487,15 @@ def fast(recipe: Recipe) -> Recipe:
 
     In the prototypical setting: sweeps, half as many in the nudged phase as there are steps, and a
     tolerance of 1e-3 in the free phase. They find the same fixed points sooner, but follow another
-    path. Convolutional nets take ten sweeps, then four nudged ones, centered, which cancels the
-    drift such a short phase leaves. Where layers have no two colours there are no sweeps, and the
-    tolerance is all.
+    path. By EP and VF, nets of two hidden layers and more take ten sweeps, then four nudged ones,
+    centered, which cancels the drift such a short phase leaves. Where layers have no two colours
+    there are no sweeps, and the tolerance is all.
     """
     if recipe.setting != "prototypical":
         return recipe
     if not recipe.two_colours:
         return dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
-    if recipe.channels and recipe.rule in {"ep", "vf"}:
+    if len(recipe.channels + recipe.hidden) > 1 and recipe.rule in {"ep", "vf"}:
         fields = ("sweeps", "nudged_sweeps", "nudge", "T", "K")
         return dataclasses.replace(
             recipe, **{name: getattr(_EP_CONV_FAST, name) for name in fields}

@@ -259,9 +259,10 @@ def test_fast(tmp_path, capsys):
     assert again == own
     assert fast(RECIPES["bptt-2h"]).K == RECIPES["bptt-2h"].K
     assert fast(RECIPES["eb-1h"]) == RECIPES["eb-1h"]
-    conv = fast(RECIPES["ep-conv"])
-    assert (conv.sweeps, conv.nudged_sweeps, conv.nudge) == (True, True, "centered")
-    assert (conv.T, conv.K) == (10, 4)
+    for name in ("ep-2h", "ep-3h", "ep-conv"):
+        deep = fast(RECIPES[name])
+        assert (deep.sweeps, deep.nudged_sweeps, deep.nudge) == (True, True, "centered")
+        assert (deep.T, deep.K, deep.tolerance) == (10, 4, 0)
 
 
 def test_the_published_result_is_shown_as_such(tmp_path, capsys, monkeypatch):
