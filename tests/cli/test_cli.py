@@ -257,12 +257,23 @@ def test_fast(tmp_path, capsys):
     assert (own.tolerance, own.nudged_sweeps, own.K) == (1e-4, True, 10)
     again = fast(own)
     assert again == own
-    assert fast(RECIPES["bptt-2h"]).K == RECIPES["bptt-2h"].K
-    assert fast(RECIPES["eb-1h"]) == RECIPES["eb-1h"]
-    for name in ("ep-2h", "ep-3h", "ep-conv"):
-        deep = fast(RECIPES[name])
-        assert (deep.sweeps, deep.nudged_sweeps, deep.nudge) == (True, True, "centered")
-        assert (deep.T, deep.K, deep.tolerance) == (10, 4, 0)
+    bptt = fast(RECIPES["bptt-1h"])
+    assert (bptt.tolerance, bptt.K) == (1e-3, RECIPES["bptt-1h"].K)
+    deep_bptt = fast(RECIPES["bptt-3h"])
+    assert (deep_bptt.sweeps, deep_bptt.nudged_sweeps) == (True, False)
+    assert (deep_bptt.T, deep_bptt.K, deep_bptt.tolerance) == (10, 4, 0)
+    for name, few in {
+        **dict.fromkeys(("ep-2h", "ep-3h", "ep-conv"), (10, 4, 0.2)),
+        **dict.fromkeys(("eb-1h", "eb-2h"), (20, 8, 0.5)),
+        "ep-conv-few": (6, 3, 0.2),
+    }.items():
+        swept = fast(RECIPES[name])
+        assert (swept.sweeps, swept.nudged_sweeps, swept.nudge) == (True, True, "centered")
+        assert (swept.T, swept.K, swept.dt) == few
+        assert swept.tolerance == 0
+    c_eb = dataclasses.replace(RECIPES["eb-1h"], rule="c-ep")
+    assert fast(c_eb) == c_eb
+    assert fast(RECIPES["resistive-1h"]) == RECIPES["resistive-1h"]
 
 
 def test_the_published_result_is_shown_as_such(tmp_path, capsys, monkeypatch):
