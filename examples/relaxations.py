@@ -36,7 +36,8 @@ from eqprop.learning.baselines import RecurrentBackprop
 from eqprop.learning.increments import Equilibrium
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
-from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.experiment import load as load_checkpoint
 from eqprop.training.experiment import prepare

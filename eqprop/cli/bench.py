@@ -9,7 +9,8 @@ from tyro.conf import Positional, arg
 
 from eqprop.cli.arguments import parse, require_at_least, require_known
 from eqprop.errors import UsageError
-from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.fast import fast
 
 type _Count = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 

@@ -11,7 +11,8 @@ from eqprop.cli.arguments import require_at_least, split_name
 from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, choose_data
 from eqprop.cli.recipe_options import as_options, changed, parse_with_fields
 from eqprop.errors import UsageError
-from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.sweeps.space import Sweep, parse_grid, parse_random
 

@@ -8,7 +8,8 @@ from typing import final, override
 
 from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, longest
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, RECIPES, SERIES, fast
+from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, RECIPES, SERIES
+from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (

@@ -7,7 +7,8 @@ from typing import final, override
 from eqprop.paper.figures import FigureAsymmetric, FigureContrastive
 from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, longest
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import GOALS, RECIPES, Goal, fast
+from eqprop.recipes.catalogue import GOALS, RECIPES, Goal
+from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (

@@ -23,7 +23,8 @@ from eqprop.cli.main import main
 from eqprop.data import named as data
 from eqprop.errors import DataUnavailable
 from eqprop.recipes.build import build
-from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 
 IMAGES = random_images(32, 12, size=6)

@@ -25,7 +25,8 @@ from eqprop.networks.connections import Dense, Lateral
 from eqprop.networks.graphs import chain, graph, in_a_row
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
-from eqprop.recipes.catalogue import fast, recipe
+from eqprop.recipes.catalogue import recipe
+from eqprop.recipes.fast import fast
 from eqprop.training.trainer import Examples, Trainer
 from eqprop.types import Array, Float, PRNGKeyArray, States
 

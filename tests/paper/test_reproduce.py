@@ -25,7 +25,8 @@ from eqprop.paper import reproduce as running
 from eqprop.paper.item import Scope
 from eqprop.paper.items import paper_items
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import RECIPES, fast
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import launch
 from eqprop.training.planned import PlannedTraining

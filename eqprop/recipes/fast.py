@@ -1,0 +1,41 @@
+"""`--fast`: the settings of a recipe that reach its error sooner."""
+
+import dataclasses
+
+from eqprop.recipes.recipe import Recipe
+
+
+def fast(recipe: Recipe) -> Recipe:
+    """The recipe with settings that reach the same test error sooner, where it has left them as
+    they are.
+
+    In discrete time: sweeps, half as many in the nudged phase as there are steps, and a tolerance
+    of 1e-3 in the free phase. They find the same fixed points sooner, but follow another path.
+    Nets of two hidden layers and more, and those in real time on an energy, take few sweeps
+    instead, free and nudged, by EP and VF; centered, which cancels the drift such a short phase
+    leaves. BPTT goes through as many steps. Where layers have no two colours there are no sweeps,
+    and the tolerance is all.
+    """
+    deep = len(recipe.channels + recipe.hidden) > 1
+    if recipe.setting == "energy" and recipe.two_colours and recipe.rule in {"ep", "vf"}:
+        # In steps of dt 1 units cycle, each by itself.
+        return _in_few_sweeps(dataclasses.replace(recipe, dt=max(recipe.dt, 0.5)), 20, 8)
+    if recipe.setting != "prototypical":
+        return recipe
+    if not recipe.two_colours:
+        return dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
+    if deep and recipe.rule in {"ep", "vf", "bptt"}:
+        return _in_few_sweeps(recipe, 10, 4)
+    short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
+    # These nudge nothing, or in synchronous steps.
+    if recipe.nudged_sweeps or recipe.differentiates:
+        return short
+    return dataclasses.replace(short, nudged_sweeps=True, K=-(-recipe.K // 2))
+
+
+def _in_few_sweeps(recipe: Recipe, free: int, nudged: int) -> Recipe:
+    """At most so many, centered; of BPTT, which nudges nothing, so many steps."""
+    few = dataclasses.replace(recipe, sweeps=True, T=min(recipe.T, free), K=min(recipe.K, nudged))
+    if recipe.rule == "bptt":
+        return few
+    return dataclasses.replace(few, nudged_sweeps=True, nudge="centered")
