@@ -113,6 +113,23 @@ _EP_CONV_FEW = dataclasses.replace(
     lr=(0.06, 0.014, 0.004),
 )
 
+_C_EP_CONV_FEW = dataclasses.replace(
+    _EP_CONV_FAST,
+    name="c-ep-conv-few",
+    about="our own: continual EP, two convolutional layers, two nudged sweeps",
+    rule="c-ep",
+    nudge="mixed-sign",
+    inside=True,
+    beta=0.5,
+    T=100,
+    tolerance=1e-3,
+    test_tolerance=1e-3,
+    K=2,
+    lr=(0.3, 0.07, 0.004),
+    optimizer="sgd",
+    epochs=15,
+)
+
 # Settings of the authors' program for arXiv:2006.03824 with squared errors, but for what is
 # ours: shifts fill in black, not with the edge; the cosine ends at the last epoch; and
 # weights decay beside the momentum, not within it, hence by ten times their 3e-4.
@@ -304,21 +321,14 @@ RECIPES: dict[str, Recipe] = {
             schedule="cosine",
             epochs=20,
         ),
+        _C_EP_CONV_FEW,
         dataclasses.replace(
-            _EP_CONV_FAST,
-            name="c-ep-conv-few",
-            about="our own: continual EP, two convolutional layers, two nudged sweeps",
-            rule="c-ep",
-            nudge="mixed-sign",
-            inside=True,
-            beta=0.5,
-            T=100,
-            tolerance=1e-3,
-            test_tolerance=1e-3,
-            K=2,
-            lr=(0.3, 0.07, 0.004),
-            optimizer="sgd",
-            epochs=15,
+            _C_EP_CONV_FEW,
+            name="c-vf-conv",
+            about="our own: c-ep-conv-few with untied weights",
+            rule="c-vf",
+            angle=0.0,
+            epochs=5,
         ),
         _EP_CIFAR10_CONV,
         dataclasses.replace(

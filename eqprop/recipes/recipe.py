@@ -1,7 +1,7 @@
 """What a recipe can say: a frozen record of all that determines a training.
 
 A recipe is data: it can be printed, saved as JSON and overridden field by field from the command
-line. ``building.build`` turns it into the objects that do the work; nothing here loads JAX.
+line. ``build.build`` turns it into the objects that do the work; nothing here loads JAX.
 """
 
 import dataclasses
