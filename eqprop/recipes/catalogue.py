@@ -328,7 +328,7 @@ RECIPES: dict[str, Recipe] = {
             about="our own: c-ep-conv-few with untied weights",
             rule="c-vf",
             angle=0.0,
-            epochs=5,
+            epochs=8,
         ),
         _EP_CIFAR10_CONV,
         dataclasses.replace(
