@@ -27,8 +27,7 @@ from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.divergence import whole
-from eqprop.training.experiment import plan
-from eqprop.training.launch import precision
+from eqprop.training.experiment import plan, precision
 from eqprop.training.settled import ROWS, settle_rows
 from eqprop.training.trainer import Examples, Trainer
 from eqprop.types import Float, PRNGKeyArray, Shape

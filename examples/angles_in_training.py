@@ -17,6 +17,7 @@ from eqprop.recipes.catalogue import recipe
 from eqprop.theorem.trained import examine
 from eqprop.training import launch
 from eqprop.training.display import Display
+from eqprop.training.experiment import prepare_again
 from eqprop.training.metrics import angles
 from eqprop.training.runs import is_run
 
@@ -44,7 +45,7 @@ def main(runs: Path, out: Path) -> None:
             else:
                 launch.train(now, [0], folder, ["angles"])
             run, display = ep.open_run(folder), Display()
-            experiment = launch.prepare_again(folder, run.record, run.recipe, display)
+            experiment = prepare_again(folder, run.record, run.recipe, display)
             theorem = examine(experiment, run.network, 0, display.say)
             found[name].append(
                 {

@@ -18,7 +18,7 @@ from eqprop.data import named as data
 from eqprop.data.named import Dataset
 from eqprop.networks.energy import Own
 from eqprop.recipes.recipe import Recipe
-from eqprop.training import experiment, launch, session
+from eqprop.training import announcements, experiment, launch, session
 from eqprop.training.experiment import Experiment, load
 from eqprop.training.replicas import Layout
 from eqprop.training.run_data import load_again
@@ -32,13 +32,13 @@ digits = functools.cache(functools.partial(data.load, "digits"))
 
 @functools.cache
 def _compiled(recipe: Recipe) -> Experiment:
-    return experiment.prepare(recipe, digits())
+    return _prepare(recipe, digits())
 
 
 def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experiment:
     """As in eqprop, but with the programs that an earlier test has compiled."""
     if dataset.name != "digits" or own is not None:
-        return experiment.prepare(recipe, dataset, own)
+        return _prepare(recipe, dataset, own)
     # The name is no part of a program, nor are the epochs unless a schedule ends with them.
     epochs = 1 if recipe.schedule == "constant" else recipe.epochs
     return replace(_compiled(replace(recipe, name="", about="", epochs=epochs)), recipe=recipe)
@@ -54,7 +54,7 @@ def lay_out(experiment: Experiment, layout: Layout) -> Experiment:
     return replace(_laid_out[key], recipe=experiment.recipe)
 
 
-_lay_out = Experiment.lay_out
+_prepare, _lay_out = experiment.prepare, Experiment.lay_out
 _laid_out: dict[tuple[Trainer, Layout], Experiment] = {}
 
 
@@ -62,10 +62,11 @@ _laid_out: dict[tuple[Trainer, Layout], Experiment] = {}
 def _compile_once() -> Iterator[None]:
     """Imported by each module of tests that trains a lot."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(launch, "prepare", prepare)
+        for module in (launch, experiment):
+            monkeypatch.setattr(module, "prepare", prepare)
         monkeypatch.setattr(Experiment, "lay_out", lay_out)
         # It takes longer than these trainings, and has a test of its own.
-        monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
+        monkeypatch.setattr(announcements, "training_curves", lambda folders, out, title: out)
         yield
 
 

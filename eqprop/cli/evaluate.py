@@ -37,6 +37,6 @@ def run(args: Sequence[str]) -> None:
     with typed():
         read_record(options.run)
 
-    from eqprop.training.launch import evaluate_run  # loads JAX
+    from eqprop.training.evaluation import evaluate_run  # loads JAX
 
     evaluate_run(options.run, options.figure)

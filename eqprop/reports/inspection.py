@@ -27,8 +27,7 @@ from eqprop.reports.groups import Group
 from eqprop.theorem.trained import Theorem, examine
 from eqprop.training.checkpoint import newest_path
 from eqprop.training.display import Display
-from eqprop.training.experiment import Experiment, load_best
-from eqprop.training.launch import precision, prepare_again
+from eqprop.training.experiment import Experiment, load_best, precision, prepare_again
 from eqprop.training.metrics import predicted
 from eqprop.training.mistakes import Mistakes, find
 from eqprop.training.results import SeedResult

@@ -170,7 +170,7 @@ class _Page:
 
     def program(self) -> None:
         """Sets devices to the weights of the ideal network, and tests them."""
-        from eqprop.training.launch import program_run  # loads JAX
+        from eqprop.training.evaluation import program_run  # loads JAX
 
         ideal = self._trainings["ideal"]
         for name, planned in self._trainings.items():

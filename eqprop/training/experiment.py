@@ -1,5 +1,6 @@
 """An experiment: what is to be trained, and on what; evaluation; and where a run of it stands."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Container, Sequence
@@ -22,9 +23,10 @@ from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, hosts, metrics
-from eqprop.training.records import Origin
+from eqprop.training.display import Display
+from eqprop.training.records import Origin, Record
 from eqprop.training.replicas import Layout
-from eqprop.training.run_data import fit_scalings, hold_back
+from eqprop.training.run_data import fit_scalings, hold_back, load_again
 from eqprop.training.runs import BEST, START, Run, read_metrics
 from eqprop.training.trainer import Examples, Trainer, TrainState
 from eqprop.types import PRNGKeyArray, Shape
@@ -112,6 +114,24 @@ def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experim
         test = put_scaled(dataset.test_x, dataset.test_y, network, outputs)
     validation = None if learnt is dataset else held
     return Experiment(recipe, trainer, init, train, test, trainer.batches(train), validation)
+
+
+def prepare_again(
+    folder: Path, record: Record, recipe: Recipe, display: Display, own: Own | None = None
+) -> Experiment:
+    """The experiment of the run in a folder, with the data that it has used; ``own`` is the model
+    of one's own that the recipe names.
+
+    Raises ``EqpropError`` where they are not at hand, or are others.
+    """
+    with display.doing("loading data"):
+        dataset = load_again(folder, record.data)
+    return prepare(recipe, dataset, own)
+
+
+def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Float64 exactly where the recipe asks for it."""
+    return jax.enable_x64(recipe.dtype == "float64")
 
 
 def put_scaled(x: np.ndarray, y: np.ndarray, network: Model, outputs: Scaling | None) -> Examples:

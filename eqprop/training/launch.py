@@ -1,8 +1,7 @@
-"""Trainings and evaluations as commands run them: data, run directories, seeds, reports."""
+"""Trainings as commands run them: data, run directories, seeds, reports."""
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,27 +13,30 @@ from eqprop.data import named as data
 from eqprop.data.dataset import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.networks.energy import Own
-from eqprop.networks.model import Model
-from eqprop.recipes.catalogue import RECIPES, published_for
-from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.training import checkpoint, hosts, metrics, seed_processes
+from eqprop.recipes.recipe import Recipe
+from eqprop.training import checkpoint, hosts, seed_processes
+from eqprop.training.announcements import (
+    compare,
+    describe_devices,
+    introduce,
+    report,
+    tell_damage,
+)
 from eqprop.training.display import Display
 from eqprop.training.experiment import (
     Experiment,
     WarmStart,
     begin,
     evaluate,
-    load_best,
+    precision,
     prepare,
+    prepare_again,
     restore,
 )
-from eqprop.training.figures import mistakes_figure, training_curves
 from eqprop.training.hardware import DEFAULT, Hardware
-from eqprop.training.mistakes import find
-from eqprop.training.records import Made, Origin, Record, Replicas, made
-from eqprop.training.replicas import DATA, REPLICA, arrange
-from eqprop.training.results import read_run
-from eqprop.training.run_data import describe, load_again, pack
+from eqprop.training.records import Made, Record, Replicas, made
+from eqprop.training.replicas import arrange
+from eqprop.training.run_data import describe, pack
 from eqprop.training.runs import (
     BEST,
     START,
@@ -48,8 +50,7 @@ from eqprop.training.runs import (
 from eqprop.training.runs import DATA as OWN
 from eqprop.training.selection import best_epoch, has_waited, is_over
 from eqprop.training.session import Session
-from eqprop.training.settled import ranges, settle
-from eqprop.training.trainer import Examples, TrainState
+from eqprop.training.trainer import TrainState
 
 
 def train(  # noqa: PLR0913 (what the command line says, and how long it may take)
@@ -81,7 +82,7 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
                 dataset = data.load(recipe.dataset, fallback=recipe.dataset == "mnist")
         elif recipe.dataset != "own":
             recipe = dataclasses.replace(recipe, dataset="own")
-        _introduce(dataset, recipe, display)
+        introduce(dataset, recipe, display)
         with typed():
             experiment = prepare(recipe, dataset, own)
             together = len(seeds) > 1 and (
@@ -129,7 +130,7 @@ def resume(
             display.say(f"{recipe.name}: {recipe.about}")
             experiment = prepare_again(folder, run.record, recipe, display, own)
             now = made(command)
-            _compare(run.record, now, display)
+            compare(run.record, now, display)
             if epochs is not None:
                 if recipe.schedule != "constant":
                     display.say(f"note: the {recipe.schedule} schedule now ends at epoch {epochs}")
@@ -152,76 +153,6 @@ def _check_epochs(run: Run, epochs: int) -> None:
         raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
 
 
-def evaluate_run(folder: Path, figure: Path | None = None) -> None:
-    """Prints loss and error of the newest checkpoint of a run, or of that of its best epoch where
-    it has a validation part, on each part of the data; and what it takes for what in the test set;
-    that also as a ``figure``, of the first seed.
-    """
-    display = Display()
-    record = read_record(folder)
-    with precision(record.recipe):
-        experiment = prepare_again(folder, record, record.recipe, display)
-        for seed, place in seed_folders(folder, record):
-            like = jax.eval_shape(functools.partial(experiment.start, seed))
-            found = load_best(place, record.recipe, like, seed)
-            if found is None:
-                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
-            _tell_damage(found.damaged, display)
-            shown = "; ".join(
-                f"{name} {_evaluate(experiment, found.state.network, part, display)}"
-                for name, part in experiment.parts.items()
-            )
-            epochs, minibatches = found.state.position
-            done = f"{epochs} epochs" + (f" and {minibatches} minibatches" if minibatches else "")
-            display.say(f"{place}, seed {seed}, after {done}: {shown}")
-            with display.doing("looking at mistakes"):
-                network, cost = found.state.network, experiment.trainer.system.cost
-                settled = settle(experiment, network, experiment.test)
-                mistakes = find(record.data, experiment.test, settled.scores, cost)
-                states = ranges(network, settled)
-            for table in (*mistakes.tables, mistakes.worst, states):
-                for line in ("", *table.lines()) if table.rows else ():
-                    display.say(line)
-            if figure is not None and seed == record.seeds[0]:
-                display.say(f"\nfigure in {mistakes_figure(mistakes, figure)}")
-
-
-def program_run(folder: Path, recipe: Recipe) -> list[float]:
-    """The test errors, or what else the target is measured by, of the trained networks of a run
-    once their weights have been set on the device of ``recipe``; of each seed.
-
-    Raises ``EqpropError`` where a seed has no checkpoint, or the network does not fit.
-    """
-    record, display = read_record(folder), Display()
-    found: list[float] = []
-    with precision(recipe):
-        source = prepare_again(folder, record, record.recipe, display)
-        device = prepare_again(folder, record, recipe, display)
-        for seed, place in seed_folders(folder, record):
-            like = jax.eval_shape(functools.partial(source.start, seed))
-            restored = load_best(place, record.recipe, like, seed)
-            if restored is None:
-                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
-            (epoch, minibatch), network = restored.state.position, restored.state.network
-            start = WarmStart(network, Origin(str(place), epoch, minibatch, ""))
-            programmed = begin(device, seed, start).network
-            (scores,) = evaluate(device.trainer, programmed, device.measured)
-            found.append(scores[metrics.of_examples(device.trainer.target)[0].name])
-    return found
-
-
-def _evaluate(experiment: Experiment, network: Model, examples: Examples, display: Display) -> str:
-    """The metrics of examples, in words."""
-    n = len(examples)
-    with display.doing("evaluating") as tell:
-        (scores,) = evaluate(
-            experiment.trainer, network, examples, lambda done: tell(f"{done}/{n}")
-        )
-    own = [metric for metric in metrics.of_examples() if metric.name in scores]
-    shown = ((m.name, f"{scores[m.name]:.{m.digits}f}{m.unit}") for m in own)
-    return ", ".join(f"{name} {value}" for name, value in shown)
-
-
 def _train_seeds(
     experiment: Experiment,
     run: Run,
@@ -232,7 +163,7 @@ def _train_seeds(
 ) -> None:
     """Trains all seeds from where they stand, and reports."""
     if experiment.trainer.layout.mesh is not None:
-        display.say(_describe(experiment))
+        display.say(describe_devices(experiment))
     seeds = seed_folders(run.folder, run.record)
     if run.record.together:
         _train_some(experiment, run, seeds, now, display, until)
@@ -245,7 +176,7 @@ def _train_seeds(
     else:
         for seed in seeds:
             _train_some(experiment, run, [seed], now, display, until)
-    hosts.on_lead(lambda: _report(run, display))
+    hosts.on_lead(lambda: report(run, display))
 
 
 def _pending(experiment: Experiment, seeds: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
@@ -282,15 +213,6 @@ def work_on_seed() -> NoReturn:
     seed_processes.work(train_one)
 
 
-def _describe(experiment: Experiment) -> str:
-    """The devices, and what each of them does."""
-    layout, batch = experiment.trainer.layout, experiment.recipe.batch
-    across, along = layout.devices[REPLICA], layout.devices[DATA]
-    shares = [f"{(layout.replicas or 1) // across} of {layout.replicas} seeds"] * (across > 1)
-    shares += [f"{batch // along} of {batch} examples of each minibatch"] * (along > 1)
-    return f"{across * along} of {jax.device_count()} devices, each with {' and '.join(shares)}"
-
-
 def _train_some(
     experiment: Experiment,
     run: Run,
@@ -308,7 +230,7 @@ def _train_some(
         # The first process alone reads files.
         rows = hosts.on_lead(lambda: [read_metrics(own.folder) for own in runs]) or [[]]
         waited = bool(hosts.agree(all(has_waited(experiment.recipe, own) for own in rows)))
-        _tell_damage(damaged, display)
+        tell_damage(damaged, display)
         where = f"{folders[0]}" if len(those) == 1 else f"{run.folder}"
         done, minibatch = start.state.position
         if waited:
@@ -379,95 +301,3 @@ def _open(run: Run, seed: int, folder: Path, now: Made) -> Iterator[Run]:
 
     with hosts.on_lead(hold) or Run.watch(folder, own) as within:
         yield within
-
-
-def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """Float64 exactly where the recipe asks for it."""
-    return jax.enable_x64(recipe.dtype == "float64")
-
-
-def prepare_again(
-    folder: Path, record: Record, recipe: Recipe, display: Display, own: Own | None = None
-) -> Experiment:
-    """The experiment of the run in a folder, with the data that it has used; ``own`` is the model
-    of one's own that the recipe names.
-
-    Raises ``EqpropError`` where they are not at hand, or are others.
-    """
-    with display.doing("loading data"):
-        dataset = load_again(folder, record.data)
-    return prepare(recipe, dataset, own)
-
-
-def _introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
-    shape = "x".join(map(str, dataset.shape))
-    inputs = f"images of {shape}" if len(dataset.shape) > 1 else f"rows of {shape} numbers"
-    sizes = f"{len(dataset.train_y)} training and {len(dataset.test_y)} test {inputs}"
-    if recipe.validation:
-        sizes += f", {recipe.validation:g} of the training ones held back for validation"
-    line = f"{dataset.source} {sizes}"
-    if recipe.dataset == "own":
-        line += f"; target: {dataset.target.about}"
-    if recipe.device.effects:
-        named = (f"{name} {getattr(recipe.device, name)}" for name in recipe.device.effects)
-        source = f" ({recipe.device.source})" if recipe.device.source else ""
-        display.say(f"device: {recipe.device.name}{source}, {', '.join(named)}")
-    display.say(f"{'data' if recipe.dataset in (dataset.name, 'own') else 'NOTE'}: {line}")
-
-
-def _compare(record: Record, now: Made, display: Display) -> None:
-    """Tells what keeps a resumed run from being the same to the last bit."""
-    before = (record.started, *record.resumed)[-1]
-    pairs = {n: (before.versions.get(n), now.versions.get(n)) for n in ("eqprop", "jax", "jaxlib")}
-    pairs["the device"] = before.device.get("kind"), now.device.get("kind")
-    pairs["the number of devices"] = before.device.get("count"), now.device.get("count")
-    for name, (old, new) in pairs.items():
-        if old != new:
-            display.say(f"note: {name} was {old} and is {new}: the last bits may differ")
-
-
-def _tell_damage(damaged: Sequence[str], display: Display) -> None:
-    for damage in damaged:
-        display.say(f"note: {damage}; the one before it is used")
-
-
-def _report(run: Run, display: Display) -> None:
-    """The result, beside the published one, and the curves."""
-    recipe, folder, results = run.record.recipe, run.folder, read_run(run.folder)
-    columns = {name for result in results for name in result.columns}
-    told = [m for m in metrics.of_examples() if m.name != "loss" and f"train_{m.name}" in columns]
-    words_of = {"test": "test", "validation": "validation", "train": "training"}
-    if not recipe.validation:
-        del words_of["validation"]
-    parts: list[str] = []
-    for part, words in words_of.items():
-        for metric in told:
-            values = [result.last(f"{part}_{metric.name}") for result in results]
-            shown = metrics.show_mean_and_std(values, metric.digits)
-            what = (metric.title or metric.name).partition(" (")[0]
-            parts.append(f"{words} {what} {shown}{metric.unit}")
-    seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""
-    epochs = " and ".join(str(n) for n in sorted({result.epochs for result in results}))
-    best = f"best of {epochs}" if recipe.validation else epochs
-    display.say(f"{', '.join(parts)} ({best} epochs{seeds})")
-    if published := published_for(recipe, run.record.data.name):
-        display.say(_published(recipe, published))
-    folders = [result.folder for result in results]
-    if len(folders) > 1:
-        run.summarise([read_metrics(place) for place in folders])
-    with display.doing("drawing"):
-        figure = training_curves(folders, folder / "training.png", recipe.name)
-    display.say(f"curves in {figure}")
-
-
-def _published(recipe: Recipe, published: Published) -> str:
-    base = RECIPES[recipe.name]
-    train = "" if published.train is None else f", training error {published.train:.2f} %"
-    line = (
-        f"published, as reported: test error {published.test:.2f} ± {published.std:.2f} %{train} "
-        f"({base.epochs} epochs, {published.seeds} runs)"
-    )
-    if different := changes(recipe, base):
-        pairs = (f"{name} {ours}, not {theirs}" for name, (ours, theirs) in different.items())
-        line += f"; this run has {', '.join(pairs)}"
-    return line

@@ -29,7 +29,7 @@ from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, launch, metrics, run_data
-from eqprop.training.experiment import WarmStart, evaluate, load_best, plan, put_scaled
+from eqprop.training.experiment import WarmStart, evaluate, load_best, plan, precision, put_scaled
 from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
 from eqprop.training.results import read_run
@@ -181,7 +181,7 @@ class TrainedRun:
     def _restored(self) -> checkpoint.Restored:
         (trainer, init), (seed,) = self._plan, self.record.seeds
         recipe = dataclasses.replace(self.recipe, validation=0.0, patience=0)
-        with launch.precision(self.recipe):
+        with precision(self.recipe):
             like = jax.eval_shape(lambda: trainer.start(init, seed))
             found = load_best(self.folder, recipe if self._last else self.recipe, like, seed)
         if found is None:
@@ -198,7 +198,7 @@ class TrainedRun:
         predicted; real numbers are in the units of the targets.
         """
         x = self._raw(x)
-        with launch.precision(self.recipe):
+        with precision(self.recipe):
             scores = settle_rows(
                 self.system, self.network, lambda rows: self._scaled(x[rows]), len(x)
             ).scores
@@ -236,7 +236,7 @@ class TrainedRun:
                 f"but the run has learnt {self.target.about} ({', '.join(self.target.names)}): "
                 "give data with the same targets, in the same order"
             )
-        with launch.precision(self.recipe):
+        with precision(self.recipe):
             test = dataset.test_x, dataset.test_y
             examples = put_scaled(*test, self.network, self._scalings[1])
             (scores,) = evaluate(self._plan[0], self.network, examples)
@@ -257,7 +257,7 @@ class TrainedRun:
         if held:
             dtype = self.network.dtype
             system = system.holding({n: jnp.asarray(v, dtype) for n, v in held.items()})
-        with launch.precision(self.recipe):
+        with precision(self.recipe):
             steps = system.relaxation.steps if steps is None else steps
             check_steps(steps)
             states = _relax(system, self.network, self._scaled(x), steps)
@@ -294,7 +294,7 @@ class TrainedRun:
     def _plan(self) -> tuple[Trainer, Callable[..., Model]]:
         used = self.record.data
         batches = max(1, used.train // self.recipe.batch)
-        with launch.precision(self.recipe):
+        with precision(self.recipe):
             return plan(self.recipe, used.image, self.target, batches, self._scalings[0], self._own)
 
     @functools.cached_property

@@ -9,7 +9,7 @@ from test_report import Page, assert_self_contained, report
 import eqprop as ep
 from eqprop.reports.inspection import relax
 from eqprop.training.display import Display
-from eqprop.training.launch import prepare_again
+from eqprop.training.experiment import prepare_again
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

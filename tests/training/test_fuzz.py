@@ -41,7 +41,7 @@ from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import launch as launch_verify
-from eqprop.training import checkpoint, experiment, launch
+from eqprop.training import checkpoint, evaluation, experiment, launch
 from eqprop.training.metrics import flat
 from eqprop.training.records import from_json, to_json
 from eqprop.training.runs import read_metrics, read_record
@@ -103,7 +103,7 @@ def check_recipe(recipe: tuple[str, dict[str, Any]]) -> None:
         if "device" in changes:
             changes = changes | {"device": Device(**changes["device"])}
         built = dataclasses.replace(RECIPES[name], **changes, dataset="digits")
-        with launch.precision(built):
+        with experiment.precision(built):
             prepared = experiment.prepare(built, digits())
             jax.eval_shape(lambda: prepared.start(0))
     except EqpropError as error:
@@ -132,7 +132,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module, name in (
         (launch, "train"),
         (launch, "resume"),
-        (launch, "evaluate_run"),
+        (evaluation, "evaluate_run"),
         (launch_verify, "verify"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: None)

@@ -9,8 +9,8 @@ from trainings import one_line
 import eqprop as ep
 from eqprop.cli.main import main
 from eqprop.training.display import Display
+from eqprop.training.experiment import prepare_again
 from eqprop.training.figures import training_curves
-from eqprop.training.launch import prepare_again
 from eqprop.training.mistakes import Mistakes, find
 from eqprop.training.settled import settle
 from eqprop.training.trained_run import TrainedRun

@@ -32,7 +32,7 @@ from trainings import (
 from eqprop.cli.main import main
 from eqprop.data import named as data
 from eqprop.errors import EqpropError
-from eqprop.training import launch, records, session
+from eqprop.training import announcements, launch, records, session
 from eqprop.training.experiment import evaluate
 from eqprop.training.figures import training_curves
 from eqprop.training.runs import Run, check_new, read_metrics, read_record
@@ -64,7 +64,7 @@ def test_what_a_run_leaves_behind(oracle):
 def test_the_curves_are_drawn(oracle, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(oracle, run)
-    monkeypatch.setattr(launch, "training_curves", training_curves)
+    monkeypatch.setattr(announcements, "training_curves", training_curves)
     assert main(["resume", str(run)]) == 0
     assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
 

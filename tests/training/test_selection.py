@@ -17,7 +17,7 @@ from trainings import happens_in, metrics_of, one_line, save_often
 import eqprop as ep
 from eqprop.cli.main import main
 from eqprop.recipes.catalogue import RECIPES
-from eqprop.training import launch, session
+from eqprop.training import announcements, launch, session
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.results import read_run
 from eqprop.training.runs import BEST, read_metrics, read_record, read_result
@@ -29,7 +29,7 @@ HOW = {"hidden": (8,), "T": 10, "validation": 0.2}
 @pytest.fixture(scope="module", autouse=True)
 def _no_curves():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
+        monkeypatch.setattr(announcements, "training_curves", lambda folders, out, title: out)
         yield
 
 

@@ -15,7 +15,7 @@ from trainings import assert_same, happens_in, one_line
 
 import eqprop as ep
 from eqprop.cli.main import main
-from eqprop.training import launch
+from eqprop.training import announcements
 from eqprop.training.runs import START, read_record
 
 T = 40
@@ -24,7 +24,7 @@ T = 40
 @pytest.fixture(scope="module", autouse=True)
 def _no_curves():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(launch, "training_curves", lambda folders, out, title: out)
+        monkeypatch.setattr(announcements, "training_curves", lambda folders, out, title: out)
         yield
 
 

@@ -1,0 +1,98 @@
+"""Evaluations as commands run them, of what a run directory holds."""
+
+import functools
+from pathlib import Path
+
+import jax
+
+from eqprop.errors import EqpropError
+from eqprop.networks.model import Model
+from eqprop.recipes.recipe import Recipe
+from eqprop.training import metrics
+from eqprop.training.announcements import tell_damage
+from eqprop.training.display import Display
+from eqprop.training.experiment import (
+    Experiment,
+    WarmStart,
+    begin,
+    evaluate,
+    load_best,
+    precision,
+    prepare_again,
+)
+from eqprop.training.figures import mistakes_figure
+from eqprop.training.mistakes import find
+from eqprop.training.records import Origin
+from eqprop.training.runs import read_record, seed_folders
+from eqprop.training.settled import ranges, settle
+from eqprop.training.trainer import Examples
+
+
+def evaluate_run(folder: Path, figure: Path | None = None) -> None:
+    """Prints loss and error of the newest checkpoint of a run, or of that of its best epoch where
+    it has a validation part, on each part of the data; and what it takes for what in the test set;
+    that also as a ``figure``, of the first seed.
+    """
+    display = Display()
+    record = read_record(folder)
+    with precision(record.recipe):
+        experiment = prepare_again(folder, record, record.recipe, display)
+        for seed, place in seed_folders(folder, record):
+            like = jax.eval_shape(functools.partial(experiment.start, seed))
+            found = load_best(place, record.recipe, like, seed)
+            if found is None:
+                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+            tell_damage(found.damaged, display)
+            shown = "; ".join(
+                f"{name} {_evaluate(experiment, found.state.network, part, display)}"
+                for name, part in experiment.parts.items()
+            )
+            epochs, minibatches = found.state.position
+            done = f"{epochs} epochs" + (f" and {minibatches} minibatches" if minibatches else "")
+            display.say(f"{place}, seed {seed}, after {done}: {shown}")
+            with display.doing("looking at mistakes"):
+                network, cost = found.state.network, experiment.trainer.system.cost
+                settled = settle(experiment, network, experiment.test)
+                mistakes = find(record.data, experiment.test, settled.scores, cost)
+                states = ranges(network, settled)
+            for table in (*mistakes.tables, mistakes.worst, states):
+                for line in ("", *table.lines()) if table.rows else ():
+                    display.say(line)
+            if figure is not None and seed == record.seeds[0]:
+                display.say(f"\nfigure in {mistakes_figure(mistakes, figure)}")
+
+
+def program_run(folder: Path, recipe: Recipe) -> list[float]:
+    """The test errors, or what else the target is measured by, of the trained networks of a run
+    once their weights have been set on the device of ``recipe``; of each seed.
+
+    Raises ``EqpropError`` where a seed has no checkpoint, or the network does not fit.
+    """
+    record, display = read_record(folder), Display()
+    found: list[float] = []
+    with precision(recipe):
+        source = prepare_again(folder, record, record.recipe, display)
+        device = prepare_again(folder, record, recipe, display)
+        for seed, place in seed_folders(folder, record):
+            like = jax.eval_shape(functools.partial(source.start, seed))
+            restored = load_best(place, record.recipe, like, seed)
+            if restored is None:
+                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+            (epoch, minibatch), network = restored.state.position, restored.state.network
+            start = WarmStart(network, Origin(str(place), epoch, minibatch, ""))
+            programmed = begin(device, seed, start).network
+            (scores,) = evaluate(device.trainer, programmed, device.measured)
+            found.append(scores[metrics.of_examples(device.trainer.target)[0].name])
+    return found
+
+
+def _evaluate(experiment: Experiment, network: Model, examples: Examples, display: Display) -> str:
+    """The metrics of examples, in words."""
+    n = len(examples)
+    with display.doing("evaluating") as tell:
+        (scores,) = evaluate(
+            experiment.trainer, network, examples, lambda done: tell(f"{done}/{n}")
+        )
+    own = [metric for metric in metrics.of_examples() if metric.name in scores]
+    shown = ((m.name, f"{scores[m.name]:.{m.digits}f}{m.unit}") for m in own)
+    return ", ".join(f"{name} {value}" for name, value in shown)
