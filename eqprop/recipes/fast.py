@@ -12,20 +12,21 @@ def fast(recipe: Recipe) -> Recipe:
     In discrete time: sweeps, half as many in the nudged phase as there are steps, and a tolerance
     of 1e-3 in the free phase. They find the same fixed points sooner, but follow another path.
     Nets of two hidden layers and more, and those in real time on an energy, take few sweeps
-    instead, free and nudged, by EP and VF; centered, which cancels the drift such a short phase
-    leaves. BPTT goes through as many steps. Where layers have no two colours there are no sweeps,
+    instead, free (the more the deeper) and nudged, by EP and VF; centered, which cancels the drift
+    such a short phase leaves. BPTT goes through as many steps. Where layers have no two colours there are no sweeps,
     and the tolerance is all.
     """
-    deep = len(recipe.channels + recipe.hidden) > 1
+    hidden = len(recipe.channels + recipe.hidden)
     if recipe.setting == "energy" and recipe.two_colours and recipe.rule in {"ep", "vf"}:
         # In steps of dt 1 units cycle, each by itself.
-        return _in_few_sweeps(dataclasses.replace(recipe, dt=max(recipe.dt, 0.5)), 20, 8)
+        halves = dataclasses.replace(recipe, dt=max(recipe.dt, 0.5))
+        return _in_few_sweeps(halves, 20 * max(hidden - 1, 1), 8)
     if recipe.setting != "prototypical":
         return recipe
     if not recipe.two_colours:
         return dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
-    if deep and recipe.rule in {"ep", "vf", "bptt"}:
-        return _in_few_sweeps(recipe, 10, 4)
+    if hidden > 1 and recipe.rule in {"ep", "vf", "bptt"}:
+        return _in_few_sweeps(recipe, 10 * (hidden - 1), 4)
     short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
     # These nudge nothing, or in synchronous steps.
     if recipe.nudged_sweeps or recipe.differentiates:
