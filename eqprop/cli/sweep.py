@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> None:
     options, recipe = parse_with_fields(*defaults, rest, f"eqprop sweep {name}", _ABOUT)
     swept = _swept(options)
     if options.fast:
-        recipe = fast(recipe)
+        recipe = fast(recipe, RECIPES[recipe.name])
     _check(options)
     if options.data is not None and "dataset" in swept.fields:
         raise UsageError(f"dataset is swept, but --data is {options.data}: leave one of them out")

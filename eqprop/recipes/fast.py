@@ -2,20 +2,28 @@
 
 import dataclasses
 
-from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.recipe import Recipe, changes
 
 
-def fast(recipe: Recipe) -> Recipe:
+def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
     """The recipe with settings that reach the same test error sooner, where it has left them as
-    they are.
+    they are, and those in which it differs from ``published`` as they are.
 
     In discrete time: sweeps, half as many in the nudged phase as there are steps, and a tolerance
     of 1e-3 in the free phase. They find the same fixed points sooner, but follow another path.
     Nets of two hidden layers and more, and those in real time on an energy, take few sweeps
     instead, free (the more the deeper) and nudged, by EP and VF; centered, which cancels the drift
-    such a short phase leaves. BPTT goes through as many steps. Where layers have no two colours there are no sweeps,
-    and the tolerance is all.
+    such a short phase leaves. BPTT goes through as many steps. Where layers have no two colours
+    there are no sweeps, and the tolerance is all; where a tolerance is given, free phases keep it.
     """
+    quick = _quick(recipe)
+    if published is None:
+        return quick
+    own = changes(recipe, published).keys() & changes(quick, recipe).keys()
+    return dataclasses.replace(quick, **{name: getattr(recipe, name) for name in own})
+
+
+def _quick(recipe: Recipe) -> Recipe:
     hidden = len(recipe.channels + recipe.hidden)
     if recipe.setting == "energy" and recipe.two_colours and recipe.rule in {"ep", "vf"}:
         # In steps of dt 1 units cycle, each by itself.
@@ -23,15 +31,16 @@ def fast(recipe: Recipe) -> Recipe:
         return _in_few_sweeps(halves, 20 * max(hidden - 1, 1), 8)
     if recipe.setting != "prototypical":
         return recipe
+    settled = dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
     if not recipe.two_colours:
-        return dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
-    if hidden > 1 and recipe.rule in {"ep", "vf", "bptt"}:
+        return settled
+    if hidden > 1 and recipe.rule in {"ep", "vf", "bptt"} and not recipe.tolerance:
         return _in_few_sweeps(recipe, 10 * (hidden - 1), 4)
-    short = dataclasses.replace(recipe, sweeps=True, tolerance=recipe.tolerance or 1e-3)
+    swept = dataclasses.replace(settled, sweeps=True)
     # These nudge nothing, or in synchronous steps.
     if recipe.nudged_sweeps or recipe.differentiates:
-        return short
-    return dataclasses.replace(short, nudged_sweeps=True, K=-(-recipe.K // 2))
+        return swept
+    return dataclasses.replace(swept, nudged_sweeps=True, K=-(-recipe.K // 2))
 
 
 def _in_few_sweeps(recipe: Recipe, free: int, nudged: int) -> Recipe:
