@@ -48,7 +48,7 @@ class TrainOptions:
     """Start from the weights of this run, of one seed and of the same layers, not from drawn ones.
     """
     fast: bool = False
-    """Settings that reach the same error sooner; tells which."""
+    """Settings that reach the same error sooner, where you give none; tells which."""
     out: Path | None = None
     """Run directory; runs/RECIPE when left out."""
     hardware: Annotated[Hardware, tyro.conf.arg(name="")] = DEFAULT
