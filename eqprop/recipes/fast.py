@@ -25,7 +25,8 @@ def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
 
 def _quick(recipe: Recipe) -> Recipe:
     hidden = len(recipe.channels + recipe.hidden)
-    if recipe.setting == "energy" and recipe.two_colours and recipe.rule in {"ep", "vf"}:
+    few = recipe.two_colours and not recipe.tolerance
+    if recipe.setting == "energy" and few and recipe.rule in {"ep", "vf"}:
         # In steps of dt 1 units cycle, each by itself.
         halves = dataclasses.replace(recipe, dt=max(recipe.dt, 0.5))
         return _in_few_sweeps(halves, 20 * max(hidden - 1, 1), 8)
@@ -34,7 +35,7 @@ def _quick(recipe: Recipe) -> Recipe:
     settled = dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
     if not recipe.two_colours:
         return settled
-    if hidden > 1 and recipe.rule in {"ep", "vf", "bptt"} and not recipe.tolerance:
+    if hidden > 1 and few and recipe.rule in {"ep", "vf", "bptt"}:
         return _in_few_sweeps(recipe, 10 * (hidden - 1), 4)
     swept = dataclasses.replace(settled, sweeps=True)
     # These nudge nothing, or in synchronous steps.

@@ -277,13 +277,8 @@ def test_fast(tmp_path, capsys):
     assert (settled.T, settled.tolerance, settled.nudge) == (100, 1e-4, "one-sided")
     asked = dataclasses.replace(RECIPES["ep-2h"], T=40, nudge="positive", hidden=(8, 8))
     kept = fast(asked, RECIPES["ep-2h"])
-    assert (kept.T, kept.nudge, kept.hidden, kept.K, kept.sweeps) == (
-        40,
-        "positive",
-        (8, 8),
-        4,
-        True,
-    )
+    assert (kept.T, kept.nudge, kept.hidden) == (40, "positive", (8, 8))
+    assert (kept.K, kept.sweeps) == (4, True)
     c_eb = dataclasses.replace(RECIPES["eb-1h"], rule="c-ep")
     assert fast(c_eb) == c_eb
     assert fast(RECIPES["resistive-1h"]) == RECIPES["resistive-1h"]
