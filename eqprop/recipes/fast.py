@@ -10,11 +10,11 @@ def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
     they are, and those in which it differs from ``published`` as they are.
 
     In discrete time: sweeps, half as many in the nudged phase as there are steps, and a tolerance
-    of 1e-3 in the free phase. They find the same fixed points sooner, but follow another path.
-    Nets of two hidden layers and more, and those in real time on an energy, take few sweeps
-    instead, free (the more the deeper) and nudged, by EP and VF; centered, which cancels the drift
-    such a short phase leaves. BPTT goes through as many steps. Where layers have no two colours
-    there are no sweeps, and the tolerance is all; where a tolerance is given, free phases keep it.
+    of 1e-3 in the free phase. They find the same fixed points sooner, but follow another path. By
+    EP and VF, nets of two hidden layers and more, and those in real time on an energy, take a
+    looser tolerance and few nudged sweeps, centered, which cancels the drift that such a free phase
+    leaves; BPTT of such nets goes through as many steps. Where layers have no two colours there
+    are no sweeps, and the tolerance is all; where a tolerance is given, free phases keep it.
     """
     quick = _quick(recipe)
     if published is None:
@@ -24,19 +24,18 @@ def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
 
 
 def _quick(recipe: Recipe) -> Recipe:
-    hidden = len(recipe.channels + recipe.hidden)
-    few = recipe.two_colours and not recipe.tolerance
-    if recipe.setting == "energy" and few and recipe.rule in {"ep", "vf"}:
+    loose = recipe.two_colours and not recipe.tolerance
+    if recipe.setting == "energy" and loose and recipe.rule in {"ep", "vf"}:
         # In steps of dt 1 units cycle, each by itself.
-        halves = dataclasses.replace(recipe, dt=max(recipe.dt, 0.5))
-        return _in_few_sweeps(halves, 20 * max(hidden - 1, 1), 8)
+        return _in_few_sweeps(dataclasses.replace(recipe, dt=max(recipe.dt, 0.5)), 8)
     if recipe.setting != "prototypical":
         return recipe
     settled = dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
     if not recipe.two_colours:
         return settled
-    if hidden > 1 and few and recipe.rule in {"ep", "vf", "bptt"}:
-        return _in_few_sweeps(recipe, 10 * (hidden - 1), 4)
+    deep = len(recipe.channels + recipe.hidden) > 1
+    if deep and loose and recipe.rule in {"ep", "vf", "bptt"}:
+        return _in_few_sweeps(recipe, 4)
     swept = dataclasses.replace(settled, sweeps=True)
     # These nudge nothing, or in synchronous steps.
     if recipe.nudged_sweeps or recipe.differentiates:
@@ -44,9 +43,15 @@ def _quick(recipe: Recipe) -> Recipe:
     return dataclasses.replace(swept, nudged_sweeps=True, K=-(-recipe.K // 2))
 
 
-def _in_few_sweeps(recipe: Recipe, free: int, nudged: int) -> Recipe:
-    """At most so many, centered; of BPTT, which nudges nothing, so many steps."""
-    few = dataclasses.replace(recipe, sweeps=True, T=min(recipe.T, free), K=min(recipe.K, nudged))
+def _in_few_sweeps(recipe: Recipe, nudged: int) -> Recipe:
+    """At most so many nudged ones, centered; of BPTT, which nudges nothing, so many steps."""
+    few = dataclasses.replace(
+        recipe,
+        sweeps=True,
+        tolerance=0.05,
+        test_tolerance=max(recipe.test_tolerance, 1e-2),
+        K=min(recipe.K, nudged),
+    )
     if recipe.rule == "bptt":
         return few
     return dataclasses.replace(few, nudged_sweeps=True, nudge="centered")

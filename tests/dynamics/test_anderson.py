@@ -257,7 +257,7 @@ def test_sweeps_over_an_odd_cycle_are_refused_before_the_first_minibatch(phase: 
 def test_fast_sweeps_where_the_graph_has_two_colours(links: dict[str, Any]) -> None:
     rates = (0.1,) * (4 + len(links))
     made = fast(dataclasses.replace(recipe("ep-1h"), hidden=(5, 4, 3), lr=rates, **links))
-    assert made.sweeps == (made.tolerance == 0)
+    assert made.tolerance > 0
     network = build(made, (2, 3), 3, 1).init(jax.random.key(0))
     if made.sweeps:
         assert network.colours() == ((2, 4), (1, 3))
