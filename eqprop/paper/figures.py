@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final, override
 
-from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, longest
+from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, run_of
 from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, RECIPES, SERIES
-from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (
@@ -120,20 +119,20 @@ class FigureGradientAngle(PaperItem):
     scope: Scope
     title = "Test error against the angle between update and BPTT gradient before training"
 
-    def _points(self) -> dict[Recipe, tuple[Recipe, ...]]:
-        """What is verified, and the forms in which it is trained, the first as wanted."""
+    def _points(self) -> dict[Recipe, Recipe]:
+        """What is verified, and what is trained for it."""
         rules = [recipe for recipe in self.scope.base() if recipe.rule not in {"bptt", "rbp"}]
-        points = {recipe: (recipe, fast(recipe)) for recipe in rules}
+        points = {recipe: recipe for recipe in rules}
         for series in SERIES.values():
             if self.scope.allows(series.base):
                 settled = series.members(self.scope.of(series.settled))
                 published = series.members(self.scope.of(RECIPES[series.base]))
-                points |= {it: (settled[name], it) for name, it in published.items()}
+                points |= {it: settled[name] for name, it in published.items()}
         return points
 
     @override
     def trainings(self) -> list[Recipe]:
-        return [forms[0] for forms in self._points().values()]
+        return list(self._points().values())
 
     @override
     def verifications(self) -> list[Question]:
@@ -143,10 +142,10 @@ class FigureGradientAngle(PaperItem):
     def show(self, results: Results) -> Rendered:
         rows: list[Row] = []
         used: list[SeedResult] = []
-        for recipe, forms in self._points().items():
+        for recipe, trained in self._points().items():
             verified = results.verification(_asked_for_an_angle(recipe))
             angle = verified.numbers["asked"]["together"]["angle"] if verified else None
-            form, found = longest(results, forms)
+            form, found = run_of(results, trained)
             turned = f", {recipe.angle:g}°" if recipe.angle else ""
             rows.append(
                 summary(form, found, results.dataset)

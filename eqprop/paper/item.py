@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
-from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.recipe import Recipe, changes
 from eqprop.reports.tables import Column, Row
 from eqprop.theorem.questions import Question
 from eqprop.training.results import SeedResult, matching
@@ -90,11 +90,28 @@ UNPUBLISHED = dict.fromkeys(
 """Of a row whose training is not the one that the published values of its recipe are of."""
 
 
-def longest(results: Results, forms: Sequence[Recipe]) -> tuple[Recipe, list[SeedResult]]:
-    """The form of a training that went on for longest, and its seeds; the first of equals.
+_PHASES = (
+    *("T", "K", "dt", "nudge", "sweeps", "nudged_sweeps"),
+    *("relaxation", "tolerance", "test_tolerance"),
+)
+"""The fields that say how phases settle, not what is learnt from them."""
+
+
+def run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
+    """A recipe and its seeds: as it is, or where that went on for longer, as with ``--fast``, in
+    phases that settle in another way.
 
     Seeds by a program that was not committed count where there are no others.
     """
+    free = {*_PHASES, "name", "about", "published", "epochs"}
+    others = [
+        dataclasses.replace(seed.recipe, epochs=recipe.epochs)
+        for seed in results.seeds
+        if seed.recipe.name == recipe.name and changes(seed.recipe, recipe).keys() <= free
+    ]
     committed = [seed for seed in results.seeds if not seed.changed_checkout]
-    runs = [(form, matching(committed, form) or matching(results.seeds, form)) for form in forms]
+    runs = [
+        (form, matching(committed, form) or matching(results.seeds, form))
+        for form in dict.fromkeys((recipe, *others))
+    ]
     return max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))

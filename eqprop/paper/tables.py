@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import final, override
 
 from eqprop.paper.figures import FigureAsymmetric, FigureContrastive
-from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, longest
+from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, run_of
 from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import GOALS, RECIPES, Goal
-from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import (
@@ -50,13 +49,13 @@ class TableMnist(PaperItem):
 
     @override
     def show(self, results: Results) -> Rendered:
-        trained = [_run_of(results, recipe) for recipe in self.trainings()]
+        trained = [run_of(results, recipe) for recipe in self.trainings()]
         rows = [summary(recipe, found, results.dataset) for recipe, found in trained]
         caption = (
             f"Errors in % on {results.title} after the last epoch, mean ± standard deviation "
             "over seeds; minutes are of one seed, tests included. Published: as reported in "
             "arXiv:2005.04169, mean ± std of 5 runs. A row with settings beside its name was run "
-            "with these, those of `--fast`. Blank: not run, or not published. "
+            "with these for longer than as published. Blank: not run, or not published. "
         )
         return Rendered(
             caption + what_was_run(rows),
@@ -80,7 +79,7 @@ class TableOthers(PaperItem):
         published = {
             id(seed)
             for recipe in TableMnist(self.scope).trainings()
-            for seed in _run_of(results, recipe)[1]
+            for seed in run_of(results, recipe)[1]
         }
         # What other papers' figures show, unless it is a recipe of its own, or went on for longer.
         figures = (FigureAsymmetric(self.scope), FigureContrastive(self.scope))
@@ -126,7 +125,7 @@ class TableShort(PaperItem):
         recipes = [
             self.scope.of(recipe) for name, recipe in RECIPES.items() if self.scope.allows(name)
         ]
-        trained = [_run_of(results, recipe) for recipe in recipes]
+        trained = [run_of(results, recipe) for recipe in recipes]
         rows = [summary(recipe, found, results.dataset) for recipe, found in trained if found]
         return Rendered(
             f"Test error in % on {results.title} after the last epoch, mean ± standard deviation "
@@ -187,8 +186,3 @@ class TableTime(PaperItem):
             field("on", "accelerator"),
         )
         return Rendered(caption + what_was_run(rows), rows, columns, None, used)
-
-
-def _run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
-    """A recipe and its seeds: as it is, or with ``--fast`` where that went on for longer."""
-    return longest(results, (recipe, fast(recipe)))

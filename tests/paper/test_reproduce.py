@@ -371,6 +371,21 @@ def test_a_row_that_was_not_run_as_published_is_that_of_fast(tmp_path):
         assert [other["test"] for other in items["table-others"].show(results).rows] == others
 
 
+def test_a_row_has_the_phases_in_which_it_was_trained_for_longest(tmp_path):
+    """Not other rates, or another beta."""
+    recipe = RECIPES["ep-3h"]
+    phases = dataclasses.replace(recipe, sweeps=True, T=20, nudge="centered")
+    others = [dataclasses.replace(recipe, beta=0.1), dataclasses.replace(phases, lr=(0.1,) * 4)]
+    runs = [(recipe, 0, 2.1), (phases, 0, 2.2), *((other, 0, 2.3) for other in others)]
+    results = made_up(tmp_path, runs)
+    shorter = [results.seeds[0].until(2), *results.seeds[1:]]
+    item = paper_items(Scope(("ep-3h",)))["table-mnist"]
+    for seeds, test in ((results.seeds, 2.1), (shorter, 2.2), (results.seeds[2:], None)):
+        (row,) = item.show(dataclasses.replace(results, seeds=seeds)).rows
+        assert row["test"] == test
+        assert ("T 20" in row["recipe"]) == (test == 2.2)
+
+
 def test_a_program_that_was_not_committed_is_told_and_gives_way_to_one_that_was(tmp_path):
     recipe = RECIPES["c-ep-2h"]
     results = made_up(tmp_path, [(recipe, 0, 2.4), (recipe, 1, 2.6)])
