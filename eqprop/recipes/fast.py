@@ -25,17 +25,18 @@ def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
 
 def _quick(recipe: Recipe) -> Recipe:
     loose = recipe.two_colours and not recipe.tolerance
+    deep = len(recipe.channels + recipe.hidden) > 1
     if recipe.setting == "energy" and loose and recipe.rule in {"ep", "vf"}:
-        # In steps of dt 1 units cycle, each by itself.
-        return _in_few_sweeps(dataclasses.replace(recipe, dt=max(recipe.dt, 0.5)), 8)
+        # In longer steps a unit can cycle by itself.
+        dt, tolerance, nudged = (0.3, 0.02, 12) if deep else (0.5, 0.05, 8)
+        return _loosely(dataclasses.replace(recipe, dt=max(recipe.dt, dt)), tolerance, nudged)
     if recipe.setting != "prototypical":
         return recipe
     settled = dataclasses.replace(recipe, tolerance=recipe.tolerance or 1e-3)
     if not recipe.two_colours:
         return settled
-    deep = len(recipe.channels + recipe.hidden) > 1
     if deep and loose and recipe.rule in {"ep", "vf", "bptt"}:
-        return _in_few_sweeps(recipe, 4)
+        return _loosely(recipe, 0.05, 4)
     swept = dataclasses.replace(settled, sweeps=True)
     # These nudge nothing, or in synchronous steps.
     if recipe.nudged_sweeps or recipe.differentiates:
@@ -43,12 +44,14 @@ def _quick(recipe: Recipe) -> Recipe:
     return dataclasses.replace(swept, nudged_sweeps=True, K=-(-recipe.K // 2))
 
 
-def _in_few_sweeps(recipe: Recipe, nudged: int) -> Recipe:
-    """At most so many nudged ones, centered; of BPTT, which nudges nothing, so many steps."""
+def _loosely(recipe: Recipe, tolerance: float, nudged: int) -> Recipe:
+    """In sweeps to a loose tolerance, then so many nudged ones, centered; by BPTT, which nudges
+    nothing, so many steps.
+    """
     few = dataclasses.replace(
         recipe,
         sweeps=True,
-        tolerance=0.05,
+        tolerance=tolerance,
         test_tolerance=max(recipe.test_tolerance, 1e-2),
         K=min(recipe.K, nudged),
     )
