@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> None:
     options, recipe = _read(series.base if series else name, rest)
     out = options.out or Path("runs") / name
     if options.fast:
-        recipe = _make_fast(recipe, RECIPES[recipe.name])
+        recipe = _make_fast(recipe)
     seeds = range(options.seed, options.seed + options.seeds)
     command = ["eqprop", "train", *args]
     recipe, dataset = choose_data(options.data, options.split, recipe, "eqprop train")
@@ -130,8 +130,8 @@ def _read(name: str, args: Sequence[str]) -> tuple[TrainOptions, Recipe]:
     return options, recipe
 
 
-def _make_fast(recipe: Recipe, published: Recipe) -> Recipe:
-    quick = fast(recipe, published)
+def _make_fast(recipe: Recipe) -> Recipe:
+    quick = fast(recipe, RECIPES[recipe.name])
     different = changes(quick, recipe)
     list_ = ", ".join(f"{name} {new}, was {old}" for name, (new, old) in different.items())
     print(f"fast: {list_ or 'nothing to change in this recipe'}")

@@ -15,10 +15,11 @@ from eqprop.reports.tables import (
     DONE,
     PUBLISHED,
     TEST,
+    TRAINING,
+    Column,
     Row,
     averaged,
     field,
-    score,
     summary,
     what_was_run,
 )
@@ -69,21 +70,22 @@ class FigureAngle(PaperItem):
         return Rendered(
             caption + what_was_run(rows),
             rows,
-            (
-                field("network", "network"),
-                field("free phase", "rule"),
-                field("initial angle", "angle", "g"),
-                _AFTER,
-                *DONE,
-                TEST,
-                PUBLISHED,
-            ),
+            (*_columns_by_angle("free phase"), PUBLISHED),
             lambda figure: charts.angles_in_training(figure, rows, through),
             [seed for seeds in found for seed in seeds],
         )
 
 
-_AFTER = field("angle after", "after", ".0f")
+def _columns_by_angle(rule: str) -> tuple[Column, ...]:
+    """What ``_by_angle`` finds; ``rule`` is the title of that column."""
+    return (
+        field("network", "network"),
+        field(rule, "rule"),
+        field("initial angle", "angle", "g"),
+        field("angle after", "after", ".0f"),
+        *DONE,
+        TEST,
+    )
 
 
 def _by_angle(
@@ -210,8 +212,7 @@ class FigureContrastive(PaperItem):
             "seeds. Published (arXiv:2312.15103, deep convolutional Hopfield networks): negative "
             "is better than positive, and EP, centered, is best. Blank: not run. "
         )
-        training = score("training error %", "training", "training_std")
-        columns = (field("algorithm", "recipe"), field("beta", "beta"), *DONE, TEST, training)
+        columns = (field("algorithm", "recipe"), field("beta", "beta"), *DONE, TEST, TRAINING)
         return Rendered(
             caption + what_was_run(rows),
             rows,
@@ -251,19 +252,10 @@ class FigureAsymmetric(PaperItem):
             f"Errors in % on {results.title} after the last epoch, mean ± standard deviation over "
             "seeds; angles in degrees, before training and (mean) after it. Blank: not run. "
         )
-        columns = (
-            field("network", "network"),
-            field("rule", "rule"),
-            field("initial angle", "angle", "g"),
-            _AFTER,
-            *DONE,
-            TEST,
-            score("training error %", "training", "training_std"),
-        )
         return Rendered(
             caption + what_was_run(rows),
             rows,
-            columns,
+            (*_columns_by_angle("rule"), TRAINING),
             lambda figure: charts.against_angle(figure, rows),
             [seed for seeds in found for seed in seeds],
         )

@@ -103,7 +103,7 @@ def run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
 
     Seeds by a program that was not committed count where there are no others.
     """
-    free = {*_PHASES, "name", "about", "published", "epochs"}
+    free = {*_PHASES, "about", "published", "epochs"}
     others = [
         dataclasses.replace(seed.recipe, epochs=recipe.epochs)
         for seed in results.seeds

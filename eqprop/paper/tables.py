@@ -15,6 +15,7 @@ from eqprop.reports.tables import (
     MINUTES,
     PUBLISHED,
     TEST,
+    TRAINING,
     Row,
     averaged,
     field,
@@ -29,7 +30,7 @@ _TABLE = (
     *DONE,
     TEST,
     PUBLISHED,
-    score("training error %", "training", "training_std"),
+    TRAINING,
     score("published %", "published_training"),
     MINUTES,
 )

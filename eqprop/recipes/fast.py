@@ -17,9 +17,7 @@ def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
     are no sweeps, and the tolerance is all; where a tolerance is given, free phases keep it.
     """
     quick = _quick(recipe)
-    if published is None:
-        return quick
-    own = changes(recipe, published).keys() & changes(quick, recipe).keys()
+    own = changes(recipe, published or recipe).keys() & changes(quick, recipe).keys()
     return dataclasses.replace(quick, **{name: getattr(recipe, name) for name in own})
 
 

@@ -132,6 +132,7 @@ def score(head: str, name: str, std: str | None = None, digits: int = 2) -> Colu
 
 DONE = (Column("epochs", _epochs), Column("seeds", _seeds))
 TEST = score("test error %", "test", "test_std")
+TRAINING = score("training error %", "training", "training_std")
 MINUTES = Column("minutes", _minutes)
 PUBLISHED = score("published %", "published_test", "published_std")
 

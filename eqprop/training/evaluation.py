@@ -1,6 +1,7 @@
 """Evaluations as commands run them, of what a run directory holds."""
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from eqprop.networks.model import Model
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import metrics
 from eqprop.training.announcements import tell_damage
+from eqprop.training.checkpoint import Restored
 from eqprop.training.display import Display
 from eqprop.training.experiment import (
     Experiment,
@@ -22,7 +24,7 @@ from eqprop.training.experiment import (
 )
 from eqprop.training.figures import mistakes_figure
 from eqprop.training.mistakes import find
-from eqprop.training.records import Origin
+from eqprop.training.records import Origin, Record
 from eqprop.training.runs import read_record, seed_folders
 from eqprop.training.settled import ranges, settle
 from eqprop.training.trainer import Examples
@@ -37,11 +39,7 @@ def evaluate_run(folder: Path, figure: Path | None = None) -> None:
     record = read_record(folder)
     with precision(record.recipe):
         experiment = prepare_again(folder, record, record.recipe, display)
-        for seed, place in seed_folders(folder, record):
-            like = jax.eval_shape(functools.partial(experiment.start, seed))
-            found = load_best(place, record.recipe, like, seed)
-            if found is None:
-                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+        for seed, place, found in _trained(experiment, folder, record):
             tell_damage(found.damaged, display)
             shown = "; ".join(
                 f"{name} {_evaluate(experiment, found.state.network, part, display)}"
@@ -73,17 +71,28 @@ def program_run(folder: Path, recipe: Recipe) -> list[float]:
     with precision(recipe):
         source = prepare_again(folder, record, record.recipe, display)
         device = prepare_again(folder, record, recipe, display)
-        for seed, place in seed_folders(folder, record):
-            like = jax.eval_shape(functools.partial(source.start, seed))
-            restored = load_best(place, record.recipe, like, seed)
-            if restored is None:
-                raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+        for seed, place, restored in _trained(source, folder, record):
             (epoch, minibatch), network = restored.state.position, restored.state.network
             start = WarmStart(network, Origin(str(place), epoch, minibatch, ""))
             programmed = begin(device, seed, start).network
             (scores,) = evaluate(device.trainer, programmed, device.measured)
             found.append(scores[metrics.of_examples(device.trainer.target)[0].name])
     return found
+
+
+def _trained(
+    experiment: Experiment, folder: Path, record: Record
+) -> Iterator[tuple[int, Path, Restored]]:
+    """Each seed of a run, its run directory, and the checkpoint that stands for it.
+
+    Raises ``EqpropError`` where there is none.
+    """
+    for seed, place in seed_folders(folder, record):
+        like = jax.eval_shape(functools.partial(experiment.start, seed))
+        found = load_best(place, record.recipe, like, seed)
+        if found is None:
+            raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
+        yield seed, place, found
 
 
 def _evaluate(experiment: Experiment, network: Model, examples: Examples, display: Display) -> str:
