@@ -100,6 +100,12 @@ class Connection(eqx.Module):
         """
         return self
 
+    def prepared(self, pre: Shape) -> "Connection":
+        """The same connection with what it makes of its weights at each call, for presynaptic units
+        of shape ``pre``, made once; itself where that is nothing.
+        """
+        return self
+
     def fix_bias(self) -> "Connection":
         """The same connection with a bias that never learns; itself where it has none."""
         return self

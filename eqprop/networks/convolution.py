@@ -16,9 +16,11 @@ from eqprop.networks.fast_convolution import (
     Kernel,
     Maps,
     Pair,
+    Tiled,
     convolve,
     convolve_by,
     positions,
+    tiled_kernel,
     unstack,
 )
 from eqprop.networks.graphs import Build
@@ -137,6 +139,8 @@ class Conv(Connection):
     product: Product | None = eqx.field(static=True, default=None)
     """None leaves the choice of the products to ``convolve``."""
     learns_bias: bool = eqx.field(static=True, default=True)
+    tiled: Tiled | None = None
+    """``weight`` as ``convolve`` takes it, where that has been made before."""
 
     def __check_init__(self) -> None:
         if self.weight.ndim != 4:
@@ -170,7 +174,7 @@ class Conv(Connection):
     def convolved(self, r_pre: Layer) -> Maps:
         """``conv(r_pre, weight)``."""
         if self.product is None:
-            return convolve(r_pre, self.weight, self.stride, self.padding)
+            return convolve(r_pre, self.weight, self.stride, self.padding, self.tiled)
         return convolve_by(self.product, r_pre, self.weight, self.stride, self.padding)
 
     def pooled(self, maps: Maps, guide: Maps) -> Layer:
@@ -179,6 +183,14 @@ class Conv(Connection):
         if self.bias is None:
             return drive
         return drive + (self.bias if self.learns_bias else jax.lax.stop_gradient(self.bias))
+
+    @override
+    def prepared(self, pre: Shape) -> "Conv":
+        if self.product is not None:
+            return self
+        rows, columns, _ = pre
+        tiled = tiled_kernel(self.weight, (rows, columns), self.stride, self.padding)
+        return dataclasses.replace(self, tiled=tiled)
 
     @override
     def fix_bias(self) -> "Conv":

@@ -16,7 +16,7 @@ from jax import lax
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
-from eqprop.types import Array, Float, Layer, PRNGKeyArray
+from eqprop.types import Array, Float, Layer, PRNGKeyArray, Shape
 
 INPUT = 0
 """The layer that is the input: static, and without feedback."""
@@ -57,6 +57,14 @@ class Plastic(Edge):
                 f"the edge {self.pre}->{self.post} is not reciprocal, so dPhi/dtheta does not "
                 "exist: use a rule for untied weights (vf, c-vf, aep, c-aep), or tied ones"
             )
+
+    def prepared(self, pre: Shape) -> "Plastic":
+        """The same edge from a layer of that shape, its connections prepared for many calls."""
+
+        def is_connection(node: object) -> bool:
+            return isinstance(node, Connection)
+
+        return jax.tree.map(lambda part: part.prepared(pre), self, is_leaf=is_connection)
 
     @abc.abstractmethod
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Plastic":

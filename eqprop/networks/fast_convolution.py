@@ -25,17 +25,22 @@ type Maps = Inexact[Array, "B _ _ _"]
 
 type Kernel = Inexact[Array, "rows columns c_in c_out"]
 
+type Tiled = Inexact[Array, "units c_in c_out"]
+"""A kernel as tiles take it, a matrix for each of their units."""
 
-def convolve(x: Maps, w: Kernel, stride: Pair, padding: Pair) -> Maps:
+
+def convolve(x: Maps, w: Kernel, stride: Pair, padding: Pair, tiled: Tiled | None = None) -> Maps:
     """``y[b,i,j,o] = sum over k,l,c of x[b, i stride + k, j stride + l, c] w[k,l,c,o]``.
 
     ``x`` is padded with zeros on all four sides. In float32 at stride 1 on a CPU, rounding errors
-    are about 5 times those of the plain sum: 2e-6 of the typical output.
+    are about 5 times those of the plain sum: 2e-6 of the typical output. ``tiled`` is what
+    ``tiled_kernel`` makes of ``w`` and the size of ``x``, where it is at hand.
     """
     dtype = jnp.result_type(x, w)
+    kernel = (w,) if tiled is None else (w, tiled)
     return lax.platform_dependent(
         x.astype(dtype),
-        w.astype(dtype),
+        *(form.astype(dtype) for form in kernel),
         cpu=functools.partial(_convolve_on_cpu, stride=stride, padding=padding),
         cuda=functools.partial(_convolve_padded, stride=stride, padding=padding),
         default=functools.partial(_convolve_by_xla, stride=stride, padding=padding),
@@ -48,6 +53,16 @@ def convolve_by(product: Product, x: Maps, w: Kernel, stride: Pair, padding: Pai
     The patches take ``rows columns`` times the memory of ``x``.
     """
     return _convolve_padded(x, w, stride=stride, padding=padding, product=product)
+
+
+def tiled_kernel(w: Kernel, size: Pair, stride: Pair, padding: Pair) -> Tiled | None:
+    """What ``convolve`` makes of ``w`` on a CPU, for maps of so many rows and columns; None where
+    it takes ``w`` as it is.
+    """
+    if not _in_tiles(w, stride, w.dtype):
+        return None
+    lengths = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
+    return _transform(w, positions(lengths, w.shape[:2], stride))
 
 
 def positions(lengths: tuple[int, ...], taps: tuple[int, ...], stride: Pair) -> Pair:
@@ -63,7 +78,9 @@ def unstack(x: Array, axis: int) -> list[Array]:
     return [lax.squeeze(part, (axis,)) for part in parts]
 
 
-def _convolve_by_xla(x: Maps, w: Kernel, *, stride: Pair, padding: Pair) -> Maps:
+def _convolve_by_xla(
+    x: Maps, w: Kernel, tiled: Tiled | None = None, *, stride: Pair, padding: Pair
+) -> Maps:
     pads = [(p, p) for p in padding]
     order, precision = ("NHWC", "HWIO", "NHWC"), lax.Precision.HIGHEST
     return lax.conv_general_dilated(
@@ -71,15 +88,34 @@ def _convolve_by_xla(x: Maps, w: Kernel, *, stride: Pair, padding: Pair) -> Maps
     )
 
 
-def _convolve_on_cpu(x: Maps, w: Kernel, *, stride: Pair, padding: Pair) -> Maps:
+def _convolve_on_cpu(
+    x: Maps, w: Kernel, tiled: Tiled | None = None, *, stride: Pair, padding: Pair
+) -> Maps:
     x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
+    if not _in_tiles(w, stride, x.dtype):
+        return _convolve_patches(x, w, stride)
+    if tiled is None:
+        # This ties w to x, so that a loop over x does not hoist what is made of w. XLA would hoist
+        # it once for the drive and once for the feedback, and then compute the products twice per
+        # step.
+        x, w = lax.optimization_barrier((x, w))
+        tiled = _transform(w, positions(x.shape[1:3], w.shape[:2], stride))
+    return _convolve_tiles(x, tiled, w.shape[:2])
+
+
+def _in_tiles(w: Kernel, stride: Pair, dtype: jnp.dtype) -> bool:
     # Tiles trade products of channels for sums over units, and lose a digit to rounding.
-    in_tiles = stride == (1, 1) and min(w.shape[2:]) >= 8 and jnp.finfo(x.dtype).bits >= 32
-    return _convolve_tiles(x, w) if in_tiles else _convolve_patches(x, w, stride)
+    return stride == (1, 1) and min(w.shape[2:]) >= 8 and jnp.finfo(dtype).bits >= 32
 
 
 def _convolve_padded(
-    x: Maps, w: Kernel, *, stride: Pair, padding: Pair, product: Product = multiply
+    x: Maps,
+    w: Kernel,
+    tiled: Tiled | None = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    product: Product = multiply,
 ) -> Maps:
     x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
     return _convolve_patches(x, w, stride, product)
@@ -98,28 +134,28 @@ def _convolve_patches(x: Maps, w: Kernel, stride: Pair, product: Product = multi
     return maps.reshape(*places, w.shape[3])
 
 
-def _convolve_tiles(x: Maps, w: Kernel) -> Maps:
+def _transform(w: Kernel, outputs: Pair) -> Tiled:
+    """``G w G^T`` of the tiles below, for so many rows and columns of outputs."""
+    _, g_r, _, _ = _toom_cook(w.shape[0], outputs[0])
+    _, g_c, _, _ = _toom_cook(w.shape[1], outputs[1])
+    both = jnp.asarray(np.kron(g_r, g_c), w.dtype)
+    return multiply(both, w.reshape(len(both.T), -1)).reshape(-1, *w.shape[2:])
+
+
+def _convolve_tiles(x: Maps, tiled: Tiled, taps: tuple[int, ...]) -> Maps:
     """Toom-Cook: ``A^T [(G w G^T) (B^T x B)] A``, a product over channels per unit of a tile.
 
     A tile of m outputs of k taps takes ``m + k - 1`` products instead of ``m k``, in each direction
     (Lavin & Gray, arXiv:1509.09308).
     """
-    rows, columns = positions(x.shape[1:3], w.shape[:2], (1, 1))
-    c_in, c_out = w.shape[2:]
-    step_r, g_r, b_r, a_r = _toom_cook(w.shape[0], rows)
-    step_c, g_c, b_c, a_c = _toom_cook(w.shape[1], columns)
-    # This ties w to x, so that a loop over x does not hoist what is made of w. XLA would hoist it
-    # once for the drive and once for the feedback, and then compute the products twice per step.
-    x, w = lax.optimization_barrier((x, w))
-    kernel = jnp.asarray(np.kron(g_r, g_c), w.dtype)
-    kernel = multiply(kernel, w.reshape(-1, c_in * c_out))
+    rows, columns = positions(x.shape[1:3], taps, (1, 1))
+    _, c_in, c_out = tiled.shape
+    step_r, _, b_r, a_r = _toom_cook(taps[0], rows)
+    step_c, _, b_c, a_c = _toom_cook(taps[1], columns)
     tiles = _combine(b_r, _tile(x, 1, rows, step_r, len(b_r)), axis=0)
     tiles = _combine(b_c, _tile(tiles, 3, columns, step_c, len(b_c)), axis=1)
     *size, batch, n_r, n_c, _ = tiles.shape
-    y = multiply(
-        tiles.reshape(math.prod(size), batch * n_r * n_c, c_in),
-        kernel.reshape(math.prod(size), c_in, c_out),
-    )
+    y = multiply(tiles.reshape(math.prod(size), batch * n_r * n_c, c_in), tiled)
     y = _combine(a_r, unstack(y.reshape(*size, batch * n_r * n_c, c_out), 0), axis=0)
     y = _combine(a_c, unstack(y, 1), axis=1)
     y = y.reshape(step_r, step_c, batch, n_r, n_c, c_out).transpose(2, 3, 0, 4, 1, 5)

@@ -134,7 +134,8 @@ class Network(Model):
     def unclamped(self, gradient: "Network", r_input: Layer, rows: int) -> "Network":
         def of_edge(edge: Plastic, by_edge: Any) -> Any:
             if not edge.from_input:
-                return by_edge
+                _, pull = jax.vjp(lambda e: e.prepared(self.shapes[e.pre]), edge)
+                return pull(by_edge)[0]
             (drive,) = jax.tree.leaves(by_edge)  # all that a clamped edge has
             each = drive.reshape(rows, len(r_input), *drive.shape[1:])
             return edge.statistic(r_input, each.sum(axis=0))
@@ -145,11 +146,15 @@ class Network(Model):
     @override
     def clamp(self, r_input: Layer) -> "Network":
         """The same network with the drives of its static input, ``(B, *shapes[0])``, computed
-        once.
+        once, and its other connections prepared for many steps.
         """
-        return self.replace_edges(
-            [Clamped(INPUT, e.post, e.forward(r_input)) if e.from_input else e for e in self.edges]
-        )
+
+        def of_edge(edge: Edge) -> Edge:
+            if edge.from_input:
+                return Clamped(INPUT, edge.post, edge.forward(r_input))
+            return edge.prepared(self.shapes[edge.pre]) if isinstance(edge, Plastic) else edge
+
+        return self.replace_edges([of_edge(edge) for edge in self.edges])
 
     @override
     def map_drives(self, change: Callable[[Layer], Layer]) -> "Network":

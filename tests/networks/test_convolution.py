@@ -314,6 +314,31 @@ def test_bptt_through_a_step_is_that_through_a_naive_network() -> None:
     close(found, jax.jit(jax.grad(lambda n: loss(n, naive_step)))(network))
 
 
+@pytest.mark.parametrize("angle", [None, 60.0])
+def test_clamping_prepares_kernels_and_changes_neither_drives_nor_gradients(
+    angle: float | None,
+) -> None:
+    network, (x, _) = small(angle=angle), batch()
+    clamped = network.clamp(x)
+    states, pulls = (
+        tuple(draw(seed, 3, *shape) for shape in network.shapes[1:]) for seed in (1, 2)
+    )
+
+    def drives(network: Network):
+        return network.drives((x, *states))
+
+    found, back = jax.vjp(drives, clamped)
+    expected, pull = jax.vjp(drives, network)
+    close(found, expected)
+    close(network.unclamped(back(pulls)[0], x, 1), pull(pulls)[0])
+    made = [getattr(part, "tiled", None) is not None for part in parts_of(clamped.edges[1])]
+    assert all(made)
+
+
+def parts_of(edge) -> tuple:
+    return (edge.connection,) if isinstance(edge, Tied) else (edge.ahead, edge.back)
+
+
 @pytest.mark.parametrize("dynamics", [Prototypical(hardsigm), EnergyBased(tanh, 0.3)], ids=str)
 def test_ep_is_the_difference_of_two_gradients_of_phi(dynamics) -> None:
     network, (x, y) = small(), batch()
