@@ -59,12 +59,10 @@ class Plastic(Edge):
             )
 
     def prepared(self, pre: Shape) -> "Plastic":
-        """The same edge from a layer of that shape, its connections prepared for many calls."""
-
-        def is_connection(node: object) -> bool:
-            return isinstance(node, Connection)
-
-        return jax.tree.map(lambda part: part.prepared(pre), self, is_leaf=is_connection)
+        """The same edge from a layer of that shape, its connections prepared for many calls; itself
+        where it does something of its own with their weights.
+        """
+        return self
 
     @abc.abstractmethod
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Plastic":
@@ -97,6 +95,10 @@ class Tied(Plastic):
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
         return self.connection.feedback(r_pre, r_post)
+
+    @override
+    def prepared(self, pre: Shape) -> "Tied":
+        return dataclasses.replace(self, connection=self.connection.prepared(pre))
 
     @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Tied":
@@ -139,6 +141,11 @@ class Untied(Plastic):
         return back.guided(self.ahead).feedback(r_pre, r_post)
 
     @override
+    def prepared(self, pre: Shape) -> "Untied":
+        ahead, back = self.ahead.prepared(pre), self.back.prepared(pre)
+        return dataclasses.replace(self, ahead=ahead, back=back)
+
+    @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Untied":
         none = jax.tree.map(jnp.zeros_like, self.back)
         return dataclasses.replace(self, ahead=self.ahead.statistic(r_pre, r_post), back=none)
@@ -173,6 +180,10 @@ class OneWay(Plastic):
     @override
     def feedback(self, r_pre: Layer, r_post: Layer) -> Layer:
         return jnp.zeros_like(r_pre)
+
+    @override
+    def prepared(self, pre: Shape) -> "OneWay":
+        return dataclasses.replace(self, ahead=self.ahead.prepared(pre))
 
     @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "OneWay":

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from eqprop.devices.feedback import with_copies
+from eqprop.devices.record import Device
 from eqprop.dynamics.activations import hardsigm, sigm, tanh
 from eqprop.dynamics.costs import SquaredError
 from eqprop.dynamics.nudges import Centered, OneSided
@@ -314,11 +316,11 @@ def test_bptt_through_a_step_is_that_through_a_naive_network() -> None:
     close(found, jax.jit(jax.grad(lambda n: loss(n, naive_step)))(network))
 
 
-@pytest.mark.parametrize("angle", [None, 60.0])
-def test_clamping_prepares_kernels_and_changes_neither_drives_nor_gradients(
-    angle: float | None,
-) -> None:
-    network, (x, _) = small(angle=angle), batch()
+@pytest.mark.parametrize("kind", ["tied", "untied", "copied"])
+def test_clamping_prepares_kernels_and_changes_neither_drives_nor_gradients(kind: str) -> None:
+    network, (x, _) = small(angle=60.0 if kind == "untied" else None), batch()
+    if kind == "copied":
+        network = with_copies(network, Device(feedback_spread=0.3))
     clamped = network.clamp(x)
     states, pulls = (
         tuple(draw(seed, 3, *shape) for shape in network.shapes[1:]) for seed in (1, 2)
@@ -331,12 +333,10 @@ def test_clamping_prepares_kernels_and_changes_neither_drives_nor_gradients(
     expected, pull = jax.vjp(drives, network)
     close(found, expected)
     close(network.unclamped(back(pulls)[0], x, 1), pull(pulls)[0])
-    made = [getattr(part, "tiled", None) is not None for part in parts_of(clamped.edges[1])]
-    assert all(made)
-
-
-def parts_of(edge) -> tuple:
-    return (edge.connection,) if isinstance(edge, Tied) else (edge.ahead, edge.back)
+    # A copy's feedback is made of the weights as they are, at each step.
+    kernels = {"tied": 1, "untied": 2, "copied": 0}[kind]
+    more = len(jax.tree.leaves(clamped.edges[1])) - len(jax.tree.leaves(network.edges[1]))
+    assert more == kernels
 
 
 @pytest.mark.parametrize("dynamics", [Prototypical(hardsigm), EnergyBased(tanh, 0.3)], ids=str)
