@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from eqprop.data.scaling import Scaling, ScalingName
-from eqprop.data.targets import Classes, Real, Target
+from eqprop.data.targets import Classes, Real, Target, check_told_apart
 from eqprop.errors import Diverged, EqpropError, suggest
 from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import recipe as recipe_of
@@ -143,6 +143,8 @@ class _Estimator(BaseEstimator, abc.ABC):
     def _begin(self, X: np.ndarray) -> None:
         """The state before the first minibatch."""
         self.recipe_ = self._recipe()
+        names = getattr(self, "feature_names_in_", ())
+        check_told_apart(X, names, "feature", type(self).__name__)
         self._scaling = Scaling.fit(self.recipe_.scaling, X)
         self.loss_curve_: list[float] = []
         self.validation_losses_: list[float] = []
@@ -394,6 +396,7 @@ class EPRegressor(RegressorMixin, _Estimator):
 
     @override
     def _targets_are(self, y: np.ndarray) -> None:
+        check_told_apart(y, (), "target", type(self).__name__)
         self._row = y.shape[1:]
         self._target_scaling = Scaling.fit("standard", y.reshape(len(y), -1))
 

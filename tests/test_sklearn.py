@@ -177,6 +177,14 @@ def test_parameters_that_cannot_be(parameters: dict[str, Any], message: str, iri
         EPClassifier(**parameters).fit(*iris)
 
 
+def test_numbers_that_float32_does_not_tell_apart(iris: Arrays) -> None:
+    x, y = iris
+    with pytest.raises(EqpropError, match=r"EPClassifier: feature 0 varies by 3\.6 about"):
+        EPClassifier().fit(x + 1e9, y)
+    with pytest.raises(EqpropError, match="EPRegressor: target 0 varies by"):
+        EPRegressor().fit(x, 1e9 + x[:, 0])
+
+
 def test_one_class_and_divergence(iris: Arrays) -> None:
     with pytest.raises(EqpropError, match=r"one class, .*'a'"):
         EPClassifier().fit(iris[0], ["a"] * 150)

@@ -11,7 +11,14 @@ from typing import Any, final
 
 import numpy as np
 
-from eqprop.data.targets import Target, as_float32, first_not_finite, kind_of
+from eqprop.data.targets import (
+    Real,
+    Target,
+    as_float32,
+    check_told_apart,
+    first_not_finite,
+    kind_of,
+)
 from eqprop.errors import EqpropError
 from eqprop.types import Shape
 
@@ -109,9 +116,10 @@ class Dataset:
         """
         where = _where(name, source)
         features = features or _column_names(x)
-        x, y = as_inputs(x, where, features), _targets(y, where)
+        given, x, y = x, as_inputs(x, where, features), _targets(y, where)
         _check_lengths(x, y, where)
         kind = (target or kind_of(y, where)).infer(y, names, where)
+        _check_told_apart(given, features, y, kind, where)
         y = kind.encode(y, where)
         kind.check(y, where)
         strata = kind.strata(y, where) if stratify else None
@@ -151,6 +159,7 @@ class Dataset:
             )
         y = np.concatenate(ys)
         kind = (target or kind_of(y, where)).infer(y, names, where)
+        _check_told_apart(x_train, features, ys[0], kind, places[0])
         train_y, test_y = (kind.encode(y, place) for y, place in zip(ys, places, strict=True))
         made = Dataset(name, xs[0], train_y, xs[1], test_y, kind, source, features)
         made.check_learnable()
@@ -225,6 +234,17 @@ def _check_inputs(x: np.ndarray, features: tuple[str, ...], where: str) -> None:
         raise EqpropError(
             f"{where}: {place} of row {row} is {x[bad]}: leave that row out, or fill it in"
         )
+
+
+def _check_told_apart(
+    x: Any, features: tuple[str, ...], y: np.ndarray, kind: Target, where: str
+) -> None:
+    """Raises ``EqpropError`` where the rows of inputs, or of real targets, are no longer told apart
+    in float32.
+    """
+    check_told_apart(np.asarray(x), features, "feature", where)
+    if isinstance(kind, Real):
+        check_told_apart(y, kind.names, "target", where)
 
 
 def _check_lengths(x: np.ndarray, y: np.ndarray, where: str) -> None:

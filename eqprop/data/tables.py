@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
-from eqprop.data.targets import Classes, Labels, Real, Target, is_one_hot
+from eqprop.data.targets import Classes, Labels, Real, Target, as_float32, is_one_hot
 from eqprop.errors import EqpropError, suggest
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _MOST_VALUES = 100  # of a column of text; more of them are names
 
 @final
 class Columns(NamedTuple):
-    """What a table holds: inputs ``(n, features)``, targets ``(n,)`` or ``(n, outputs)``, and which
-    columns the targets are.
+    """What a table holds: inputs ``(n, features)``, float64, targets ``(n,)`` or ``(n, outputs)``,
+    and which columns the targets are.
     """
 
     x: np.ndarray
@@ -60,8 +60,8 @@ def read_table(path: Path, target: str | None, kind: type[Target] | None = None)
 
 
 def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
-    """Inputs ``(n, features)`` from a table with these features, whatever else it has; from all of
-    its columns, where no features are named.
+    """Inputs ``(n, features)``, float32, from a table with these features, whatever else it has;
+    from all of its columns, where no features are named.
 
     Raises:
         EqpropError: a column is not there, a field is empty or has a text that none of the features
@@ -69,7 +69,8 @@ def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
     """
     table = _read(path)
     if not features:
-        return np.stack([x for name in table.columns for x, _ in _features(table[name], path)], 1)
+        columns = [x for name in table.columns for x, _ in _features(table[name], path)]
+        return as_float32(np.stack(columns, axis=1))
     found: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(f if f in table.columns else f.partition("=")[0] for f in features):
         if name not in table.columns:
@@ -78,8 +79,8 @@ def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
         if other := [f for f in own if f not in features]:
             raise EqpropError(f"{path}: {other[0]} is none of the features that were trained on")
         found |= own
-    none = np.zeros(len(table), np.float32)
-    return np.stack([found.get(feature, none) for feature in features], axis=1)
+    none = np.zeros(len(table))
+    return as_float32(np.stack([found.get(feature, none) for feature in features], axis=1))
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -128,17 +129,17 @@ def _targets(columns: list[str], asked: str | None, path: Path) -> tuple[str, ..
 
 
 def _features(column: pl.Series, path: Path) -> list[tuple[np.ndarray, str]]:
-    """The features of a column, float32 ``(n,)``, with their names."""
+    """The features of a column, float64 ``(n,)``, with their names."""
     values = _values(column, path)
     if values.dtype.kind != "U":
-        return [(values.astype(np.float32), column.name)]
+        return [(values.astype(np.float64), column.name)]
     names = np.unique(values)
     if len(names) > _MOST_VALUES:
         raise EqpropError(
             f"{path}: column {column.name!r} has {len(names)} different texts, more than "
             f"{_MOST_VALUES}: leave it out, or put numbers there"
         )
-    return [((values == name).astype(np.float32), f"{column.name}={name}") for name in names]
+    return [((values == name).astype(np.float64), f"{column.name}={name}") for name in names]
 
 
 def _target(

@@ -300,6 +300,24 @@ def as_float32(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
 
 
+def check_told_apart(values: np.ndarray, names: Sequence[str], what: str, where: str) -> None:
+    """Raises ``EqpropError`` where float32, which numbers ``(n, ...)`` become, rounds away how the
+    rows differ in one of them, as in seconds since 1970.
+    """
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    lost, spread = np.abs(as_float32(rows) - rows).max(axis=0), np.ptp(rows, axis=0)
+    # What is the same everywhere but for the rounding of float64 may be lost.
+    differ = spread > 1e-11 * np.abs(rows).max(axis=0)
+    if (bad := differ & (lost > 1e-2 * spread)).any():
+        column = _row(bad)
+        name = repr(names[column]) if names else column
+        raise EqpropError(
+            f"{where}: {what} {name} varies by {spread[column]:.3g} about {rows[0, column]:.10g}, "
+            f"but float32 rounds it by up to {lost[column]:.3g}: take off a number like that, or "
+            "give it in another unit"
+        )
+
+
 def first_not_finite(values: np.ndarray) -> tuple[int, ...] | None:
     """Where the first number is that is NaN or infinite, if there is one."""
     finite = np.isfinite(values)

@@ -145,11 +145,27 @@ ONE_HOT = np.eye(4)[Y]
         (X, np.array([None, 1] * 10), "targets are object"),
         (X, np.zeros((20, 2, 2)), "shape (20, 2, 2)"),
         (X, Y.astype(complex), "targets are complex"),
+        (
+            X + np.array([0, 2e9, 0]),
+            Y,
+            "feature 1 varies by 57 about 2000000001, but float32 rounds it by",
+        ),
+        (X, 2e9 + Y / 2, "target 'y' varies by 1.5 about 2000000000, but float32 rounds it by"),
     ],
 )
 def test_wrong_arrays(x, y, said):
     message = wrong(said, Dataset.from_arrays, x, y, name="mine", source="From here.")
     assert message.startswith("data set mine (From here)")
+
+
+def test_numbers_that_float32_tells_apart():
+    # Large ones, one that is the same everywhere but for float64's own rounding, images, integers.
+    noise = 0.1 + 1e-17 * np.arange(20)
+    x = np.stack([X[:, 0] + 1e4, noise, 1e30 * X[:, 1], 1e-30 * X[:, 2]], axis=1)
+    kept = Dataset.from_arrays(x, 1e5 + Y / 2, test_size=5)
+    assert len(np.unique(kept.train_x[:, 0])) == 15
+    Dataset.from_arrays(np.full((20, 4, 4), 255, np.uint8), Y)
+    Dataset.from_arrays(X.astype(np.int64) + 2**23, Y)
 
 
 def test_wrong_feature_and_names():
@@ -356,6 +372,11 @@ def test_several_targets_of_a_table(tmp_path):
         ("a,b,c\n1,x,2\n", "b,c", "column 'b' is text"),
         ("a,b\n" + "".join(f"name{n},{n}\n" for n in range(101)), None, "101 different texts"),
         ("a,b\n1,x\n2,x\n3,x\n4,x\n", None, "all targets are x"),
+        (
+            "a,time,b\n" + "".join(f"{n},{1700000000 + n},{n % 2}\n" for n in range(60)),
+            None,
+            "feature 'time' varies by 59 about 1700000000, but float32 rounds it by up to 59",
+        ),
         ("a,b\n1,x\n2,x\n3,y\n4,y\n5,z\n", None, "class z has one example"),
     ],
 )
