@@ -19,7 +19,7 @@ from eqprop.data.targets import (
     first_not_finite,
     kind_of,
 )
-from eqprop.errors import EqpropError
+from eqprop.errors import EqpropError, suggest
 from eqprop.types import Shape
 
 
@@ -115,7 +115,7 @@ class Dataset:
             EqpropError: in one line, what is wrong with which of them, and where.
         """
         where = _where(name, source)
-        features = features or _column_names(x)
+        features = features or column_names(x)
         given, x, y = x, as_inputs(x, where, features), _targets(y, where)
         _check_lengths(x, y, where)
         kind = (target or kind_of(y, where)).infer(y, names, where)
@@ -141,9 +141,13 @@ class Dataset:
         features: tuple[str, ...] = (),
         names: tuple[str, ...] = (),
     ) -> "Dataset":
-        """Inputs and targets as ``from_arrays`` takes them, in parts that are there already."""
+        """Inputs and targets as ``from_arrays`` takes them, in parts that are there already;
+        columns of tables are found by name.
+        """
         where = _where(name, source)
-        features = features or _column_names(x_train)
+        if not features:
+            features = column_names(x_train)
+            x_test = in_order(x_test, features, f"{where}, test part")
         places = [f"{where}, {part} part" for part in ("training", "test")]
         both = zip((x_train, x_test), places, strict=True)
         xs = [as_inputs(x, place, features) for x, place in both]
@@ -186,12 +190,24 @@ def as_inputs(x: Any, where: str, features: tuple[str, ...] = ()) -> np.ndarray:
     return x
 
 
+def in_order(x: Any, features: tuple[str, ...], where: str) -> Any:
+    """A table of Pandas or Polars as an array with these columns; itself where it has no names, or
+    there are no features. Raises ``EqpropError`` where one is not there.
+    """
+    names = column_names(x)
+    if not names or not features:
+        return x
+    if missing := [feature for feature in features if feature not in names]:
+        raise EqpropError(f"{where}: the inputs have no column {suggest(missing[0], names)}")
+    return np.asarray(x)[:, [names.index(feature) for feature in features]]
+
+
 def _where(name: str, source: str) -> str:
     return f"data set {name} ({source.rstrip('.')})"
 
 
-def _column_names(x: Any) -> tuple[str, ...]:
-    """Of a table of Pandas or Polars."""
+def column_names(x: Any) -> tuple[str, ...]:
+    """Of a table of Pandas or Polars; none of an array."""
     return tuple(map(str, getattr(x, "columns", ())))
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from eqprop.data.dataset import Dataset
+from eqprop.data.dataset import Dataset, in_order
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Real, Target
 from eqprop.dynamics.relaxation import check_steps
@@ -195,7 +195,8 @@ class TrainedRun:
 
     def scores(self, x: Any) -> np.ndarray:
         """The outputs ``(n, outputs)`` for raw inputs ``(n, *shape)``: of classes the largest is
-        predicted; real numbers are in the units of the targets.
+        predicted; real numbers are in the units of the targets. Columns of a table are found by
+        name, whatever else it has.
         """
         x = self._raw(x)
         with precision(self.recipe):
@@ -235,6 +236,12 @@ class TrainedRun:
                 f"{dataset.name} has {dataset.target.about} ({', '.join(dataset.target.names)}), "
                 f"but the run has learnt {self.target.about} ({', '.join(self.target.names)}): "
                 "give data with the same targets, in the same order"
+            )
+        features = self.record.data.features
+        if features and dataset.features and dataset.features != features:
+            raise EqpropError(
+                f"{dataset.name} has the features {', '.join(dataset.features)}, but the run has "
+                f"learnt from {', '.join(features)}: give these, in the same order"
             )
         self._check_range(dataset.test_x)
         with precision(self.recipe):
@@ -304,7 +311,8 @@ class TrainedRun:
 
     def _raw(self, x: Any) -> np.ndarray:
         """Inputs as an array. Raises ``EqpropError`` for others than the run was trained on."""
-        x, shape = np.asarray(x), self.record.data.image
+        used = self.record.data
+        x, shape = np.asarray(in_order(x, used.features, str(self.folder))), used.image
         if x.dtype.kind not in "biuf" or x.shape[1:] != shape or not len(x):
             raise EqpropError(
                 f"inputs are {x.dtype} of shape {x.shape}: give numbers of shape (n, "

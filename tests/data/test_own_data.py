@@ -117,6 +117,13 @@ def test_inputs_of_any_shape(shape, dtype):
 def test_names_of_columns_come_from_tables():
     table = pl.DataFrame(X, schema=["a", "b", "c"])
     assert Dataset.from_arrays(table, pl.Series(Y)).features == ("a", "b", "c")
+    other = table.select("c", pl.lit("text").alias("d"), "a", "b")
+    with pytest.raises(EqpropError, match="inputs are object"):
+        Dataset.from_arrays(other, Y)
+    moved = Dataset.from_splits(table, Y, table.select("c", "a", "b"), Y)
+    np.testing.assert_array_equal(moved.test_x, moved.train_x)
+    without = table.drop("b")
+    wrong("have no column 'b'", Dataset.from_splits, table, Y, without, Y)
 
 
 ONE_HOT = np.eye(4)[Y]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from trainings import assert_same, happens_in, one_line
@@ -127,6 +128,20 @@ def test_predictions_need_no_training_data(flowers, iris, tmp_path):
         opened.relax(iris.test_x[:3], steps=0)
 
 
+def test_columns_of_a_table_are_found_by_name(tmp_path):
+    x, y = np.arange(60.0).reshape(20, 3) % 7, np.arange(20) % 2
+    table = pl.DataFrame(x, schema=["a", "b", "c"])
+    data, out = ep.Dataset.from_arrays(table, y), tmp_path / "run"
+    run = ep.fit("ep-1h", data, out, hidden=(8,), epochs=1, batch=8)
+    other = table.select("c", pl.lit(1.0).alias("d"), "b", "a")
+    np.testing.assert_array_equal(run.scores(other), run.scores(table))
+    with pytest.raises(ep.EqpropError, match="no column 'b'"):
+        run.predict(table.drop("b"))
+    moved = ep.Dataset.from_arrays(table.select("c", "a", "b"), y)
+    with pytest.raises(ep.EqpropError, match="learnt from a, b, c"):
+        run.evaluate(moved)
+
+
 def test_fit_goes_on_with_its_run_and_with_no_other(iris, tmp_path):
     how = {"hidden": (8,), "T": 10}
     ep.fit("ep-1h", iris, tmp_path / "a", epochs=2, **how)
@@ -238,9 +253,7 @@ def test_predictions_of_labels_and_of_images(tmp_path):
     np.testing.assert_array_equal(run.predict(x.astype(float)), run.predict(x))
     scaled = ep.Dataset.from_arrays(x / 255, labels, names=("bright", "middle"))
     for wrong in (lambda: run.predict(x / 255), lambda: run.evaluate(scaled)):
-        with pytest.raises(
-            ep.EqpropError, match=r"go up to \S+, but this run has learnt bytes"
-        ):
+        with pytest.raises(ep.EqpropError, match=r"go up to \S+, but this run has learnt bytes"):
             wrong()
     run.predict(np.zeros_like(x, float))
     own = ep.fit("ep-1h", scaled, tmp_path / "own", hidden=(8,), epochs=1, batch=8)
