@@ -5,6 +5,7 @@ A column of text is a feature for each of its values, ``colour=red``: 1 where it
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -23,6 +24,7 @@ _TARGETS = ("target", "label", "class", "y")
 _EMPTY = ["NA", "N/A", "NaN", "nan", "null", "?"]
 _MOST_CLASSES = 20  # of whole numbers; more of them are a quantity
 _MOST_VALUES = 100  # of a column of text; more of them are names
+_FEW = 10  # columns of a table whose first row may fall by chance
 
 
 @final
@@ -96,6 +98,11 @@ def _read(path: Path) -> pl.DataFrame:
             table = pl.read_csv(
                 path, separator=separator, null_values=_EMPTY, infer_schema_length=None
             )
+            table = table.with_columns(
+                _without_commas(table[name], separator, path)
+                for name, kind in table.schema.items()
+                if kind == pl.String
+            )
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise EqpropError(
@@ -104,9 +111,50 @@ def _read(path: Path) -> pl.DataFrame:
         ) from error
     if not len(table):
         raise EqpropError(f"{path} has no rows: give a header and a row for each example")
-    if all(map(_is_number, table.columns)):
+    if _are_values(table.columns):
         raise EqpropError(f"{path} has no header: put the names of the columns into its first line")
     return table
+
+
+def _without_commas(column: pl.Series, separator: str, path: Path) -> pl.Series:
+    """A column of text as numbers, if it is numbers with decimal commas; else itself.
+
+    Raises ``EqpropError`` where the commas may be separators of thousands.
+    """
+    import polars as pl
+
+    values = column.str.strip_chars()
+    plain, decimal, grouped = (
+        values.str.contains(rf"^[+-]?{form}$").fill_null(value=False)
+        for form in (r"\d+", r"\d+,\d+", r"[1-9]\d{0,2}(,\d{3})+")
+    )
+    with_comma = decimal | grouped
+    if not with_comma.any() or not (plain | with_comma | column.is_null()).all():
+        return column
+    if (grouped == with_comma).all():
+        raise EqpropError(
+            f"{path}: column {column.name!r} has numbers with commas, such as "
+            f"{column[with_comma.arg_max() or 0]!r}: write them without, and with a decimal point"
+        )
+    # Where commas separate the columns, these are no decimal ones.
+    return column if separator == "," else values.str.replace(",", ".").cast(pl.Float64)
+
+
+def _are_values(header: list[str]) -> bool:
+    """Whether the names of columns look like a row of values: all of them numbers; or several in no
+    order, with fractions or equal ones among them, as years and wavelengths have not.
+    """
+    # A name that is there before has this added when it is read.
+    names = [n for h in header if _is_number(n := h.partition("_duplicated_")[0])]
+    if len(names) == len(header):
+        return True
+    numbers = [float(name) for name in names]
+    rise, fall = (
+        all(a < b for a, b in itertools.pairwise(ordered)) for ordered in (numbers, numbers[::-1])
+    )
+    in_order = rise or (fall and len(numbers) > _FEW)
+    known = len(set(numbers)) == len(numbers) and all(name.isdigit() for name in names)
+    return not (in_order or known)
 
 
 def _is_number(text: str) -> bool:
@@ -198,5 +246,13 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
             f"{path}: column {column.name!r} of row {row + 1} is {value}: leave that row out, or "
             "fill it in"
         )
-    values = column.to_numpy()
-    return values.astype(str) if column.dtype == pl.String else values
+    if column.dtype != pl.String:
+        return column.to_numpy()
+    numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+    if numbers.is_null().any() and numbers.drop_nulls().n_unique() > _MOST_CLASSES:
+        row = numbers.is_null().arg_max() or 0
+        raise EqpropError(
+            f"{path}: column {column.name!r} of row {row + 1} is {column[row]!r}, but others are "
+            "numbers: put one there, or leave that row out"
+        )
+    return column.to_numpy().astype(str)

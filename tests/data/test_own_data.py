@@ -317,6 +317,24 @@ def table(folder: Path, content: str, name: str = "table.csv") -> Path:
     return path
 
 
+def test_decimal_commas(tmp_path):
+    path = table(tmp_path, "a;b;y\n" + "1,5;2;0\n-2,25;3;1\n;0,125;0\n3;1;1\n")
+    wrong("column 'a' of row 3 is empty", load_path, path)
+    path = table(tmp_path, "a;b;y\n" + "1,5;2;0\n-2,25;3;1\n3;0,125;0\n3;1;1\n")
+    assert load_path(path, test_size=2).features == ("a", "b")
+    found = load_inputs(path, ("a", "b"))
+    np.testing.assert_array_equal(found, [[1.5, 2], [-2.25, 3], [3, 0.125], [3, 1]])
+    # Between commas they are text, and so are names that begin with a number.
+    path = table(tmp_path, 'a,10,20,y\n"1,5",0,1,2\n"2,5",1,0,2\n"x",1,0,3\n"x",0,0,3\n')
+    assert load_path(path, test_size=2).features == ("a=1,5", "a=2,5", "a=x", "10", "20")
+
+
+@pytest.mark.parametrize("names", ["2021,2020,y", "400.5,401,402.5,y", "0,1,10,y", "a,2019,y"])
+def test_names_that_are_numbers(tmp_path, names):
+    rows = "".join(",".join([*"123"[: names.count(",")], str(n % 2)]) + "\n" for n in range(20))
+    assert load_path(table(tmp_path, f"{names}\n{rows}")).features == (*names.split(",")[:-1],)
+
+
 def test_text_is_one_hot_by_name(tmp_path):
     path = table(tmp_path, "\ufeffsize,colour,price\n" + ROWS.replace("a", "red"))
     dataset = load_path(path, target="price", test_size=0.25)
@@ -370,6 +388,15 @@ def test_several_targets_of_a_table(tmp_path):
         ("a,b\n1,2\n3\n", None, "column 'b' of row 2 is empty"),
         ("a,b\n1.5,2\ninf,4\n", None, "column 'a' of row 2 is inf"),
         ("1,2\n3,4\n", None, "has no header"),
+        ("5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3.0,1.4,0.2,Iris-setosa\n", None, "has no header"),
+        ("0,3,3,b\n1,4,4,c\n", None, "has no header"),
+        (
+            "a,b\n" + "".join(f"{n},{n % 2}\n" for n in range(60)) + "-,1\n",
+            None,
+            "column 'a' of row 61 is '-', but others are numbers",
+        ),
+        ('a,b\n"1,234",0\n999,1\n', None, "column 'a' has numbers with commas, such as '1,234'"),
+        ("a;b\n1,234;0\n999;1\n", None, "column 'a' has numbers with commas"),
         ("a,b\n", None, "has no rows"),
         ("", None, "cannot be read as a table"),
         ("a,b\n1,2,3\n", None, "cannot be read as a table"),
