@@ -13,8 +13,9 @@ def fast(recipe: Recipe, published: Recipe | None = None) -> Recipe:
     of 1e-3 in the free phase. They find the same fixed points sooner, but follow another path. By
     EP and VF, nets of two hidden layers and more, and those in real time on an energy, take a
     looser tolerance and few nudged sweeps, centered, which cancels the drift that such a free phase
-    leaves; BPTT of such nets goes through as many steps. Where layers have no two colours there
-    are no sweeps, and the tolerance is all; where a tolerance is given, free phases keep it.
+    leaves; BPTT of such nets the tolerance alone, for fewer steps back are too few for its lower
+    layers. Where layers have no two colours there are no sweeps, and the tolerance is all; where a
+    tolerance is given, free phases keep it.
     """
     quick = _quick(recipe)
     own = changes(recipe, published or recipe).keys() & changes(quick, recipe).keys()
@@ -44,15 +45,15 @@ def _quick(recipe: Recipe) -> Recipe:
 
 def _loosely(recipe: Recipe, tolerance: float, nudged: int) -> Recipe:
     """In sweeps to a loose tolerance, then so many nudged ones, centered; by BPTT, which nudges
-    nothing, so many steps.
+    nothing, as many steps back as it has.
     """
-    few = dataclasses.replace(
+    swept = dataclasses.replace(
         recipe,
         sweeps=True,
         tolerance=tolerance,
         test_tolerance=max(recipe.test_tolerance, 1e-2),
-        K=min(recipe.K, nudged),
     )
     if recipe.rule == "bptt":
-        return few
-    return dataclasses.replace(few, nudged_sweeps=True, nudge="centered")
+        return swept
+    K = min(recipe.K, nudged)
+    return dataclasses.replace(swept, nudged_sweeps=True, nudge="centered", K=K)

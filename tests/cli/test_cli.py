@@ -262,7 +262,7 @@ def test_fast(tmp_path, capsys):
     assert (bptt.tolerance, bptt.K) == (1e-3, RECIPES["bptt-1h"].K)
     deep_bptt = fast(RECIPES["bptt-3h"])
     assert (deep_bptt.sweeps, deep_bptt.nudged_sweeps) == (True, False)
-    assert (deep_bptt.T, deep_bptt.K, deep_bptt.tolerance) == (180, 4, 0.05)
+    assert (deep_bptt.T, deep_bptt.K, deep_bptt.tolerance) == (180, 20, 0.05)
     for name, few in {
         **dict.fromkeys(("ep-2h", "ep-3h", "ep-conv"), (4, 0.2, 0.05)),
         "eb-1h": (8, 0.5, 0.05),
