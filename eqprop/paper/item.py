@@ -99,7 +99,7 @@ _PHASES = (
 
 def run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
     """A recipe and its seeds: as it is, or where that went on for longer, as with ``--fast``, in
-    phases that settle in another way.
+    phases that settle in another way; of equally long ones that of ``--fast``.
 
     Seeds by a program that was not committed count where there are no others.
     """
@@ -112,6 +112,6 @@ def run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
     committed = [seed for seed in results.seeds if not seed.changed_checkout]
     runs = [
         (form, matching(committed, form) or matching(results.seeds, form))
-        for form in dict.fromkeys((recipe, *others))
+        for form in dict.fromkeys((recipe, fast(recipe), *others))
     ]
     return max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))

@@ -384,6 +384,8 @@ def test_a_row_has_the_phases_in_which_it_was_trained_for_longest(tmp_path):
         (row,) = item.show(dataclasses.replace(results, seeds=seeds)).rows
         assert row["test"] == test
         assert ("T 20" in row["recipe"]) == (test == 2.2)
+    (row,) = item.show(made_up(tmp_path, [(phases, 0, 2.2), (fast(recipe), 0, 2.4)])).rows
+    assert row["test"] == 2.4
 
 
 def test_a_program_that_was_not_committed_is_told_and_gives_way_to_one_that_was(tmp_path):
