@@ -191,15 +191,15 @@ def as_inputs(x: Any, where: str, features: tuple[str, ...] = ()) -> np.ndarray:
 
 
 def in_order(x: Any, features: tuple[str, ...], where: str) -> Any:
-    """A table of Pandas or Polars as an array with these columns; itself where it has no names, or
-    there are no features. Raises ``EqpropError`` where one is not there.
+    """A table of Pandas or Polars with these columns alone; itself where it has no names, or there
+    are no features. Raises ``EqpropError`` where one is not there.
     """
     names = column_names(x)
     if not names or not features:
         return x
     if missing := [feature for feature in features if feature not in names]:
         raise EqpropError(f"{where}: the inputs have no column {suggest(missing[0], names)}")
-    return np.asarray(x)[:, [names.index(feature) for feature in features]]
+    return x[[x.columns[names.index(feature)] for feature in features]]
 
 
 def _where(name: str, source: str) -> str:

@@ -133,7 +133,7 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     table = pl.DataFrame(x, schema=["a", "b", "c"])
     data, out = ep.Dataset.from_arrays(table, y), tmp_path / "run"
     run = ep.fit("ep-1h", data, out, hidden=(8,), epochs=1, batch=8)
-    other = table.select("c", pl.lit(1.0).alias("d"), "b", "a")
+    other = table.select("c", pl.lit("text").alias("d"), "b", "a")
     np.testing.assert_array_equal(run.scores(other), run.scores(table))
     with pytest.raises(ep.EqpropError, match="no column 'b'"):
         run.predict(table.drop("b"))
