@@ -115,7 +115,7 @@ class Dataset:
             EqpropError: in one line, what is wrong with which of them, and where.
         """
         where = _where(name, source)
-        features = features or column_names(x)
+        features = features or _column_names(x)
         given, x, y = x, as_inputs(x, where, features), _targets(y, where)
         _check_lengths(x, y, where)
         kind = (target or kind_of(y, where)).infer(y, names, where)
@@ -146,7 +146,7 @@ class Dataset:
         """
         where = _where(name, source)
         if not features:
-            features = column_names(x_train)
+            features = _column_names(x_train)
             x_test = in_order(x_test, features, f"{where}, test part")
         places = [f"{where}, {part} part" for part in ("training", "test")]
         both = zip((x_train, x_test), places, strict=True)
@@ -194,7 +194,7 @@ def in_order(x: Any, features: tuple[str, ...], where: str) -> Any:
     """A table of Pandas or Polars with these columns alone; itself where it has no names, or there
     are no features. Raises ``EqpropError`` where one is not there.
     """
-    names = column_names(x)
+    names = _column_names(x)
     if not names or not features:
         return x
     if missing := [feature for feature in features if feature not in names]:
@@ -206,7 +206,7 @@ def _where(name: str, source: str) -> str:
     return f"data set {name} ({source.rstrip('.')})"
 
 
-def column_names(x: Any) -> tuple[str, ...]:
+def _column_names(x: Any) -> tuple[str, ...]:
     """Of a table of Pandas or Polars; none of an array."""
     return tuple(map(str, getattr(x, "columns", ())))
 
