@@ -241,6 +241,7 @@ class _Estimator(BaseEstimator, abc.ABC):
         return Examples.put(x, np.resize(targets, (rows, *targets.shape[1:])), self.network_)
 
     def _inputs(self, X: np.ndarray) -> np.ndarray:
+        self._scaling.check_range(X)
         x = np.asarray(self._scaling.apply(X), self.network_.dtype)
         return x.reshape(-1, *self.network_.shapes[0])
 
@@ -293,7 +294,7 @@ class EPClassifier(ClassifierMixin, _Estimator):
         """Trains for an epoch on these examples, on top of what has been learnt; inputs are scaled
         as the first ones suggest. ``classes`` lists all there will ever be, in the first call.
         """
-        first = not hasattr(self, "classes_")
+        first = not hasattr(self, "_state")
         X, y = self._checked(X, y, reset=first)
         if first:
             self._targets_are(y if classes is None else np.asarray(classes))
@@ -368,7 +369,7 @@ class EPRegressor(RegressorMixin, _Estimator):
         """Trains for an epoch on these examples, on top of what has been learnt; inputs and targets
         are scaled as the first ones suggest.
         """
-        first = not hasattr(self, "loss_curve_")
+        first = not hasattr(self, "_state")
         X, y = self._checked(X, y, reset=first)
         if first:
             self._targets_are(y)

@@ -110,6 +110,11 @@ def test_classes_are_listed_in_the_first_partial_fit(iris: Arrays) -> None:
     regressor = EPRegressor(random_state=0).partial_fit(x, y)
     with pytest.raises(EqpropError, match="as many for each"):
         regressor.partial_fit(x, x)
+    # A first call that failed was none.
+    model = EPClassifier(random_state=0)
+    with pytest.raises(EqpropError, match=r"is none of \[0, 1\]"):
+        model.partial_fit(x, y, classes=[0, 1])
+    assert model.partial_fit(x, y, classes=[0, 1, 2]).predict_proba(x).shape == (150, 3)
 
 
 def test_early_stopping_keeps_the_best_network(iris: Arrays) -> None:
@@ -183,6 +188,19 @@ def test_numbers_that_float32_does_not_tell_apart(iris: Arrays) -> None:
         EPClassifier().fit(x + 1e9, y)
     with pytest.raises(EqpropError, match="EPRegressor: target 0 varies by"):
         EPRegressor().fit(x, 1e9 + x[:, 0])
+
+
+def test_bytes_are_not_taken_for_numbers_from_0_to_1() -> None:
+    x, y = load_digits(return_X_y=True)
+    pixels = (x[:100] * 15).astype(np.uint8)
+    model = EPClassifier(epochs=1, random_state=0).fit(pixels, y[:100])
+    assert np.array_equal(*(model.predict(of) for of in (pixels, pixels.astype(float))))
+    for wrong in (model.predict, lambda x: model.partial_fit(x, y[:100])):
+        with pytest.raises(EqpropError, match="what was learnt were bytes"):
+            wrong(pixels / 255)
+    model.fit(pixels / 255, y[:100])
+    with pytest.raises(EqpropError, match="scale them as you did then"):
+        model.predict(pixels)
 
 
 def test_one_class_and_divergence(iris: Arrays) -> None:

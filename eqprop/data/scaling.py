@@ -5,6 +5,8 @@ from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 
+from eqprop.errors import EqpropError
+
 type ScalingName = Literal["auto", "none", "unit", "standard"]
 
 
@@ -38,6 +40,27 @@ class Scaling(NamedTuple):
         # The mean of equal numbers is not always that number, nor their deviation 0.
         same = low == high
         return _made(np.where(same, low, shift), np.where(same, 1, scale))
+
+    def check_range(self, values: np.ndarray) -> None:
+        """Raises ``EqpropError`` where images ``(n, ...)``, as they come, go from 0 to 1, but those
+        that it was made for were bytes; or the other way round.
+        """
+        if not values.size or values[0].size == 1:
+            return
+        of_bytes = self.shift.ndim == 0 and (self.shift, self.scale) == (0, 255)
+        if of_bytes and values.dtype.kind == "f" and 0 < values.max() <= 1:
+            raise EqpropError(
+                f"inputs go up to {values.max():.3g}, but what was learnt were bytes, 0 to 255, "
+                "which are scaled here: give them as they were, (255 * x).round().astype('uint8')"
+            )
+        # What lies between 0 and 1 has means there, and a standard deviation of 1/2 at most.
+        shift, scale = self
+        of_units = shift.ndim > 0 and np.all((shift >= 0) & (shift <= 1) & (scale <= 1))
+        if of_units and values.dtype == np.uint8 and values.max() > 50:
+            raise EqpropError(
+                f"inputs are bytes up to {values.max()}, but what was learnt were numbers of about "
+                "0 to 1: scale them as you did then, x / 255"
+            )
 
     # Arrays of any kind: naming JAX's would load JAX for the command line's sake.
     def apply(self, values: Any) -> Any:

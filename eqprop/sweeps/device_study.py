@@ -232,34 +232,32 @@ class _Page:
     def verdict(self) -> list[str]:
         """What it comes to, in words."""
         rows, metric = self._rows(), self._metric
-        ideal = next(row["score"] for row in rows if row["imperfection"] == "none")
-        limits = self._limits(rows)
-        whole = _row_of(rows, "together", 1.0)
-        if ideal is None or whole is None or whole["score"] is None:
+
+        def said(score: float | None) -> str:
+            return "diverged" if score is None else f"{score:.{metric.digits}f}{metric.unit}"
+
+        if any(row["end"] == "not ended" for row in rows):
             return ["The study has not ended."]
-        unit = metric.unit
-        lines = [
-            f"Ideal {ideal:.{metric.digits}f}{unit}; on the device, in situ, "
-            f"{whole['score']:.{metric.digits}f}{unit}"
-            + (
-                f", programmed offline {whole['offline']:.{metric.digits}f}{unit}."
-                if whole["offline"] is not None
-                else "."
-            )
-        ]
-        worst = next(iter(limits), None)
-        if worst is not None and worst["score"] is not None:
-            lines.append(
-                f"It is limited most by {worst['imperfection']}, which alone makes "
-                f"{worst['score']:.{metric.digits}f}{unit}; tolerated: {worst['tolerated']}."
-                if worst["score"] > ideal
-                else "No imperfection alone makes it worse than the ideal one."
-            )
+        ideal, whole = (_row_of(rows, *it) for it in (("none", None), ("together", 1.0)))
+        assert ideal is not None
+        assert whole is not None
+        lines = [f"Ideal: {said(ideal['score'])}; on the device, in situ: {said(whole['score'])}"]
+        lines[0] += "." if whole["offline"] is None else f", offline: {said(whole['offline'])}."
+        if ideal["score"] is None:
+            return [*lines, "There is nothing to compare with: lower the learning rates."]
+        worst = self._limits(rows)[0]
+        alone = "diverges" if worst["score"] is None else f"comes to {said(worst['score'])}"
+        lines.append(
+            f"It is limited most by {worst['imperfection']}, with which alone it {alone}; "
+            f"tolerated: {worst['tolerated']}."
+            if worst["score"] is None or worst["score"] > ideal["score"]
+            else "No imperfection alone makes it worse than the ideal one."
+        )
         scored = [way for way in self._ways() if way["score"] is not None]
-        if scored and (best := min(scored, key=lambda way: way["score"]))["score"] < whole["score"]:
+        best = min(scored, key=lambda way: way["score"], default=None)
+        if best and (whole["score"] is None or best["score"] < whole["score"]):
             lines.append(
-                f"Of the ways to learn, {best['way']} does best on it, "
-                f"{best['score']:.{metric.digits}f}{unit}."
+                f"Of the ways to learn, {best['way']} does best on it, {said(best['score'])}."
             )
         return lines
 
@@ -346,7 +344,7 @@ def _is_way(name: str) -> bool:
     return name.endswith(("-ideal", "-device"))
 
 
-def _row_of(rows: Sequence[Row], name: str, factor: float) -> Row | None:
+def _row_of(rows: Sequence[Row], name: str, factor: float | None) -> Row | None:
     return next(
         (row for row in rows if row["imperfection"] == name and row["factor"] == factor), None
     )

@@ -190,8 +190,9 @@ class _Table:
         return {
             **self._asked.members[name].values,
             **{key: numbers.get(key) for key in kept},
-            "score": numbers.get(part),
-            "score_std": numbers.get(f"{part}_std"),
+            # What a training was worth before it diverged is no result of it.
+            "score": None if planned.diverged else numbers.get(part),
+            "score_std": None if planned.diverged else numbers.get(f"{part}_std"),
             "end": end,
             "run": name,
         }

@@ -243,7 +243,7 @@ class TrainedRun:
                 f"{dataset.name} has the features {', '.join(dataset.features)}, but the run has "
                 f"learnt from {', '.join(features)}: give these, in the same order"
             )
-        self._check_range(dataset.test_x)
+        self._scalings[0].check_range(dataset.test_x)
         with precision(self.recipe):
             test = dataset.test_x, dataset.test_y
             examples = put_scaled(*test, self.network, self._scalings[1])
@@ -321,27 +321,8 @@ class TrainedRun:
         if not np.isfinite(x).all():
             row = int(np.argmin(np.isfinite(x.reshape(len(x), -1)).all(axis=1)))
             raise EqpropError(f"input {row} has a number that is NaN or infinite: mend it")
-        self._check_range(x)
+        self._scalings[0].check_range(x)
         return x
-
-    def _check_range(self, x: np.ndarray) -> None:
-        """Raises ``EqpropError`` where images whose bytes were learnt come as 0 to 1, or the other
-        way round.
-        """
-        (shift, scale), several = self._scalings[0], x[0].size > 1
-        bytes_learnt = shift.ndim == 0 and (shift, scale) == (0, 255)
-        if several and bytes_learnt and x.dtype.kind == "f" and 0 < x.max() <= 1:
-            raise EqpropError(
-                f"inputs go up to {x.max():.3g}, but this run has learnt bytes, 0 to 255, which it "
-                "scales itself: give them as they were, (255 * x).round().astype('uint8')"
-            )
-        # What lies between 0 and 1 has means there, and a standard deviation of 1/2 at most.
-        units_learnt = shift.ndim > 0 and np.all((shift >= 0) & (shift <= 1) & (scale <= 1))
-        if several and units_learnt and x.dtype == np.uint8 and x.max() > 50:
-            raise EqpropError(
-                f"inputs are bytes up to {x.max()}, but this run has learnt numbers of about 0 to "
-                "1: scale them as you did then, x / 255"
-            )
 
     def _scaled(self, x: np.ndarray) -> Layer:
         values = self._scalings[0].apply(jnp.asarray(x.astype(self.network.dtype)))

@@ -103,7 +103,21 @@ def test_a_study(tmp_path, capsys):
     page = (out / "device.md").read_text()
     assert "## What limits it" in page
     assert main(typed) == 0
-    assert "13 trainings, 13 of them ended" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "13 trainings, 13 of them ended" in told
+    assert "has not ended" not in told
+    # As if trainings had diverged.
+    for name, words in (
+        ("together-x1", "in situ: diverged, offline"),
+        (
+            "write_noise-x1",
+            "most by write_noise, with which alone it diverges; tolerated: not even",
+        ),
+        ("ideal", "Ideal: diverged; on the device, in situ: diverged."),
+    ):
+        (out / name / "diverged.txt").write_text("it did\n")
+        assert main(typed) == 0
+        assert words in capsys.readouterr().out
 
 
 def test_a_study_needs_a_device(capsys):

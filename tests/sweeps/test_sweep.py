@@ -191,6 +191,16 @@ def test_a_divergence_is_a_result(tmp_path, capsys):
     assert "2 members, 2 of them ended" in capsys.readouterr().out
 
 
+def test_what_has_diverged_is_last_however_good_it_was_before(swept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(swept, out)
+    best = rows_of(out)[0]
+    (out / best["run"] / "diverged.txt").write_text("it did\n")
+    assert sweep(out, *GRID) == 0
+    assert [row["end"] for row in rows_of(out)] == ["", "diverged"]
+    assert rows_of(out)[1]["test"] == best["test"]
+
+
 def test_another_sweep_in_the_place_is_refused(swept, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(swept, out)

@@ -253,12 +253,12 @@ def test_predictions_of_labels_and_of_images(tmp_path):
     np.testing.assert_array_equal(run.predict(x.astype(float)), run.predict(x))
     scaled = ep.Dataset.from_arrays(x / 255, labels, names=("bright", "middle"))
     for wrong in (lambda: run.predict(x / 255), lambda: run.evaluate(scaled)):
-        with pytest.raises(ep.EqpropError, match=r"go up to \S+, but this run has learnt bytes"):
+        with pytest.raises(ep.EqpropError, match=r"go up to \S+, but what was learnt were bytes"):
             wrong()
     run.predict(np.zeros_like(x, float))
     own = ep.fit("ep-1h", scaled, tmp_path / "own", hidden=(8,), epochs=1, batch=8)
     own.predict(x / 255)
-    with pytest.raises(ep.EqpropError, match="has learnt numbers of about 0 to 1"):
+    with pytest.raises(ep.EqpropError, match="were numbers of about 0 to 1"):
         own.predict(x)
 
 
