@@ -37,13 +37,13 @@ def convolve(x: Maps, w: Kernel, stride: Pair, padding: Pair, tiled: Tiled | Non
     ``tiled_kernel`` makes of ``w`` and the size of ``x``, where it is at hand.
     """
     dtype = jnp.result_type(x, w)
-    kernel = (w,) if tiled is None else (w, tiled)
+    held = None if tiled is None else tiled.astype(dtype)
     return lax.platform_dependent(
         x.astype(dtype),
-        *(form.astype(dtype) for form in kernel),
-        cpu=functools.partial(_convolve_on_cpu, stride=stride, padding=padding),
-        cuda=functools.partial(_convolve_padded, stride=stride, padding=padding),
-        default=functools.partial(_convolve_by_xla, stride=stride, padding=padding),
+        w.astype(dtype),
+        cpu=lambda x, w: _convolve_on_cpu(x, w, stride, padding, held),
+        cuda=lambda x, w: _convolve_padded(x, w, stride, padding),
+        default=lambda x, w: _convolve_by_xla(x, w, stride, padding),
     )
 
 
@@ -52,7 +52,7 @@ def convolve_by(product: Product, x: Maps, w: Kernel, stride: Pair, padding: Pai
 
     The patches take ``rows columns`` times the memory of ``x``.
     """
-    return _convolve_padded(x, w, stride=stride, padding=padding, product=product)
+    return _convolve_padded(x, w, stride, padding, product)
 
 
 def tiled_kernel(w: Kernel, size: Pair, stride: Pair, padding: Pair) -> Tiled | None:
@@ -78,9 +78,7 @@ def unstack(x: Array, axis: int) -> list[Array]:
     return [lax.squeeze(part, (axis,)) for part in parts]
 
 
-def _convolve_by_xla(
-    x: Maps, w: Kernel, tiled: Tiled | None = None, *, stride: Pair, padding: Pair
-) -> Maps:
+def _convolve_by_xla(x: Maps, w: Kernel, stride: Pair, padding: Pair) -> Maps:
     pads = [(p, p) for p in padding]
     order, precision = ("NHWC", "HWIO", "NHWC"), lax.Precision.HIGHEST
     return lax.conv_general_dilated(
@@ -88,10 +86,8 @@ def _convolve_by_xla(
     )
 
 
-def _convolve_on_cpu(
-    x: Maps, w: Kernel, tiled: Tiled | None = None, *, stride: Pair, padding: Pair
-) -> Maps:
-    x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
+def _convolve_on_cpu(x: Maps, w: Kernel, stride: Pair, padding: Pair, tiled: Tiled | None) -> Maps:
+    x = _padded(x, padding)
     if not _in_tiles(w, stride, x.dtype):
         return _convolve_patches(x, w, stride)
     if tiled is None:
@@ -109,16 +105,13 @@ def _in_tiles(w: Kernel, stride: Pair, dtype: jnp.dtype) -> bool:
 
 
 def _convolve_padded(
-    x: Maps,
-    w: Kernel,
-    tiled: Tiled | None = None,
-    *,
-    stride: Pair,
-    padding: Pair,
-    product: Product = multiply,
+    x: Maps, w: Kernel, stride: Pair, padding: Pair, product: Product = multiply
 ) -> Maps:
-    x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
-    return _convolve_patches(x, w, stride, product)
+    return _convolve_patches(_padded(x, padding), w, stride, product)
+
+
+def _padded(x: Maps, padding: Pair) -> Maps:
+    return jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
 
 
 def _convolve_patches(x: Maps, w: Kernel, stride: Pair, product: Product = multiply) -> Maps:
