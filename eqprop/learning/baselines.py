@@ -24,7 +24,7 @@ from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.rules import Free, Rule, with_readout
 from eqprop.networks.model import Model
-from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, States, Targets
+from eqprop.types import Array, Float, Inexact, Int, Layer, PRNGKeyArray, States, Targets
 
 type StateCurves = tuple[Inexact[Array, "K B ..."], ...]
 """States of the layers 1 ... N, or something of their shapes, at K consecutive times."""
@@ -48,6 +48,19 @@ class StepGradients(NamedTuple):
     """``grad_theta(t)``, mean over the batch: each parameter with the leading axis K."""
 
 
+class Truncated(NamedTuple):
+    """Truncated BPTT: the gradients of the loss through the last K steps."""
+
+    window: Window
+    settled: Settled
+    curves: StateCurves
+    """``grad_s(t)`` of each example, aligned with ``window.before``: entry j is
+    ``dl/ds_{T-K+j+1}``.
+    """
+    gradient: Model
+    """The sum of all ``grad_theta(t)``, mean over the batch."""
+
+
 class Adjoint(NamedTuple):
     """The solution of ``(I - J^T) lambda = dl/ds`` at the fixed point."""
 
@@ -62,20 +75,31 @@ def unroll(system: System, network: Model, x: Layer, steps: int) -> tuple[Window
     The first T - K steps are the system's own relaxation (which may stop early or sweep), the last
     K are synchronous. Memory grows with K, not with T. Raises ``EqpropError`` when K > T.
     """
+    clamped = system.clamp(network, x)
+    s, taken = _before(system, clamped, x, steps)
+    window = follow(system, clamped, x, s, steps)
+    return window, _settled(window, taken)
+
+
+def _before(system: System, clamped: Model, x: Layer, steps: int) -> tuple[States, Int[Array, ""]]:
+    """``s_{T-K}``, and how many steps it took."""
     total = system.relaxation.steps
     if not 1 <= steps <= total:
         raise EqpropError(
             f"K = {steps} steps cannot be followed back through a free phase of T = {total}: "
             "give K from 1 to T"
         )
-    clamped = system.clamp(network, x)
     s, taken = clamped.zeros(x.shape[0]), jnp.asarray(0)
     if total > steps:
         relax = dataclasses.replace(system.relaxation, steps=total - steps)
         s, (taken, _) = relax(system.free_step(clamped, x), s)
-    window = follow(system, clamped, x, s, steps)
+    return s, taken
+
+
+def _settled(window: Window, taken: Int[Array, ""]) -> Settled:
+    """The whole free phase, of which the window is the end, after ``taken`` steps."""
     residual = largest_change(window.last, tuple(layer[-1] for layer in window.before))
-    return window, Settled(taken + steps, residual)
+    return Settled(taken + len(window.before[-1]), residual)
 
 
 def follow(system: System, clamped: Model, x: Layer, states: States, steps: int) -> Window:
@@ -125,15 +149,27 @@ def bptt(system: System, network: Model, x: Layer, y: Targets, steps: int) -> St
     return jax.tree.map(lambda leaf: leaf[::-1], forwards)
 
 
-def adjoints(system: System, clamped: Model, x: Layer, window: Window, y: Targets) -> StateCurves:
-    """``grad_s(t)`` aligned with ``window.before``: entry j is ``dl/ds_{T-K+j+1}``."""
+def truncated(system: System, network: Model, x: Layer, y: Targets, steps: int) -> Truncated:
+    """The gradient through the last ``steps`` of the free phase, which are taken once.
 
-    def body(adjoint: States, before: States) -> tuple[States, States]:
-        _, vjp = jax.vjp(lambda s: system.dynamics.step(clamped, x, s), before)
-        return vjp(adjoint)[0], adjoint
+    Raises ``EqpropError`` when K > T.
+    """
+    clamped = system.clamp(network, x)
+    s, taken = _before(system, clamped, x, steps)
 
-    start = loss_gradient(system, clamped, window.last, y)
-    return lax.scan(body, start, window.before, reverse=True)[1]
+    def reach(pushes: StateCurves) -> tuple[States, StateCurves]:
+        def body(s: States, push: States) -> tuple[States, States]:
+            return jax.tree.map(jnp.add, system.dynamics.step(clamped, x, s), push), s
+
+        return lax.scan(body, s, pushes)
+
+    # What a push of the state that a step reaches does to the loss is the adjoint of that state.
+    none = jax.tree.map(lambda layer: jnp.zeros((steps, *layer.shape), layer.dtype), s)
+    last, back, before = jax.vjp(reach, none, has_aux=True)
+    (curves,) = back(loss_gradient(system, network, last, y))
+    gradient = total_gradient(system, network, x, before, curves)
+    window = Window(before, last)
+    return Truncated(window, _settled(window, taken), curves, gradient)
 
 
 def total_gradient(
@@ -205,10 +241,8 @@ class BPTT(Rule):
         self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
     ) -> tuple[Model, Free]:
         steps = system.nudged_steps if self.steps is None else self.steps
-        window, settled = unroll(system, network, x, steps)
-        curves = adjoints(system, system.clamp(network, x), x, window, y)
-        gradient = total_gradient(system, network, x, window.before, curves)
-        return _update(system, gradient, network, window.last, y), Free(window.last, settled)
+        (_, last), settled, _, gradient = truncated(system, network, x, y, steps)
+        return _update(system, gradient, network, last, y), Free(last, settled)
 
 
 @final

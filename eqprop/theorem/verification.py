@@ -19,7 +19,7 @@ import numpy as np
 from eqprop.dynamics.nudges import Holomorphic, Nudge, OneSided, Stencil
 from eqprop.errors import EqpropError
 from eqprop.learning.asymmetric import AsymmetricEP
-from eqprop.learning.baselines import Window, adjoints, total_gradient, unroll
+from eqprop.learning.baselines import Window, truncated
 from eqprop.learning.increments import Increment
 from eqprop.networks.model import Model
 from eqprop.theorem.agreement import Comparison, Order, Picks, compare, fit_order, pick_synapses
@@ -147,9 +147,8 @@ def to_double(problem: Problem) -> Problem:
 def _unroll(problem: Problem, steps: int) -> tuple[Window, Model]:
     """The end of the free phase, and the truncated BPTT gradient."""
     system, network, (x, y) = problem
-    window, _ = unroll(system, network, x, steps)
-    curves = adjoints(system, system.clamp(network, x), x, window, y)
-    return window, total_gradient(system, network, x, window.before, curves)
+    found = truncated(system, network, x, y, steps)
+    return found.window, found.gradient
 
 
 def _floors(

@@ -24,19 +24,19 @@ from problems import (
 
 from eqprop.dynamics.activations import hardsigm, sigm, tanh
 from eqprop.dynamics.costs import SquaredError
-from eqprop.dynamics.relaxation import FixedSteps, ToTolerance
+from eqprop.dynamics.relaxation import FixedSteps, Settled, ToTolerance
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import (
     BPTT,
     RecurrentBackprop,
-    StateCurves,
     StepGradients,
-    adjoints,
+    Truncated,
+    Window,
     bptt,
     solve_adjoint,
-    total_gradient,
+    truncated,
     unroll,
 )
 from eqprop.learning.learners import WithOptimizer
@@ -320,15 +320,14 @@ def test_gradients_of_all_steps_at_once_are_the_sum_of_single_ones() -> None:
     )
 
     @jax.jit
-    def both(network: Network) -> tuple[StateCurves, Model]:
-        window, _ = unroll(system, network, x, 6)
-        curves = adjoints(system, system.clamp(network, x), x, window, y)
-        return curves, total_gradient(system, network, x, window.before, curves)
+    def both(network: Network) -> tuple[Truncated, tuple[Window, Settled]]:
+        return truncated(system, network, x, y, 6), unroll(system, network, x, 6)
 
-    curves, total = both(network)
+    found, unrolled = both(network)
     steps = per_step(Problem(system, network, (x, y)), 6)
-    assert_close(tuple(np.asarray(c)[::-1] for c in curves), steps.states)
-    assert_close(total, summed(steps))
+    assert_close(tuple(np.asarray(c)[::-1] for c in found.curves), steps.states)
+    assert_close(found.gradient, summed(steps))
+    assert_close((found.window, found.settled), unrolled)
 
 
 # -------------------------------------------------------------------------------------------- names
