@@ -25,7 +25,7 @@ from eqprop.reports.tables import (
 )
 from eqprop.theorem.figure import CURVES, draw_verification
 from eqprop.theorem.questions import Question, VerifyOptions, as_verified
-from eqprop.training.results import SeedResult, matching
+from eqprop.training.results import SeedResult, matching, of_equal_length
 
 _STEPS = "steps, as published"
 
@@ -96,7 +96,7 @@ def _by_angle(
     used: list[list[SeedResult]] = []
     for network, rule, recipe in members:
         # Some were trained for longer; rules are compared at equal epochs.
-        found = [seed.until(recipe.epochs) for seed in matching(results.seeds, recipe)]
+        found = of_equal_length(matching(results.seeds, recipe), recipe.epochs)
         after = [angles[-1] for seed in found if (angles := _angles(seed))]
         rows.append(
             summary(recipe, found, results.dataset)

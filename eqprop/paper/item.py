@@ -15,7 +15,7 @@ from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe, changes
 from eqprop.reports.tables import Column, Row
 from eqprop.theorem.questions import Question
-from eqprop.training.results import SeedResult, matching
+from eqprop.training.results import SeedResult, matching, of_equal_length
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -99,7 +99,8 @@ _PHASES = (
 
 def run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
     """A recipe and its seeds: as it is, or where that went on for longer, as with ``--fast``, in
-    phases that settle in another way; of equally long ones that of ``--fast``.
+    phases that settle in another way; of equally long ones that of ``--fast``. Seeds that were
+    begun for fewer epochs are left out.
 
     Seeds by a program that was not committed count where there are no others.
     """
@@ -114,4 +115,5 @@ def run_of(results: Results, recipe: Recipe) -> tuple[Recipe, list[SeedResult]]:
         (form, matching(committed, form) or matching(results.seeds, form))
         for form in dict.fromkeys((recipe, fast(recipe), *others))
     ]
-    return max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))
+    form, seeds = max(runs, key=lambda run: max((seed.epochs for seed in run[1]), default=0))
+    return form, of_equal_length(seeds)

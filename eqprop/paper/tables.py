@@ -93,7 +93,7 @@ class TableOthers(PaperItem):
                 for seed in results.seeds
                 if id(seed) not in published and seed.epochs > shown.get(seed.recipe.essence, 0)
             ],
-            lambda seed: (seed.recipe.essence, seed.changed_checkout),
+            lambda seed: (seed.recipe.essence, seed.changed_checkout, seed.length),
         )
         left = [found for group in alike if (found := matching(group, group[0].recipe))]
         # In the order of the catalogue, so that what belongs together stands together.

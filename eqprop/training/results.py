@@ -52,6 +52,11 @@ class SeedResult:
         return self.recipe.essence, self.record.data.sha256, self.record.origin
 
     @property
+    def length(self) -> int:
+        """Epochs that it was begun for, or has gone on to."""
+        return max(self.recipe.epochs, self.epochs)
+
+    @property
     def changed_checkout(self) -> bool:
         """Whether the repository around it had changes that no commit holds."""
         return bool(self.record.started.git and self.record.started.git.get("dirty"))
@@ -174,6 +179,16 @@ def matching(results: Iterable[SeedResult], recipe: Recipe) -> list[SeedResult]:
             if other is None or other.epochs < result.epochs:
                 best[result.seed] = result
     return [best[seed] for seed in sorted(best)]
+
+
+def of_equal_length(results: Iterable[SeedResult], epochs: int | None = None) -> list[SeedResult]:
+    """Those that were begun for as many epochs as the one that has come furthest, all of them or
+    what they had come to after ``epochs``: a mean over trainings of other lengths tells nothing.
+    """
+    limit = math.inf if epochs is None else epochs
+    cut = [(min(it.length, limit), it if epochs is None else it.until(epochs)) for it in results]
+    length = max(cut, key=lambda it: it[1].epochs, default=(limit, None))[0]
+    return [result for own, result in cut if own == length]
 
 
 def groups(

@@ -388,6 +388,21 @@ def test_a_row_has_the_phases_in_which_it_was_trained_for_longest(tmp_path):
     assert row["test"] == 2.4
 
 
+def test_means_are_over_trainings_of_equal_length(tmp_path):
+    """Not one that has not come as far yet, but one that was begun for fewer epochs is another."""
+    recipe = dataclasses.replace(RECIPES["ep-3h"], epochs=3)
+    results = made_up(tmp_path, [(recipe, seed, 2.0 + seed) for seed in range(3)])
+    whole, begun, other = results.seeds
+    record = dataclasses.replace(other.record, recipe=dataclasses.replace(recipe, epochs=2))
+    shorter = dataclasses.replace(other, record=record).until(2)
+    seeds = dataclasses.replace(results, seeds=[whole, begun.until(1), shorter])
+    items = paper_items(Scope(("ep-3h",)))
+    (row,) = items["table-mnist"].show(seeds).rows
+    assert (row["seeds"], row["least_epochs_done"], row["most_epochs_done"]) == (2, 1, 3)
+    (left,) = items["table-others"].show(seeds).rows
+    assert (left["seeds"], left["most_epochs_done"]) == (1, 2)
+
+
 def test_a_program_that_was_not_committed_is_told_and_gives_way_to_one_that_was(tmp_path):
     recipe = RECIPES["c-ep-2h"]
     results = made_up(tmp_path, [(recipe, 0, 2.4), (recipe, 1, 2.6)])
@@ -453,7 +468,7 @@ def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
     for page, names in {
         "docs/results.md": [
             *("table-mnist", "table-others", "table-time", "figure-asymmetric"),
-            "figure-contrastive",
+            *("figure-angle", "figure-contrastive"),
         ],
         "README.md": ["table-short"],
         "docs/fashion.md": [
