@@ -70,7 +70,7 @@ def angles_in_training(
                 line = [row["angle"], *angles]
                 below.plot(line, color=f"C{rules.index(row['rule'])}", linewidth=0.8)
         below.set_yticks([45 * n for n in range(5)])
-        below.set(xlabel="epoch", ylabel="angle between forward and feedback weights (degrees)")
+        below.set(xlabel="epoch", ylabel="angle (degrees)")
         below.grid(alpha=0.3)
 
 
@@ -87,8 +87,7 @@ def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
     _spread(axes, "y", rows)
     # Beside the panel: lines run all over it.
     legend: dict[str, Any] = {"fontsize": 7, "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-    x = "initial angle between forward and feedback weights (degrees)"
-    _label(axes, x, "test error (%)", **legend)
+    _label(axes, "initial angle (degrees)", "test error (%)", **legend)
 
 
 def against_gradient_angle(figure: "Figure", rows: Sequence[Row]) -> None:
