@@ -15,7 +15,7 @@ from eqprop.dynamics.step import BlockDescent
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.asymmetric import AsymmetricEP
-from eqprop.learning.baselines import BPTT, RecurrentBackprop
+from eqprop.learning.baselines import BPTT, RecurrentBackprop, unroll
 from eqprop.learning.increments import Equilibrium
 from eqprop.learning.learners import WithOptimizer
 from eqprop.learning.rules import AfterPhase
@@ -24,7 +24,6 @@ from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.theorem.curves import Gradients, Problem, Updates, trace
-from eqprop.theorem.verification import unroll
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
