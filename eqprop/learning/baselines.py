@@ -102,13 +102,23 @@ def _settled(window: Window, taken: Int[Array, ""]) -> Settled:
     return Settled(taken + len(window.before[-1]), residual)
 
 
-def follow(system: System, clamped: Model, x: Layer, states: States, steps: int) -> Window:
-    """``steps`` synchronous free steps from ``states``, all kept."""
+def follow(
+    system: System,
+    clamped: Model,
+    x: Layer,
+    states: States,
+    steps: int,
+    pushes: StateCurves | None = None,
+) -> Window:
+    """``steps`` synchronous free steps from ``states``, all kept; ``pushes`` are added to what they
+    reach.
+    """
 
-    def body(s: States, _: None) -> tuple[States, States]:
-        return system.dynamics.step(clamped, x, s), s
+    def body(s: States, push: States | None) -> tuple[States, States]:
+        new = system.dynamics.step(clamped, x, s)
+        return new if push is None else jax.tree.map(jnp.add, new, push), s
 
-    last, before = lax.scan(body, states, length=steps)
+    last, before = lax.scan(body, states, pushes, length=steps)
     return Window(before, last)
 
 
@@ -157,18 +167,15 @@ def truncated(system: System, network: Model, x: Layer, y: Targets, steps: int) 
     clamped = system.clamp(network, x)
     s, taken = _before(system, clamped, x, steps)
 
-    def reach(pushes: StateCurves) -> tuple[States, StateCurves]:
-        def body(s: States, push: States) -> tuple[States, States]:
-            return jax.tree.map(jnp.add, system.dynamics.step(clamped, x, s), push), s
-
-        return lax.scan(body, s, pushes)
+    def reach(pushes: StateCurves) -> tuple[States, Window]:
+        window = follow(system, clamped, x, s, steps, pushes)
+        return window.last, window
 
     # What a push of the state that a step reaches does to the loss is the adjoint of that state.
     none = jax.tree.map(lambda layer: jnp.zeros((steps, *layer.shape), layer.dtype), s)
-    last, back, before = jax.vjp(reach, none, has_aux=True)
+    last, back, window = jax.vjp(reach, none, has_aux=True)
     (curves,) = back(loss_gradient(system, network, last, y))
-    gradient = total_gradient(system, network, x, before, curves)
-    window = Window(before, last)
+    gradient = total_gradient(system, network, x, window.before, curves)
     return Truncated(window, _settled(window, taken), curves, gradient)
 
 

@@ -202,7 +202,9 @@ class FigureContrastive(PaperItem):
 
     @override
     def show(self, results: Results) -> Rendered:
-        found = {key: matching(results.seeds, it) for key, it in self._members().items()}
+        found = {
+            key: of_equal_length(matching(results.seeds, it)) for key, it in self._members().items()
+        }
         rows = [
             summary(recipe, found[key], results.dataset) | {**UNPUBLISHED, "recipe": ", ".join(key)}
             for key, recipe in self._members().items()

@@ -23,7 +23,7 @@ from eqprop.reports.tables import (
     summary,
     what_was_run,
 )
-from eqprop.training.results import SeedResult, groups, matching
+from eqprop.training.results import SeedResult, groups, matching, of_equal_length
 
 _TABLE = (
     *(field(name, name) for name in ("recipe", "T", "K", "beta")),
@@ -160,9 +160,8 @@ class TableTime(PaperItem):
         used: list[SeedResult] = []
         for goal, recipe in self._members():
             # Of runs begun before it was measured nobody knows how long they took to begin.
-            found = [
-                s for s in matching(results.seeds, recipe) if not math.isnan(s.seconds_to_start)
-            ]
+            seeds = of_equal_length(matching(results.seeds, recipe))
+            found = [seed for seed in seeds if not math.isnan(seed.seconds_to_start)]
             rows.append(
                 summary(recipe, found, results.dataset)
                 | UNPUBLISHED

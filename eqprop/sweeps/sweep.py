@@ -186,13 +186,14 @@ class _Table:
         scores = [f"{of}{std}" for of in ("validation", "test", "training") for std in ("", "_std")]
         kept = (*scores, "minutes_a_seed", "accelerator", "seeds", "most_epochs_done")
         part = self._part
+        # What a training was worth before it diverged is no result of it.
+        compared = {} if planned.diverged else numbers
         end = "diverged" if planned.diverged else "" if planned.ended else "not ended"
         return {
             **self._asked.members[name].values,
             **{key: numbers.get(key) for key in kept},
-            # What a training was worth before it diverged is no result of it.
-            "score": None if planned.diverged else numbers.get(part),
-            "score_std": None if planned.diverged else numbers.get(f"{part}_std"),
+            "score": compared.get(part),
+            "score_std": compared.get(f"{part}_std"),
             "end": end,
             "run": name,
         }
