@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from eqprop.errors import EqpropError
 from eqprop.types import Array, Float, Inexact, Layer, Targets
 
 
@@ -26,8 +27,15 @@ class Cost(eqx.Module):
     def force(self, output: Layer, y: Targets) -> Layer:
         """``-dl/ds_N`` for each example, shape ``(B, *output)``; the complex derivative, where the
         output is complex.
+
+        Raises ``EqpropError`` for a loss that is not one number for each example.
         """
         loss, vjp = jax.vjp(lambda s: self.loss(s, y), output)
+        if loss.shape != output.shape[:1]:
+            raise EqpropError(
+                f"the loss of {type(self).__name__} has shape {loss.shape} for {len(output)} "
+                "examples: give one number for each, a sum over its outputs, axis=-1"
+            )
         return -vjp(jnp.ones_like(loss))[0]
 
 
@@ -37,6 +45,7 @@ class SquaredError(Cost):
 
     @override
     def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        _check_targets(output, y)
         return 0.5 * jnp.sum((y - output) ** 2, axis=-1)
 
     @override
@@ -54,6 +63,7 @@ class CrossEntropy(Cost):
 
     @override
     def loss(self, output: Layer, y: Targets) -> Inexact[Array, " B"]:
+        _check_targets(output, y)
         largest = jax.lax.stop_gradient(jnp.max(output.real, axis=-1, keepdims=True))
         scores = output - largest
         return jnp.log(jnp.sum(jnp.exp(scores), axis=-1)) - jnp.sum(y * scores, axis=-1)
@@ -61,3 +71,11 @@ class CrossEntropy(Cost):
     @override
     def predict(self, output: Layer) -> Float[Array, "B classes"]:
         return output
+
+
+def _check_targets(output: Layer, y: Targets) -> None:
+    if jnp.shape(y) != output.shape:
+        raise EqpropError(
+            f"targets have shape {jnp.shape(y)} for an output of {output.shape}: give a number for "
+            "each output of each example (classes one-hot, as jax.nn.one_hot makes them)"
+        )

@@ -204,8 +204,9 @@ class Energy:
         name: What runs call it.
 
     Raises:
-        EqpropError: layers that cannot be, an energy that is not one number per example, or that
-            does not accept the layers, or has no gradient.
+        EqpropError: layers that cannot be, an energy that is not one number per example, that
+            changes with the other examples of a batch (it is tried with three), that does not
+            accept the layers, or has no gradient.
     """
 
     function: EnergyFunction
@@ -229,6 +230,7 @@ class Energy:
                 f"example, ({_ROWS},), summed over its units"
             )
         _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
+        _check_rows(self, lambda m, x, s: m.energies(x, s))
         if self.analytic:
             if any(self.bounds_of_layers):
                 raise EqpropError(
@@ -280,8 +282,13 @@ class Map:
                 f"{self.name} makes states of shapes {made} from states of shapes {wanted}: give "
                 "new states of the same"
             )
+
+        def by_row(m: MapModel, x: Layer, s: States) -> Array:
+            return jnp.concatenate([new.reshape(len(x), -1) for new in m.drives((x, *s))], axis=1)
+
+        _check_rows(self, by_row)
         if self.analytic:
-            _check_analytic(self, lambda m, x, s: jnp.concatenate(m.drives((x, *s)), axis=None))
+            _check_analytic(self, by_row)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -295,6 +302,9 @@ class Map:
 
 type Own = Energy | Map
 """An energy or a map of one's own."""
+
+type _Function = Callable[[Any, Layer, States], Array]
+"""Of a model, an input and the states: a row, or a number, for each example."""
 
 _CIRCLES = 4  # on which a function is tried that is said to be analytic
 _ROWS = 3  # of the batch that a function is tried with: no likely size of a layer
@@ -342,7 +352,23 @@ def _check(own: Own, bounds: tuple[Bounds, ...]) -> None:
         raise EqpropError(f"{own.name} has {what}: draw arrays of floating-point numbers")
 
 
-def _check_analytic(own: Own, function: Callable[..., Array]) -> None:
+def _check_rows(own: Own, function: _Function) -> None:
+    """Raises ``EqpropError`` where what is found for an example is another one in another batch."""
+    with jax.enable_x64(True):
+        model, (x, *states) = _drawn(own, np.random.default_rng(0))
+        batch, smaller = (
+            np.asarray(function(model, x[:rows], tuple(s[:rows] for s in states)))
+            for rows in (_ROWS, _ROWS - 1)
+        )
+    if np.any(np.abs(batch[:-1] - smaller) > 1e-5 * (1 + np.abs(batch).max())):
+        raise EqpropError(
+            f"{own.name} does not treat examples alone: what it gives for one changes with the "
+            "others of its batch, as where a sum or a mean is over the rows, too. Sum over the "
+            "units, axis=-1"
+        )
+
+
+def _check_analytic(own: Own, function: _Function) -> None:
     """Raises ``EqpropError`` where the values on small circles of states do not have that at the
     centre for their mean, as by Cauchy they must; or do not accept complex states at all.
     """
@@ -362,15 +388,14 @@ def _check_analytic(own: Own, function: Callable[..., Array]) -> None:
         )
 
 
-def _off_circles(own: Own, function: Callable[..., Array]) -> list[float]:
+def _off_circles(own: Own, function: _Function) -> list[float]:
     """By how much the mean of a function is off its value at the centre, and its integral off 0,
     relative to that value: over circles of states in random directions.
     """
-    model, random = own.init(jax.random.key(0)), np.random.default_rng(0)
-    model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model)
+    random = np.random.default_rng(0)
     circle, found = np.exp(2j * np.pi * np.arange(8) / 8), []
     for _ in range(_CIRCLES):
-        x, *centre = (jnp.asarray(random.uniform(size=(_ROWS, *s))) for s in own.shapes)
+        model, (x, *centre) = _drawn(own, random)
         way = [0.03 * random.normal(size=s.shape) for s in centre]
         points = [tuple(s + z * d for s, d in zip(centre, way, strict=True)) for z in circle]
         values = np.stack([np.asarray(function(model, x, s)) for s in points])
@@ -378,6 +403,12 @@ def _off_circles(own: Own, function: Callable[..., Array]) -> list[float]:
         off = values.mean(axis=0) - middle, np.tensordot(circle / len(circle), values, axes=1)
         found.append(float(np.abs(off).max() / (1 + np.abs(middle).max())))
     return found
+
+
+def _drawn(own: Own, random: np.random.Generator) -> tuple[Any, list[Array]]:
+    """The model and a batch of the input and of states, drawn."""
+    model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), own.init(jax.random.key(0)))
+    return model, [jnp.asarray(random.uniform(size=(_ROWS, *shape))) for shape in own.shapes]
 
 
 def _abstract(own: Own) -> tuple[Any, list[jax.ShapeDtypeStruct]]:

@@ -441,6 +441,19 @@ def one_number(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.
     return jnp.sum(states[0])
 
 
+def summed(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
+    return swirl(params, x, states) + jnp.sum(states[0] * states[0])
+
+
+def averaged(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
+    return swirl(params, x, states) / len(x)
+
+
+def centred(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    h, o = states
+    return h - h.mean(axis=0), o
+
+
 def misfit(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
     return jnp.sum((x @ params["in"] - states[1]) ** 2, axis=-1)
 
@@ -473,6 +486,9 @@ def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[j
     [
         (lambda: ep.Energy(two_numbers, (6, 5, 3), draw_swirl), r"\(3, 2\) for 3 examples"),
         (lambda: ep.Energy(one_number, (6, 5, 3), draw_swirl), r"\(\) for 3 examples"),
+        (lambda: ep.Energy(summed, (6, 5, 3), draw_swirl), "changes with the others of its batch"),
+        (lambda: ep.Energy(averaged, (6, 5, 3), draw_swirl), "changes with the others"),
+        (lambda: ep.Map(centred, (6, 5, 3), draw_swirl), "changes with the others"),
         (lambda: ep.Energy(misfit, (6, 5, 3), draw_swirl), "does not accept layers of shapes"),
         (lambda: ep.Energy(counted, (6, 5, 3), draw_swirl), "has no gradient"),
         (lambda: ep.Energy(swirl, (6,), draw_swirl), "an input and an output layer"),
