@@ -97,6 +97,13 @@ def _identity(v: Layer) -> Layer:
     return v
 
 
+def _of_slope_one(rho: Activation) -> Activation:
+    """The same function, whose derivative is taken for 1."""
+    made = jax.custom_jvp(rho)
+    made.defjvp(lambda v, tangent: (rho(*v), *tangent))
+    return made
+
+
 def pushed(drives: Sequence[Layer], forces: Forces) -> States:
     """Drives, or what moves states in their place, with the forces added."""
     pairs = zip(drives, forces, strict=True)
@@ -127,10 +134,15 @@ class Prototypical(Dynamics):
     with ``inside`` it is a force on the potential, ``s_N <- sigma(drive_N + force)``, and then the
     updates follow the BPTT gradients for any differentiable activation. A ``linear_output`` is its
     drive as it is, ``s_N <- drive_N + force``, as regressions want it.
+
+    Without ``output_slope`` derivatives pass the output as if ``sigma'`` were 1 there, the output
+    being what it was. So what backpropagation sends back is not lost where sigma is flat, as a
+    nudge outside is not.
     """
 
     activation: Activation = eqx.field(static=True)
     inside: bool = eqx.field(static=True, default=False)
+    output_slope: bool = eqx.field(static=True, default=True)
     linear_output: bool = eqx.field(static=True, default=False)
 
     @override
@@ -138,6 +150,8 @@ class Prototypical(Dynamics):
         rhos = [self.activation] * len(drives)
         if at.with_output and self.linear_output:
             rhos[-1] = _identity
+        elif at.with_output and not self.output_slope:
+            rhos[-1] = _of_slope_one(self.activation)
         drives = pushed(drives, forces) if self.inside else drives
         moved = tuple(rho(drive) for rho, drive in zip(rhos, drives, strict=True))
         return moved if self.inside else pushed(moved, forces)

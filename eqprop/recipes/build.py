@@ -259,7 +259,7 @@ def _dynamics(recipe: Recipe, *, linear: bool) -> Dynamics:
             rho, recipe.dt, recipe.clip, recipe.raw_input, recipe.output_slope, linear_output=linear
         )
         if recipe.setting == "energy"
-        else Prototypical(rho, recipe.inside, linear_output=linear)
+        else Prototypical(rho, recipe.inside, recipe.output_slope, linear_output=linear)
     )
     return RoundedStates(rho, exact) if recipe.states == "bfloat16" else exact
 

@@ -103,7 +103,8 @@ class Recipe:
     """The input sends its pixels as they are, not rho of them, in the energy-based setting."""
     output_slope: bool = True
     """Multiply the drive of the output by rho', as the energy has it and the published programs do
-    not, in the energy-based setting.
+    not, in the energy-based setting. In discrete time: let backpropagation count the slope of the
+    activation of the output, which is 0 where a hardsigm is flat.
     """
     train_input_bias: bool = True
     """Train the bias into the first layer, which the published C-VF programs leave as it is drawn.
@@ -353,6 +354,11 @@ class Recipe:
             not self.is_asymmetric or not (self.inside or self.nudged_sweeps),
             f"rule {self.rule} corrects synchronous nudged steps, with the force outside the "
             "activation: use --no-inside --no-nudged-sweeps",
+        )
+        require(
+            self.output_slope or self.setting == "energy" or self.rule in {"bptt", "rbp"},
+            f"output_slope is {self.output_slope}, but rule {self.rule} has nothing to do with the "
+            f"slope of the output in the setting {self.setting}: use --output-slope",
         )
         wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
         plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from eqprop.dynamics.activations import hardsigm, sigm, tanh
+from eqprop.dynamics.activations import Activation, hardsigm, sigm, tanh
 from eqprop.dynamics.costs import SquaredError
-from eqprop.dynamics.nudges import Centered
+from eqprop.dynamics.nudges import Centered, OneSided
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
+from eqprop.learning.baselines import BPTT
 from eqprop.learning.increments import Equilibrium
 from eqprop.learning.rules import AfterPhase
 from eqprop.networks.graphs import chain
@@ -84,6 +85,57 @@ def test_a_linear_output_in_discrete_time_is_its_drive(inside: bool) -> None:
     found = step(Prototypical(sigm, inside, linear_output=True))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+PASSED = {rho: Prototypical(rho, output_slope=False) for rho in (sigm, hardsigm)}
+
+
+@pytest.mark.parametrize("rho", PASSED)
+def test_without_the_slope_of_the_output_gradients_pass_it(rho: Activation) -> None:
+    """Through the last K of T steps, written out; states are what they are with it, to the bit."""
+    network, x, y, _ = problem()
+    x, y, T, K = jnp.asarray(x), jnp.asarray(y), 9, 4
+
+    def loss(params) -> jax.Array:
+        (w1, b1), (w2, b2) = params
+        s1, s2 = jnp.zeros((4, 5)), jnp.zeros((4, 3))
+        for t in range(T):
+            if t == T - K:
+                s1, s2 = jax.lax.stop_gradient((s1, s2))
+            drive = s1 @ w2 + b2
+            s1 = rho(x @ w1 + b1 + s2 @ w2.T)
+            s2 = drive + jax.lax.stop_gradient(rho(drive) - drive)
+        return 0.5 * jnp.mean(jnp.sum((s2 - y) ** 2, axis=1))
+
+    system = System(PASSED[rho], SquaredError(), FixedSteps(T), K)
+    update, free = jax.jit(BPTT().update)(system, network, x, y, jax.random.key(0))
+    expected = jax.grad(loss)([tuple(map(jnp.asarray, pair)) for pair in weights()])
+    for edge, (by_weight, by_bias) in zip(update.edges, expected, strict=True):
+        np.testing.assert_allclose(edge.connection.weight, -by_weight, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(edge.connection.bias, -by_bias, rtol=1e-9, atol=1e-14)
+    plain = System(Prototypical(rho), SquaredError(), FixedSteps(T), K)
+    same = jax.jit(plain.free)(plain.clamp(network, x), x)[0]
+    jax.tree.map(np.testing.assert_array_equal, free.states, same)
+
+
+def test_so_an_output_learns_where_it_is_flat_as_by_a_nudge_outside() -> None:
+    """Of one step back, BPTT is one nudged step of EP, whatever beta. With the slope it is 0."""
+    network, x, y, _ = problem()
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    flat = network.replace_edges(
+        [network.edges[0], jax.tree.map(lambda w: w - 9 * (w.ndim == 1), network.edges[1])]
+    )
+    system = System(PASSED[hardsigm], SquaredError(), FixedSteps(20), 1)
+    plain = System(Prototypical(hardsigm), SquaredError(), FixedSteps(20), 1)
+    by_nudge = AfterPhase(Equilibrium(), OneSided(0.3))
+    found, expected, lost = (
+        jax.jit(rule.update)(system, flat, x, y, jax.random.key(0))[0].edges[1].connection
+        for rule, system in ((BPTT(), system), (by_nudge, plain), (BPTT(), plain))
+    )
+    assert float(jnp.abs(expected.bias).min()) > 0.1
+    np.testing.assert_allclose(found.bias, expected.bias, rtol=1e-12)
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-9, atol=1e-14)
+    np.testing.assert_array_equal(lost.bias, 0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from eqprop.recipes.catalogue import recipe
         ({"skips": ((2, 1),)}, "skips have 2 1, but these two layers are connected already"),
         ({"skips": ((0, 2), (0, 2))}, "skips have 0 2, but .* name each pair once"),
         ({"lateral": (1, 1)}, r"lateral is \(1, 1\): name each layer once"),
+        ({"output_slope": False}, "rule ep has nothing to do with .* in the setting prototypical"),
         ({"test_tolerance": -1e-4}, "test_tolerance is -0.0001: give a number above 0, or 0 for"),
     ],
 )
