@@ -4,6 +4,7 @@ import dataclasses
 from typing import final
 
 from eqprop.errors import EqpropError
+from eqprop.fields import conform
 
 SYNAPSES = (
     *("dw_min", "slope_up", "slope_down", "w_max", "w_min", "dw_min_spread", "w_max_spread"),
@@ -110,6 +111,8 @@ class Device:
     """Spread of feedback weights around the forward ones that they copy, relative to these."""
 
     def __post_init__(self) -> None:
+        conform(self, "device.")
+
         def require(ok: bool, name: str, remedy: str) -> None:
             if not ok:
                 raise EqpropError(f"device.{name} is {getattr(self, name)}: {remedy}")

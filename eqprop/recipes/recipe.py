@@ -11,6 +11,7 @@ from typing import Literal
 
 from eqprop.devices.record import IDEAL, Device
 from eqprop.errors import EqpropError
+from eqprop.fields import conform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +261,8 @@ class Recipe:
         return not self.lateral and all((post - pre) % 2 or not pre for pre, post in self.skips)
 
     def __post_init__(self) -> None:
+        conform(self)
+
         def require(ok: bool, message: str) -> None:
             if not ok:
                 raise EqpropError(message)

@@ -115,10 +115,11 @@ class Record:
 
     def __post_init__(self) -> None:
         different = len(set(self.seeds)) == len(self.seeds) > 0
-        if not different or not all(0 <= seed < 2**31 for seed in self.seeds):
+        whole = all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds)
+        if not different or not whole:
             raise EqpropError(
-                f"seeds is {reprlib.repr(self.seeds)}: it must be one or more different numbers "
-                f"from 0 to {2**31 - 1}"
+                f"seeds is {reprlib.repr(self.seeds)}: it must be one or more different whole "
+                f"numbers from 0 to {2**31 - 1}"
             )
 
 

@@ -76,6 +76,7 @@ def fit(
         raise EqpropError(f"{unknown[0]} is no field of a recipe: choose among {sorted(names)}")
     wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
     folder, command = Path(out), ["eqprop.fit"]
+    seed = int(seed) if isinstance(seed, np.integer) else seed
     if not is_run(folder):
         warm = None if start is None else start.warm_start
         launch.train(wanted, [seed], folder, command, dataset=dataset, start=warm, own=own)

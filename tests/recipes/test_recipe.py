@@ -20,7 +20,7 @@ from eqprop.recipes.catalogue import recipe
         ({"test_tolerance": -1e-4}, "test_tolerance is -0.0001: give a number above 0, or 0 for"),
     ],
 )
-def test_parallel_connections_and_bad_tolerances(changes: dict[str, Any], message: str) -> None:
+def test_values_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(EqpropError, match=message):
         dataclasses.replace(recipe("ep-2h"), **changes)
 

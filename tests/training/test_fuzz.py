@@ -298,7 +298,7 @@ def test_many_records_and_metrics(tmp_path, changes, how) -> None:
 @pytest.mark.parametrize("seeds", [[], [0, 0], [-1], [2**31]])
 def test_seeds_that_cannot_be(seeds) -> None:
     record = json.loads((EXAMPLES / "run.json").read_text()) | {"seeds": seeds}
-    with pytest.raises(ValueError, match="different numbers"):
+    with pytest.raises(ValueError, match="different whole numbers"):
         from_json(record)
 
 
