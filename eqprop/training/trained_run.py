@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, final
@@ -62,6 +63,11 @@ def fit(
         EqpropError: values that cannot be, or do not fit the data; a directory that holds
             something else.
     """
+    if not isinstance(dataset, Dataset):
+        raise EqpropError(
+            f"the data are {reprlib.repr(dataset)}: give a Dataset, as ep.load('mnist') or "
+            "ep.Dataset.from_arrays(x, y)"
+        )
     own = recipe if isinstance(recipe, Energy | Map) else None
     match recipe:
         case str():

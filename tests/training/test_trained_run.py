@@ -3,6 +3,7 @@
 Oracle: the equations of discrete time, written out in NumPy and in PyTorch from the exported file.
 """
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -192,6 +193,13 @@ def test_a_training_starts_from_another_one(flowers, iris, tmp_path, monkeypatch
     capsys.readouterr()
     assert main(["resume", str(tmp_path / "gone")]) == 1
     assert f"{START} is missing" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("data", ["mnist", (np.zeros((4, 2)), np.arange(4))], ids=["name", "x, y"])
+def test_data_are_a_dataset(data, tmp_path):
+    unchecked = inspect.unwrap(ep.fit)  # by jaxtyping, which only tests have
+    with pytest.raises(ep.EqpropError, match=r"the data are .*: give a Dataset, as ep\.load"):
+        unchecked("ep-1h", data, tmp_path / "run")
 
 
 def test_seeds_start_from_the_same_weights(flowers, iris, tmp_path):
