@@ -160,13 +160,14 @@ _EP_CIFAR10_CONV = Recipe(
 )
 
 
-def _bptt(ep: Recipe, published: Published) -> Recipe:
+def _bptt(ep: Recipe, published: Published, *, output_slope: bool = True) -> Recipe:
     """BPTT beside EP: with its learning rates, epochs and plain steps, as published."""
     return dataclasses.replace(
         ep,
         name=ep.name.replace("ep", "bptt", 1),
         about=f"BPTT with the settings of {ep.name}",
         rule="bptt",
+        output_slope=output_slope,
         published=published,
     )
 
@@ -345,7 +346,7 @@ RECIPES: dict[str, Recipe] = {
         _bptt(_EP_2H, Published(2.09, 0.12)),
         _bptt(_EP_3H, Published(2.30, 0.17)),
         # With the slope of its hardsigm outputs die (docs/results.md).
-        dataclasses.replace(_bptt(_EP_CONV, Published(0.88, 0.06)), output_slope=False),
+        _bptt(_EP_CONV, Published(0.88, 0.06), output_slope=False),
     )
 }
 """The published rows, and some of our own, by name."""
