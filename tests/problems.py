@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from eqprop.dynamics.activations import sigm, tanh
 from eqprop.dynamics.costs import SquaredError
 from eqprop.dynamics.relaxation import FixedSteps
-from eqprop.dynamics.step import Dynamics, EnergyBased
+from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
 from eqprop.networks.connections import Dense
 from eqprop.networks.edges import Edge, Tied, Untied
@@ -74,7 +74,7 @@ def oracle_network(network: Network) -> oracle.DenseNet:
     )
 
 
-def oracle_dynamics(dynamics: Dynamics) -> oracle.Dynamics:
+def oracle_dynamics(dynamics: Prototypical | EnergyBased) -> oracle.Dynamics:
     name = {sigm: "sigm", tanh: "tanh"}.get(dynamics.activation, "hardsigm")
     if isinstance(dynamics, EnergyBased):
         return oracle.Dynamics("energy", name, dt=dynamics.dt, clip=dynamics.clip)

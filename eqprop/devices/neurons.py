@@ -26,7 +26,7 @@ class ImperfectNeurons(Altered):
 
     @override
     def at(self, key: PRNGKeyArray) -> "ImperfectNeurons":
-        return ImperfectNeurons(self.activation, self.exact, self.device, key)
+        return ImperfectNeurons(self.exact, self.device, key)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:

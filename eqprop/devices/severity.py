@@ -28,6 +28,9 @@ def together(device: Device, factor: float) -> Device:
     """
     kept = _BOUNDS if device.stuck else ()
     fields = {n: scaled(device, n, factor) for n in device.effects if n not in kept}
+    low, high = (fields.get(name, getattr(device, name)) for name in ("w_min", "w_max"))
+    if "dw_min" in fields and low is not None and high is not None:
+        fields["dw_min"] = min(fields["dw_min"], high - low)  # no step is wider than the range
     return dataclasses.replace(device, **fields)
 
 

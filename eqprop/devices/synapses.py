@@ -68,18 +68,32 @@ class Pulsed(Writing):
         programmed: list[Array] = []
         for n, (leaf, cells) in enumerate(zip(leaves, self.cells, strict=True)):
             weight = self._levelled(self._device_weight(leaf, cells))
-            value_key, noise_key = jax.random.split(jax.random.fold_in(key, n))
-            if device.write_noise:
-                noise = normal(noise_key, leaf.shape, leaf.dtype)
-                weight = weight + jnp.asarray(device.write_noise, leaf.dtype) * noise
             weight = jnp.clip(weight, *_bounds(cells, leaf))
             if cells.stuck is not None and device.w_max is not None and device.w_min is not None:
+                value_key, _ = jax.random.split(jax.random.fold_in(key, n))
                 drawn = uniform(value_key, leaf.shape, leaf.dtype)
                 low, high = _bounds(cells, leaf)
                 weight = jnp.where(cells.stuck, low + (high - low) * drawn, weight)
             exact = (weight - self.zero) * cells.scale
             programmed.append(exact.astype(leaf.dtype))
         return jax.tree.unflatten(structure, programmed).projected()
+
+    @override
+    def shown(self, network: Model, key: PRNGKeyArray) -> Model:
+        if not self.device.write_noise:
+            return network
+        leaves, structure = jax.tree.flatten(network)
+        shown = [
+            self._noisy(leaf, cells, jax.random.split(jax.random.fold_in(key, n))[1])
+            for n, (leaf, cells) in enumerate(zip(leaves, self.cells, strict=True))
+        ]
+        return jax.tree.unflatten(structure, shown).projected()
+
+    def _noisy(self, leaf: Array, cells: Cells, key: PRNGKeyArray) -> Array:
+        """Weights that have just been written, with write noise; stuck ones have none."""
+        noise = self.device.write_noise * cells.scale
+        noisy = (leaf + noise * normal(key, leaf.shape, leaf.dtype)).astype(leaf.dtype)
+        return noisy if cells.stuck is None else jnp.where(cells.stuck, leaf, noisy)
 
     @override
     def init(self, network: Model) -> Held:
@@ -109,10 +123,7 @@ class Pulsed(Writing):
             if stored.clean is None:
                 shown.append(after)
                 continue
-            noise = self.device.write_noise * cells.scale
-            noisy = after + noise * normal(noise_key, leaf.shape, leaf.dtype)
-            written = given > 0 if cells.stuck is None else (given > 0) & ~cells.stuck
-            shown.append(jnp.where(written, noisy.astype(leaf.dtype), leaf))
+            shown.append(jnp.where(given > 0, self._noisy(after, cells, noise_key), leaf))
         size = sum(leaf.size for leaf in leaves)
         now = jax.tree.unflatten(structure, shown).projected()
         kept = None if stored.clean is None else jax.tree.unflatten(structure, moved).projected()
@@ -120,6 +131,7 @@ class Pulsed(Writing):
 
     @override
     def rest(self, network: Model, stored: Held) -> tuple[Model, Held]:
+        clean = stored.clean
         if self.device.drift:
             left = jnp.asarray(1 - self.device.drift, network.dtype)
 
@@ -127,17 +139,10 @@ class Pulsed(Writing):
                 leaked = leaf * left.astype(leaf.dtype)
                 return leaked if cells.stuck is None else jnp.where(cells.stuck, leaf, leaked)
 
-            network, stored = (
-                self._each(network, leak).projected(),
-                stored
-                if stored.clean is None
-                else Held(
-                    self._each(stored.clean, leak).projected(), stored.pulses, stored.at_bounds
-                ),
-            )
-        held = network if stored.clean is None else stored.clean
-        near = eqx.tree_at(lambda h: h.at_bounds, stored, self._share_at_bounds(held))
-        return network, near
+            network = self._each(network, leak).projected()
+            clean = None if clean is None else self._each(clean, leak).projected()
+        share = self._share_at_bounds(network if clean is None else clean)
+        return network, Held(clean, stored.pulses, share)
 
     @override
     def seen(self, stored: Held) -> dict[str, Float[Array, ""]]:

@@ -4,11 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import final, override
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 
-from eqprop.dynamics.activations import Activation
 from eqprop.dynamics.step import Dynamics, Place
 from eqprop.errors import EqpropError
 from eqprop.types import Forces, Inputs, Layer, PRNGKeyArray, Rates, States
@@ -17,8 +15,6 @@ from eqprop.types import Forces, Inputs, Layer, PRNGKeyArray, Rates, States
 class Altered(Dynamics):
     """Abstract: other dynamics, ``exact``, whose steps are altered; all else is as theirs."""
 
-    activation: Activation = eqx.field(static=True)
-    """That of the other dynamics."""
     exact: Dynamics
 
     @property
@@ -57,7 +53,7 @@ class Holding(Altered):
     @override
     def map_rows(self, repeat: Callable[[Layer], Layer]) -> "Holding":
         values = {n: repeat(value) for n, value in self.values.items()}
-        return Holding(self.activation, self.exact.map_rows(repeat), values)
+        return Holding(self.exact.map_rows(repeat), values)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -93,7 +89,7 @@ class Thinned(Altered):
     @override
     def map_rows(self, repeat: Callable[[Layer], Layer]) -> "Thinned":
         factors = {n: repeat(factor) for n, factor in self.factors.items()}
-        return Thinned(self.activation, self.exact.map_rows(repeat), factors)
+        return Thinned(self.exact.map_rows(repeat), factors)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:

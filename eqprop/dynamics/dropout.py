@@ -52,8 +52,9 @@ class Dropout(eqx.Module):
         if self.inputs:
             x = x * factors(0, self.inputs)
         if self.hidden:
-            hidden = [n for n in range(1, len(network.shapes)) if n not in network.outputs]
-            exact = system.dynamics
-            thinned = Thinned(exact.activation, exact, {n: factors(n, self.hidden) for n in hidden})
+            # A readout takes the place of the output layer: all layers are hidden then.
+            outputs = network.outputs if network.readout is None else ()
+            hidden = [n for n in range(1, len(network.shapes)) if n not in outputs]
+            thinned = Thinned(system.dynamics, {n: factors(n, self.hidden) for n in hidden})
             system = replace(system, dynamics=thinned)
         return system, x

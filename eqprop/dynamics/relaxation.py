@@ -57,7 +57,7 @@ def check_tolerance(tolerance: float) -> None:
         raise EqpropError(f"the tolerance is {tolerance}: it must be above 0")
 
 
-def iterate(step: Step, s0: States, n: int) -> States:
+def iterate(step: Step, s0: States, n: int | Int[Array, ""]) -> States:
     """``n`` steps from ``s0``."""
     return lax.fori_loop(0, n, lambda _, s: step(s), s0)
 
@@ -108,7 +108,7 @@ class ToTolerance(Relaxation):
         def advance(carry: tuple[States, Settled]) -> tuple[States, Settled]:
             s, settled = carry
             n = jnp.minimum(self.every, self.steps - settled.steps)
-            before = lax.fori_loop(0, n - 1, lambda _, s: step(s), s)
+            before = iterate(step, s, n - 1)
             after = step(before)
             return after, Settled(settled.steps + n, largest_change(after, before))
 

@@ -36,8 +36,6 @@ class Place(NamedTuple):
 class Dynamics(eqx.Module):
     """Abstract: the map F whose fixed point is what the network computes."""
 
-    activation: eqx.AbstractVar[Activation]
-
     def at(self, key: PRNGKeyArray) -> "Dynamics":
         """The same with other noise, as of another minibatch; itself where it has none."""
         return self
@@ -49,13 +47,9 @@ class Dynamics(eqx.Module):
         return self
 
     def check_analytic(self) -> None:
-        """Raises ``EqpropError`` where the step is not an analytic function of the states."""
-        if not is_analytic(self.activation):
-            name = getattr(self.activation, "__name__", "the activation")
-            raise EqpropError(
-                f"{name} is not analytic, as complex states need it for a holomorphic nudge: use "
-                "sigm or tanh, or a centered nudge"
-            )
+        """Raises ``EqpropError`` where the step is not an analytic function of the states, which
+        this one is.
+        """
 
     @property
     def dt(self) -> float:
@@ -104,6 +98,15 @@ def _of_slope_one(rho: Activation) -> Activation:
     return made
 
 
+def _check_analytic(rho: Activation) -> None:
+    if not is_analytic(rho):
+        name = getattr(rho, "__name__", "the activation")
+        raise EqpropError(
+            f"{name} is not analytic, as complex states need it for a holomorphic nudge: use "
+            "sigm or tanh, or a centered nudge"
+        )
+
+
 def pushed(drives: Sequence[Layer], forces: Forces) -> States:
     """Drives, or what moves states in their place, with the forces added."""
     pairs = zip(drives, forces, strict=True)
@@ -144,6 +147,10 @@ class Prototypical(Dynamics):
     inside: bool = eqx.field(static=True, default=False)
     output_slope: bool = eqx.field(static=True, default=True)
     linear_output: bool = eqx.field(static=True, default=False)
+
+    @override
+    def check_analytic(self) -> None:
+        _check_analytic(self.activation)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -199,7 +206,7 @@ class EnergyBased(Dynamics):
 
     @override
     def check_analytic(self) -> None:
-        super().check_analytic()
+        _check_analytic(self.activation)
         if self.clip:
             raise EqpropError(
                 "states kept in [0, 1] are not analytic functions of beta, as a holomorphic nudge "
@@ -232,7 +239,6 @@ class Descent(Dynamics):
     time_step: float = eqx.field(static=True)
     bounds: tuple[tuple[float, float] | None, ...] = eqx.field(static=True)
     """Of the layers 1 ... N."""
-    activation: Activation = eqx.field(static=True, default=_identity)
 
     @property
     @override
@@ -262,7 +268,6 @@ class BlockDescent(Dynamics):
     """
 
     diodes: bool = eqx.field(static=True, default=True)
-    activation: Activation = eqx.field(static=True, default=_identity)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:
@@ -291,8 +296,6 @@ def _rectified(v: Layer) -> Layer:
 @final
 class Iterated(Dynamics):
     """A map of one's own: the drives are the new states; forces stand outside of it."""
-
-    activation: Activation = eqx.field(static=True, default=_identity)
 
     @override
     def react(self, states: States, drives: States, forces: Forces, at: Place) -> States:

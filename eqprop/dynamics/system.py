@@ -7,18 +7,16 @@ from typing import final
 
 import equinox as eqx
 import jax
-from jax import lax
 
 from eqprop.dynamics.altered import Holding
 from eqprop.dynamics.costs import Cost
 from eqprop.dynamics.nudges import by_row
-from eqprop.dynamics.relaxation import Relaxation, Settled, Step
+from eqprop.dynamics.relaxation import Relaxation, Settled, Step, iterate
 from eqprop.dynamics.step import Dynamics
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
 from eqprop.networks.model import Model
 from eqprop.types import (
-    Array,
     Forces,
     Inputs,
     Layer,
@@ -83,8 +81,7 @@ class System(eqx.Module):
 
         A step raises ``EqpropError`` for layers and values that do not fit.
         """
-        dynamics = Holding(self.dynamics.activation, self.dynamics, dict(values))
-        return dataclasses.replace(self, dynamics=dynamics)
+        return dataclasses.replace(self, dynamics=Holding(self.dynamics, dict(values)))
 
     def map_rows(self, repeat: Callable[[Layer], Layer]) -> "System":
         """The same for several rows of each example, as ``repeat`` makes them of one."""
@@ -103,9 +100,9 @@ class System(eqx.Module):
         """Free or nudged states as a rule reads them."""
         return states if self.reading is None else self.reading(states, nudged=nudged)
 
-    def rates_read(self, x: Layer, states: States, *, nudged: bool) -> Rates:
-        """What layers 0 ... N send, by the states as a rule reads them."""
-        return self.dynamics.rates(x, self.read(states, nudged=nudged))
+    def nudged_rates(self, x: Layer, states: States) -> Rates:
+        """What layers 0 ... N send, by nudged states as a rule reads them."""
+        return self.dynamics.rates(x, self.read(states, nudged=True))
 
     def check_analytic(self, network: Model) -> None:
         """Raises ``EqpropError`` where F is not analytic, as holomorphic nudges need."""
@@ -184,10 +181,9 @@ class System(eqx.Module):
         if self.hold:
             return self._held(clamped, x, y, beta, states)
 
-        def body(_: Array, s: States) -> States:
-            return self.nudged_step(clamped, x, y, beta, s)
-
-        return lax.fori_loop(0, self.nudged_steps, body, states)
+        return iterate(
+            lambda s: self.nudged_step(clamped, x, y, beta, s), states, self.nudged_steps
+        )
 
     def _held(self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States) -> States:
         """``nudged``, with the output held, and the other layers as free as before."""
@@ -201,7 +197,7 @@ class System(eqx.Module):
             return held(self.dynamics.step(clamped, x, s, layers=layers))
 
         step = _sweep(clamped, part) if self.nudged_sweeps else lambda s: part(s, None)
-        return lax.fori_loop(0, self.nudged_steps, lambda _, s: step(s), held(states))
+        return iterate(step, held(states), self.nudged_steps)
 
 
 def _sweep(network: Model, part: Callable[[States, Layers], States]) -> Step:

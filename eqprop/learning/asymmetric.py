@@ -24,11 +24,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from eqprop.dynamics.nudges import Nudge, by_row, weighted
+from eqprop.dynamics.relaxation import iterate
 from eqprop.dynamics.step import Place, Prototypical, pushed
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
-from eqprop.learning.continual import Batch, Strengths, divisor, part_factors
+from eqprop.learning.continual import Batch, Strengths, divided, divisor, part_factors
 from eqprop.learning.increments import weights_of_rows
 from eqprop.learning.learners import InsidePhase, Schedule, constant
 from eqprop.learning.rules import Free, Rule, with_readout
@@ -201,10 +202,7 @@ class AsymmetricEP(Rule):
         start = tuple(s.astype(dtype) for s in free.states)
 
         def displacement(beta: Strength) -> States:
-            def body(_: Array, s: States) -> States:
-                return nudged(s, beta)
-
-            last = lax.fori_loop(0, system.nudged_steps, body, start)
+            last = iterate(lambda s: nudged(s, beta), start, system.nudged_steps)
             ends = system.read(last, nudged=True), system.read(start, nudged=False)
             return tuple(end - s for end, s in zip(*ends, strict=True))
 
@@ -232,8 +230,7 @@ def continual_asymmetric_step(
     # A mean over the batch already.
     step = seen.scale(part_factors(network, batch, strengths) * len(x))
     moved = jax.tree.map(jnp.add, network, step).projected()
-    by = divisor(beta, batch) / len(x)
-    return moved, new, jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), seen)
+    return moved, new, divided(seen, divisor(beta, batch) / len(x))
 
 
 @final
@@ -246,7 +243,7 @@ class ContinualAsymmetricEP(InsidePhase):
 
     @property
     @override
-    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+    def settings(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
         return self.nudge, self.learning_rates, self.schedule
 
     @override

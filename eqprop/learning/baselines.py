@@ -22,7 +22,7 @@ from jax.scipy.sparse.linalg import gmres
 from eqprop.dynamics.relaxation import Settled, largest_change
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.rules import Free, Rule, with_readout
+from eqprop.learning.rules import Free, Rule
 from eqprop.networks.model import Model
 from eqprop.types import Array, Float, Inexact, Int, Layer, PRNGKeyArray, States, Targets
 
@@ -295,4 +295,4 @@ class RecurrentBackprop(Rule):
 def _update(system: System, gradient: Model, network: Model, states: States, y: Targets) -> Model:
     """Minus the gradient, with that of the readout."""
     ascent = jax.tree.map(jnp.negative, gradient)
-    return with_readout(system, ascent, network, states, y)
+    return ascent.with_readout(system.readout_update(network, states[-1], y))

@@ -36,9 +36,9 @@ type Batch = tuple[Layer, Targets]
 """Input and targets, ``(x, y)``."""
 
 
-type Strengths = tuple[Strength, Float[Array, " edges"]]
+type Strengths = tuple[Strength, Float[Array, " parts"]]
 """Nudging strength, with its sign, or that of each row of the batch, and the learning rate of each
-edge: ``(beta, eta)``.
+part of the model, an edge or whatever else learns: ``(beta, eta)``.
 """
 
 
@@ -64,18 +64,17 @@ def continual_step(
 
     Returns the moved network, the new states, and ``dtheta(t)``. Nothing of the free phase is read.
     """
-    (beta, _), factors = strengths, part_factors(network, batch, strengths)
-    by = divisor(beta, batch)
     if not isinstance(network, Network):
-        return _model_step(system, increment, network, states, batch, (beta, factors, by))
+        return _model_step(system, increment, network, states, batch, strengths)
+    beta, _ = strengths
     plain = [
         Rewritten(e.pre, e.post, e, increment, rate)
-        for e, rate in zip(network.plastic, factors, strict=True)
+        for e, rate in zip(network.plastic, part_factors(network, batch, strengths), strict=True)
     ]
     moved, new, ends = _advance(system, network, plain, states, batch, beta)
     total = network.update([form.seen(*seen) for form, seen in zip(plain, ends, strict=True)])
-    dtheta = jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), total)
-    return network.replace_edges([form.settle() for form in moved]), new, dtheta
+    settled = network.replace_edges([form.settle() for form in moved])
+    return settled, new, divided(total, divisor(beta, batch))
 
 
 def _model_step(
@@ -84,17 +83,16 @@ def _model_step(
     network: Model,
     states: States,
     batch: Batch,
-    strengths: tuple[Strength, Inexact[Array, " parts"], Scalar],
+    strengths: Strengths,
 ) -> tuple[Model, States, Model]:
-    """The step of a model without edges; ``strengths`` are beta, ``eta / (beta B)`` and
-    ``beta B``.
-    """
-    (x, y), (beta, factors, by) = batch, strengths
+    """The step of a model without edges."""
+    (x, y), (beta, _) = batch, strengths
     new = system.nudged_step(network, x, y, beta, states)
-    before, after = (system.rates_read(x, s, nudged=True) for s in (states, new))
+    before, after = (system.nudged_rates(x, s) for s in (states, new))
     total = increment.between(network, before, after, weights_of_rows(beta))
-    moved = jax.tree.map(jnp.add, network, total.scale(factors)).projected()
-    return moved, new, jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), total)
+    step = total.scale(part_factors(network, batch, strengths))
+    moved = jax.tree.map(jnp.add, network, step).projected()
+    return moved, new, divided(total, divisor(beta, batch))
 
 
 def continual_phase(
@@ -115,7 +113,7 @@ def continual_phase(
             return continual_step(system, increment, *carry, batch, strengths)[:2]
 
         return lax.fori_loop(0, system.nudged_steps, step, (network, states))
-    r_start = system.rates_read(batch[0], states, nudged=True)
+    r_start = system.nudged_rates(batch[0], states)
     factors = part_factors(network, batch, strengths)
     start = moving_edges(increment, network, r_start, factors, weights_of_rows(beta))
 
@@ -143,6 +141,11 @@ def divisor(beta: Strength, batch: Batch) -> Scalar:
     return jnp.asarray(rows, beta.dtype) if beta.ndim else beta * rows
 
 
+def divided[T](tree: T, by: Scalar) -> T:
+    """``tree / by``."""
+    return jax.tree.map(lambda leaf: leaf / by.astype(leaf.dtype), tree)
+
+
 def _advance(
     system: System,
     network: Network,
@@ -154,7 +157,7 @@ def _advance(
     """A nudged step with the edges as they are, then each edge moves by what it sees of it."""
     x, y = batch
     new = system.nudged_step(network.replace_edges(moving), x, y, beta, states)
-    before, after = (system.rates_read(x, s, nudged=True) for s in (states, new))
+    before, after = (system.nudged_rates(x, s) for s in (states, new))
     ends = edge_ends(network, before, after, weights_of_rows(beta))
     return [edge.advance(*seen) for edge, seen in zip(moving, ends, strict=True)], new, ends
 

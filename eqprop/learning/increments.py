@@ -92,7 +92,7 @@ class Increment(eqx.Module):
             def body(_: Array, carry: tuple[States, Model]) -> tuple[States, Model]:
                 s, sums = carry
                 new = system.nudged_step(clamped, x, y, beta, s)
-                a, b = (system.rates_read(x, states, nudged=True) for states in (s, new))
+                a, b = (system.nudged_rates(x, states) for states in (s, new))
                 step = self.between(copies, a, b, weights_of_rows(beta))
                 return new, jax.tree.map(jnp.add, sums, step)
 
@@ -211,7 +211,7 @@ class VectorField(Increment):
             def body(_: Array, carry: tuple[States, list[Plastic]]) -> tuple[States, list[Plastic]]:
                 s, sums = carry
                 new = tuple(n.astype(dtype) for n in system.nudged_step(clamped, x, y, beta, s))
-                a, b = (system.rates_read(x, states, nudged=True) for states in (s, new))
+                a, b = (system.nudged_rates(x, states) for states in (s, new))
                 # The increment is linear in the changes. Weighted here and not after the phase,
                 # complex ones come out as the real part that is wanted.
                 d = [by_row(weight, after - before) for before, after in zip(a, b, strict=True)]
@@ -220,11 +220,11 @@ class VectorField(Increment):
 
             zeros = jax.tree.map(jnp.zeros_like, hidden)
             s, sums = lax.fori_loop(0, system.nudged_steps, body, (start, zeros))
-            return sums, system.rates_read(x, s, nudged=True)
+            return sums, system.nudged_rates(x, s)
 
         weights = stencil.weights.astype(dtype)
         sums, ends = jax.vmap(phase)(stencil.betas.astype(dtype), weights)
-        first = system.rates_read(x, free, nudged=True)
+        first = system.nudged_rates(x, free)
 
         def moved(layer: int) -> Layer:
             return weighted(weights, ends[layer] - first[layer])

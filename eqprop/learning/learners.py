@@ -91,8 +91,11 @@ class Learner(eqx.Module):
 
 @final
 class WithOptimizer(Learner):
-    """A rule's update handed to an Optax optimizer after the phase; the learning
-    rates of edges scale its output.
+    """A rule's update handed to an Optax optimizer after the phase: ``theta <- theta + eta
+    optimizer(update)``, with a learning rate for each part of the model.
+
+    Raises ``EqpropError`` for learning rates that cannot be, and by ``init`` where there is not one
+    for each part.
     """
 
     rule: Rule
@@ -137,24 +140,25 @@ class WithOptimizer(Learner):
 
 
 class InsidePhase(Learner):
-    """Abstract: plain steps of size ``eta`` per edge, inside the nudged phase.
+    """Abstract: plain steps of size ``eta`` per part of the model, inside the nudged phase.
 
     Raises ``EqpropError`` for a nudge of several phases.
     """
 
     def __check_init__(self) -> None:
-        nudge, rates, _ = self.strengths
+        nudge, rates, _ = self.settings
         _check_rates(rates)
         if not nudge.one_sided:
             raise EqpropError(
                 "a continual rule moves the weights along one nudged phase, but "
-                f"{type(nudge).__name__} has several: use a one-sided or random-sign nudge"
+                f"{type(nudge).__name__} has several: use one of one side, of a random sign or of "
+                "mixed signs"
             )
 
     @property
     @abc.abstractmethod
-    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
-        """What beta is drawn from, the learning rates of the edges, and the factor on these."""
+    def settings(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        """What beta is drawn from, the learning rates of the parts, and the factor on these."""
 
     @abc.abstractmethod
     def phase(
@@ -183,7 +187,7 @@ class InsidePhase(Learner):
                 "ends, but a readout has no second end in it: use squared-error, or the rule that "
                 "is not continual"
             )
-        _check_rates(self.strengths[1], network)
+        _check_rates(self.settings[1], network)
         step = jnp.zeros((), jnp.int32)
         return step if self.writing is None else (step, self.writing.init(network))
 
@@ -198,7 +202,7 @@ class InsidePhase(Learner):
     ) -> tuple[Model, Memory, Free]:
         x, _ = batch
         free = Free(*system.free(system.clamp(network, x), x))
-        nudge, rates, schedule = self.strengths
+        nudge, rates, schedule = self.settings
         beta = nudge.of_batch(key, len(x)).betas[0].astype(network.dtype)
         step = jnp.asarray(memory if self.writing is None else memory[0])
         strengths = beta, jnp.asarray(rates) * schedule(step)
@@ -236,7 +240,12 @@ class InsidePhase(Learner):
 
 @final
 class Continual(InsidePhase):
-    """C-EP or C-VF, by its increment."""
+    """C-EP or C-VF, by its increment: ``theta_{t+1} = theta_t + eta dtheta(t)`` at every step of
+    the nudged phase.
+
+    Raises ``EqpropError`` for learning rates and nudges that cannot be, and by ``init`` for a
+    network with a readout, which has no second end in the phase.
+    """
 
     increment: Increment
     nudge: Nudge
@@ -245,7 +254,7 @@ class Continual(InsidePhase):
 
     @property
     @override
-    def strengths(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+    def settings(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
         return self.nudge, self.learning_rates, self.schedule
 
     @override

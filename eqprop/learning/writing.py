@@ -1,4 +1,6 @@
-"""What becomes of a change of the weights, where what holds them does not do exactly as told."""
+"""How what holds the weights takes changes of them, where it does not do exactly as told:
+programming, pulses, drift.
+"""
 
 import abc
 from typing import Any
@@ -17,11 +19,15 @@ class Writing(eqx.Module):
 
     @abc.abstractmethod
     def program(self, network: Model, key: PRNGKeyArray) -> Model:
-        """The network as it stands after its weights have been set to these."""
+        """The network after its weights have been set to these, as it is remembered."""
+
+    @abc.abstractmethod
+    def shown(self, network: Model, key: PRNGKeyArray) -> Model:
+        """A programmed network as it stands, by the same key."""
 
     @abc.abstractmethod
     def init(self, network: Model) -> Stored:
-        """What holds the weights of a network as it has been programmed."""
+        """What holds the weights of a network that has been programmed."""
 
     @abc.abstractmethod
     def write(
@@ -31,11 +37,13 @@ class Writing(eqx.Module):
 
     @abc.abstractmethod
     def rest(self, network: Model, stored: Stored) -> tuple[Model, Stored]:
-        """The same at the end of a minibatch, after its last writing."""
+        """The same after the last writing of a minibatch: weights leak, and what is reported of it
+        is measured.
+        """
 
     @abc.abstractmethod
     def begin(self, stored: Stored) -> Stored:
-        """The same at the beginning of a minibatch, before its first writing."""
+        """The same before the first writing of a minibatch: counters go back to 0."""
 
     @abc.abstractmethod
     def seen(self, stored: Stored) -> dict[str, Float[Array, ""]]:

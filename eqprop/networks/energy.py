@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqprop.errors import EqpropError
-from eqprop.networks.connections import Connection
 from eqprop.networks.model import Model, check_shapes
 from eqprop.types import Array, Float, Inexact, Inputs, Layer, PRNGKeyArray, Rates, Shape, States
 
@@ -73,10 +72,6 @@ class OwnModel(Model):
 
     def _with(self, params: Params) -> "OwnModel":
         return eqx.tree_at(lambda model: model.params, self, params)
-
-    @override
-    def with_readout(self, readout: Connection | None) -> "OwnModel":
-        return self
 
     @override
     def clamp(self, r_input: Layer) -> "OwnModel":

@@ -57,9 +57,11 @@ class Model(eqx.Module):
     def scale(self, factors: Float[Array, " parts"]) -> "Model":
         """The parameters of each part times its own factor."""
 
-    @abc.abstractmethod
     def with_readout(self, readout: Connection | None) -> "Model":
-        """An update, with that of the readout in its place; None: the readout stays as it is."""
+        """An update, with that of the readout in its place, where there is one; None: the readout
+        stays as it is.
+        """
+        return self
 
     @abc.abstractmethod
     def clamp(self, r_input: Layer) -> "Model":

@@ -1,6 +1,7 @@
 """A name for each parameter tensor of a network: W1, b1, W2, Wb2, W0->2."""
 
 from collections import Counter
+from typing import Any
 
 import jax
 
@@ -50,6 +51,25 @@ def parameter_names(network: Model) -> list[str]:
 def named_parameters(network: Model) -> dict[str, Array]:
     """The parameters of a network by their names."""
     return dict(zip(parameter_names(network), jax.tree.leaves(network), strict=True))
+
+
+def learning(network: Model) -> Model:
+    """For each parameter whether it learns: whatever is called ``back`` or ``bias`` stands beside a
+    ``learns_back`` or ``learns_bias`` that says so.
+    """
+
+    def learns(path: tuple[Any, ...], _: Array) -> bool:
+        node: Any = network
+        for key in path:
+            if isinstance(key, jax.tree_util.GetAttrKey):
+                if not getattr(node, f"learns_{key.name}", True):
+                    return False
+                node = getattr(node, key.name)
+            else:
+                node = node[key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key]
+        return True
+
+    return jax.tree_util.tree_map_with_path(learns, network)
 
 
 def state_names(network: Model) -> list[str]:

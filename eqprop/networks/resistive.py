@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
-from eqprop.networks.connections import Connection, multiply
+from eqprop.networks.connections import multiply
 from eqprop.networks.model import Model, check_shapes
 from eqprop.types import Array, Float, Inexact, Inputs, Layer, PRNGKeyArray, Rates, Shape, States
 
@@ -127,10 +127,6 @@ class ResistiveNetwork(Model):
     def scale(self, factors: Float[Array, " parts"]) -> "ResistiveNetwork":
         pairs = zip(self.conductances, factors, strict=True)
         return self._with([g * factor.astype(g.dtype) for g, factor in pairs])
-
-    @override
-    def with_readout(self, readout: Connection | None) -> "ResistiveNetwork":
-        return self
 
     @override
     def projected(self) -> "ResistiveNetwork":

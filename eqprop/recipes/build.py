@@ -31,7 +31,6 @@ from eqprop.dynamics.step import (
 )
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning import learners as learning
 from eqprop.learning.asymmetric import AsymmetricEP, ContinualAsymmetricEP
 from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
@@ -40,6 +39,7 @@ from eqprop.learning.learners import (
     Learner,
     Schedule,
     WithOptimizer,
+    constant,
     writing_key,
 )
 from eqprop.learning.rules import AfterPhase, Rule
@@ -59,6 +59,7 @@ from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.networks.normalisation import normalised
+from eqprop.networks.parameter_names import learning
 from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.recipes.recipe import Recipe
 from eqprop.types import PRNGKeyArray, Shape
@@ -95,12 +96,14 @@ def build(
     if recipe.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise EqpropError("dtype is float64, but JAX computes in 32 bits: set JAX_ENABLE_X64=1")
     linear = recipe.output == "linear" or (real and recipe.output == "auto")
+    if linear:
+        recipe.check_converter()
     _check_own(recipe, own)
     chip = jax.random.key(recipe.device.chip)
     exact = _dynamics(recipe, linear=linear) if own is None else dynamics_of(own)
     computes = recipe.device.computes
     system = System(
-        ImperfectNeurons(exact.activation, exact, recipe.device, chip) if computes else exact,
+        ImperfectNeurons(exact, recipe.device, chip) if computes else exact,
         SquaredError() if recipe.cost == "squared-error" else CrossEntropy(),
         _relaxation(recipe),
         recipe.K,
@@ -261,7 +264,7 @@ def _dynamics(recipe: Recipe, *, linear: bool) -> Dynamics:
         if recipe.setting == "energy"
         else Prototypical(rho, recipe.inside, recipe.output_slope, linear_output=linear)
     )
-    return RoundedStates(rho, exact) if recipe.states == "bfloat16" else exact
+    return RoundedStates(exact) if recipe.states == "bfloat16" else exact
 
 
 def _relaxation(recipe: Recipe) -> Relaxation:
@@ -341,14 +344,14 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
             base = optax.trace(recipe.momentum)
         case "adam":
             base = optax.scale_by_adam()
-    decay = (
-        optax.add_decayed_weights(recipe.weight_decay) if recipe.weight_decay else optax.identity()
-    )
+    decay = optax.identity()
+    if recipe.weight_decay:
+        decay = optax.add_decayed_weights(recipe.weight_decay, mask=learning)
     return optax.chain(base, decay)
 
 
 def _schedule(recipe: Recipe, batches: int) -> Schedule:
     if recipe.schedule == "constant":
-        return learning.constant
+        return constant
     cosine = optax.cosine_decay_schedule(1.0, recipe.epochs * batches)
     return lambda step: jnp.asarray(cosine(step))

@@ -260,6 +260,16 @@ class Recipe:
         """
         return not self.lateral and all((post - pre) % 2 or not pre for pre, post in self.skips)
 
+    def check_converter(self) -> None:
+        """Raises ``EqpropError`` where the converter of the device reads no states below 0, which
+        this recipe has.
+        """
+        if self.device.adc_bits and self.device.adc_low >= 0:
+            raise EqpropError(
+                f"device.adc_low is {self.device.adc_low}, but states go below 0: give the range "
+                "of the states, as --device.adc-low -1 --device.adc-high 1"
+            )
+
     def __post_init__(self) -> None:
         conform(self)
 
@@ -323,6 +333,11 @@ class Recipe:
             self.states == "full" or self.nudge != "holomorphic",
             f"states are {self.states}, but a holomorphic nudge needs complex ones: use --states "
             "full or another nudge",
+        )
+        require(
+            self.states == "full" or not (self.is_asymmetric or self.rule == "rbp"),
+            f"states are {self.states}, but rule {self.rule} takes the Jacobian of a step, which "
+            "rounded ones have not: use --states full or another rule",
         )
         require(
             not self.dropout or (self.setting == "prototypical" and not self.model),
@@ -391,12 +406,9 @@ class Recipe:
             f"device.feedback_spread is {self.device.feedback_spread}, but here feedback goes "
             "through no copies of weights: leave it out",
         )
-        below = self.activation == "tanh" or self.setting == "resistive" or self.model
-        require(
-            not (self.device.adc_bits and below and self.device.adc_low >= 0),
-            f"device.adc_low is {self.device.adc_low}, but states go below 0: give the range of "
-            "the states, as --device.adc-low -1 --device.adc-high 1",
-        )
+        unclipped = self.setting == "energy" and not self.clip
+        if self.activation == "tanh" or self.setting == "resistive" or self.model or unclipped:
+            self.check_converter()
         require(
             self.cost == "squared-error" or not self.is_continual,
             f"rule {self.rule} with cost {self.cost}: a continual rule cannot train a readout; use "

@@ -270,13 +270,8 @@ def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
 
     Raises ``EqpropError`` where they do not fit.
     """
-    set_to = _start_from(experiment, experiment.start(seed), start.network)
-    programmed = experiment.trainer.program(set_to.network, seed)
-    return _start_from(experiment, set_to, programmed)
-
-
-def _start_from(experiment: Experiment, state: TrainState, network: Model) -> TrainState:
-    ours, theirs = named_parameters(state.network), named_parameters(network)
+    like = jax.eval_shape(lambda: experiment.start(seed)).network
+    ours, theirs = named_parameters(like), named_parameters(start.network)
     for name in {**ours, **theirs}:
         here, there = (part[name].shape if name in part else "none" for part in (ours, theirs))
         if here != there:
@@ -285,9 +280,8 @@ def _start_from(experiment: Experiment, state: TrainState, network: Model) -> Tr
                 "recipe; give it the same layers"
             )
     leaves = [jnp.array(theirs[name], dtype=leaf.dtype, copy=True) for name, leaf in ours.items()]
-    network = jax.tree.unflatten(jax.tree.structure(state.network), leaves)
-    memory = experiment.trainer.learner.init(network)
-    return eqx.tree_at(lambda s: (s.network, s.memory), state, (network, memory))
+    network = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return experiment.trainer.start_from(network, seed)
 
 
 def restore(
@@ -311,9 +305,7 @@ def restore(
         states = [f.state for f in found]
     elif runs[0].record.origin is not None:
         states = (
-            hosts.on_lead(
-                lambda: [_started(experiment, *it) for it in zip(states, runs, strict=True)]
-            )
+            hosts.on_lead(lambda: [_started(*it) for it in zip(states, runs, strict=True)])
             or states
         )
     seconds = 0.0 if found is None else _seconds(found[0])
@@ -336,13 +328,14 @@ def _find(
     return found, damaged
 
 
-def _started(experiment: Experiment, state: TrainState, run: Run) -> TrainState:
+def _started(state: TrainState, run: Run) -> TrainState:
     """The state from which a training starts that does not start from drawn weights."""
     # Those of several seeds are kept once, above them.
     path = next((p / START for p in (run.folder, run.folder.parent) if (p / START).is_file()), None)
     if path is None:
         raise EqpropError(f"{run.folder / START} is missing: put it back, or train again")
-    return _start_from(experiment, state, checkpoint.read(path, state).state.network)
+    kept = checkpoint.read(path, state).state
+    return eqx.tree_at(lambda s: (s.network, s.memory), state, (kept.network, kept.memory))
 
 
 def _seconds(found: checkpoint.Restored) -> float:

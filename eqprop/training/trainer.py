@@ -215,20 +215,24 @@ class Trainer:
 
         Raises ``EqpropError`` where the learner or the sweeps don't fit the network.
         """
-        network = init(jax.random.key(seed))
+        return self._begun(init(jax.random.key(seed)), seed)
+
+    def start_from(self, network: Model, seed: int) -> TrainState:
+        """The same with weights from elsewhere, which are set on the device."""
+        if (writing := self.learner.writing) is not None:
+            network = writing.program(network, writing_key(jax.random.key(seed)))
+        return self._begun(network, seed)
+
+    def _begun(self, network: Model, seed: int) -> TrainState:
+        """The state with a network that has been programmed."""
         self.system.check_sweeps(network)
         # A buffer each: what is donated must not be shared.
         n, epoch, minibatch = (jnp.asarray(n, jnp.int32) for n in (seed, 0, 0))
         memory = self.learner.init(network)
-        written = self.learner.writing is not None
-        totals = metrics.start(network.dtype, self.target, written=written)
+        if (writing := self.learner.writing) is not None:
+            network = writing.shown(network, writing_key(jax.random.key(seed)))
+        totals = metrics.start(network.dtype, self.target, written=writing is not None)
         return TrainState(network, memory, n, epoch, minibatch, totals)
-
-    def program(self, network: Model, seed: int) -> Model:
-        """Weights from elsewhere, as they stand once they have been set on the device."""
-        if (writing := self.learner.writing) is None:
-            return network
-        return writing.program(network, writing_key(jax.random.key(seed)))
 
     def batches(self, examples: Examples) -> int:
         """Minibatches in an epoch; examples left over sit out the epoch.

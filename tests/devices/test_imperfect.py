@@ -37,7 +37,7 @@ def system(device: Device | None, key: int = 0, steps: int = 8) -> System:
     device = device or Device()
     at = jax.random.key(key)
     return System(
-        ImperfectNeurons(exact.activation, exact, device, at) if device.computes else exact,
+        ImperfectNeurons(exact, device, at) if device.computes else exact,
         SquaredError(),
         FixedSteps(20),
         steps,
@@ -52,7 +52,7 @@ def network(angle: float | None = None) -> Network:
 def driven(device: Device, key: int = 0, drive: float = 0.3) -> tuple[np.ndarray, ...]:
     """What drives neurons all of which are asked for the same drive, by way of an identity."""
     exact = Prototypical(lambda v: v)
-    dynamics = ImperfectNeurons(exact.activation, exact, device, jax.random.key(key))
+    dynamics = ImperfectNeurons(exact, device, jax.random.key(key))
     states = network().zeros(500)
     drives = tuple(jnp.full_like(s, drive) for s in states)
     new = dynamics.react(states, drives, (None,) * 3, Place(network(), (1, 2, 3)))
@@ -270,7 +270,7 @@ def test_continual_phases_in_closed_form_read_as_step_by_step():
     at = system(device)
     at = dataclasses.replace(
         at,
-        dynamics=ImperfectNeurons(exact.activation, exact, device, KEY),
+        dynamics=ImperfectNeurons(exact, device, KEY),
         relaxation=FixedSteps(9),
     )
 

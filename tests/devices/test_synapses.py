@@ -192,6 +192,22 @@ def test_write_noise_is_drawn_anew_and_does_not_add_up():
     np.testing.assert_array_equal(weights(still), weights(noisy))
 
 
+def test_what_is_programmed_is_remembered_without_write_noise():
+    device = Device(dw_min=0.001, write_noise=0.05, stuck=0.1, w_max=0.5, w_min=-0.5)
+    network = constant(0.2)
+    chip = pulsed(device, network)
+    remembered = chip.program(network, KEY)
+    shown = chip.shown(remembered, KEY)
+    free = weights(remembered) == np.float32(0.2)
+    assert free.mean() == pytest.approx(0.9, abs=1e-4)
+    assert weights(shown)[free].std() == pytest.approx(0.05, rel=0.03)
+    np.testing.assert_array_equal(weights(shown)[~free], weights(remembered)[~free])
+    written, held = chip.write(shown, chip.init(remembered), constant(0.001), jax.random.key(5))
+    assert held.clean is not None
+    np.testing.assert_allclose(weights(held.clean)[free], 0.201, rtol=1e-5)
+    assert weights(written)[free].std() == pytest.approx(0.05, rel=0.03)
+
+
 def test_stuck_devices_keep_a_weight_between_their_bounds():
     device = Device(stuck=0.1, w_max=0.5, w_min=-0.5)
     network = constant(0.01)

@@ -147,7 +147,7 @@ def test_so_an_output_learns_where_it_is_flat_as_by_a_nudge_outside() -> None:
     ],
     ids=["energy", "inside", "outside, slope 1"],
 )
-def test_regressions_follow_the_gradient(dynamics: Dynamics) -> None:
+def test_regressions_follow_the_gradient(dynamics: Prototypical | EnergyBased) -> None:
     """Against ``jax.grad`` through the free phase: the identity has a slope of 1 wherever the nudge
     stands, and an energy of its own.
     """

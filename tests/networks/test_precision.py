@@ -90,7 +90,7 @@ def test_states_are_the_nearest_after_each_step() -> None:
         (None, draw(4, 3, 2)),
     )
     at = Place(chain([(3,), (3,), (2,)], jax.random.key(0)), (1, 2))
-    found = RoundedStates(sigm, exact).react(states, drives, forces, at)
+    found = RoundedStates(exact).react(states, drives, forces, at)
     for a, b in zip(found, exact.react(states, drives, forces, at), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_array_equal(np.asarray(a, float), half(b))
