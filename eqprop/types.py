@@ -25,7 +25,7 @@ type Inputs = Inexact[Array, "inputs ..."]
 """Inputs of which each may belong to several rows of a batch."""
 
 type Targets = Float[Array, "B classes"]
-"""One-hot targets."""
+"""What outputs are compared with: one-hot classes, real numbers, or labels 0 and 1."""
 
 type Scalar = Inexact[Array, ""]
 

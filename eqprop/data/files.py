@@ -52,7 +52,7 @@ def other_than_published(path: Path, title: str, found: str, expected: str) -> E
     return EqpropError(
         f"{path} is not the {path.name.removesuffix('.gz')} of {title} (checksum {found[:8]}..., "
         f"not {expected[:8]}...): put the original there, or delete it to have it downloaded; "
-        "eqprop.data.named.load_idx reads data of your own"
+        "ep.load_path, or --data FOLDER, reads data of your own"
     )
 
 

@@ -1,4 +1,4 @@
-"""Costs, and nudges: finite-difference stencils in beta.
+"""Nudges: finite-difference stencils in beta.
 
 A nudged phase adds the force ``-beta dl/ds_N`` to the output. A nudge says for which betas to run
 it and with which weights to combine what is found, so that the combination is an estimate of the

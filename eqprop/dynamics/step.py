@@ -1,7 +1,6 @@
 """Dynamics: one step ``s <- F(s)`` of the states, and the rate that each neuron sends.
 
-Both settings of the paper share the network's drives ``dPhi/dr``; they differ in what a drive does
-to a state.
+All of them share the model's drives, ``dPhi/dr``; they differ in what a drive does to a state.
 """
 
 import abc

@@ -144,8 +144,9 @@ def pull_back(
 def bptt(system: System, network: Model, x: Layer, y: Targets, steps: int) -> StepGradients:
     """``grad_s(t)`` and ``grad_theta(t)`` for t = 0 ... ``steps`` - 1, from one reverse scan.
 
-    All K gradients of the parameters are kept: for large networks see ``diagnostics.compare``,
-    whose memory does not grow with K times the parameters. Raises ``EqpropError`` when K > T.
+    All K gradients of the parameters are kept: for large networks see
+    ``theorem.agreement.compare``, whose memory does not grow with K times the parameters. Raises
+    ``EqpropError`` when K > T.
     """
     window, _ = unroll(system, network, x, steps)
 

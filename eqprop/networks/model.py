@@ -114,7 +114,7 @@ class Model(eqx.Module):
         return (len(self.shapes) - 1,)
 
     @property
-    def scores(self) -> Shape:
+    def score_shape(self) -> Shape:
         """The shape of an example's scores, ``(classes,)``."""
         layers = [jax.ShapeDtypeStruct((1, *self.shapes[n]), jnp.float32) for n in self.outputs]
         read = eqx.filter_eval_shape(lambda model, s: model.read(model.output(s)), self, layers)

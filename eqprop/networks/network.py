@@ -42,10 +42,10 @@ class Network(Model):
         receives = {edge.post for edge in self.edges} | {edge.pre for edge in self.edges}
         if silent := set(range(1, len(self.shapes))) - receives:
             raise EqpropError(f"layer {min(silent)} has no connection: add an edge to it")
-        if self.readout is not None and len(self.scores) != 1:
+        if self.readout is not None and len(self.score_shape) != 1:
             raise EqpropError(
-                f"scores have shape {self.scores}: give a readout that makes a row of them for "
-                "each example, such as a dense one"
+                f"scores have shape {self.score_shape}: give a readout that makes a row of them "
+                "for each example, such as a dense one"
             )
 
     @property

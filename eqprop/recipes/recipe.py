@@ -272,159 +272,181 @@ class Recipe:
 
     def __post_init__(self) -> None:
         conform(self)
+        for check in (_check_numbers, _check_layers, _check_rule, _check_setting, _check_device):
+            check(self)
 
-        def require(ok: bool, message: str) -> None:
-            if not ok:
-                raise EqpropError(message)
 
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, int):
-                    require(abs(number) < 2**31, f"{field.name} is {number}: give less than 2^31")
-                if isinstance(number, float):
-                    require(
-                        abs(number) <= 3e38,
-                        f"{field.name} is {number}: give a finite number, at most 3e38",
-                    )
-        # Bounds of what the built objects do not see; the rest is checked where it is used.
-        require(self.batch >= 1, f"batch is {self.batch}: a minibatch needs at least 1 example")
-        require(self.epochs >= 1, f"epochs is {self.epochs}: it must be at least 1")
-        require(
-            0 <= self.validation < 1,
-            f"validation is {self.validation}: give a part of the training set, from 0 to below 1",
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise EqpropError(message)
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    """Each number by itself, and those that go with it."""
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int):
+                _require(abs(number) < 2**31, f"{field.name} is {number}: give less than 2^31")
+            if isinstance(number, float):
+                _require(
+                    abs(number) <= 3e38,
+                    f"{field.name} is {number}: give a finite number, at most 3e38",
+                )
+    # Bounds of what the built objects do not see; the rest is checked where it is used.
+    _require(recipe.batch >= 1, f"batch is {recipe.batch}: a minibatch needs at least 1 example")
+    _require(recipe.epochs >= 1, f"epochs is {recipe.epochs}: it must be at least 1")
+    _require(
+        0 <= recipe.validation < 1,
+        f"validation is {recipe.validation}: give a part of the training set, from 0 to below 1",
+    )
+    _require(
+        recipe.patience == 0 or (recipe.patience > 0 and recipe.validation > 0),
+        f"patience is {recipe.patience} with validation {recipe.validation}: give at least 1 epoch "
+        "and a validation part, as --validation 0.1",
+    )
+    _require(
+        math.isfinite(recipe.tolerance) and recipe.tolerance >= 0,
+        f"the tolerance is {recipe.tolerance}: give a number above 0, or 0 for all T steps",
+    )
+    _require(
+        recipe.test_tolerance >= 0,
+        f"test_tolerance is {recipe.test_tolerance}: give a number above 0, or 0 for all T steps",
+    )
+    _require(
+        recipe.relaxation == "steps" or recipe.tolerance > 0,
+        f"relaxation {recipe.relaxation} ends at a tolerance, but the tolerance is "
+        f"{recipe.tolerance}: give one, as --tolerance 1e-3",
+    )
+    _require(
+        math.isfinite(recipe.weight_decay) and recipe.weight_decay >= 0,
+        f"weight_decay is {recipe.weight_decay}: it must be at least 0",
+    )
+    _require(
+        0 <= recipe.momentum < 1, f"momentum is {recipe.momentum}: give a number from 0 to below 1"
+    )
+    _require(
+        recipe.nudge not in {"positive", "negative"} or recipe.beta > 0,
+        f"beta is {recipe.beta} with nudge {recipe.nudge}, which has the sign: give it above 0",
+    )
+
+
+def _check_layers(recipe: Recipe) -> None:
+    """How layers are wired."""
+    there = {(n, n + 1) for n in range(len(recipe.channels) + len(recipe.hidden) + 1)}
+    for pre, post in recipe.skips:
+        pair = min(pre, post), max(pre, post)
+        _require(
+            pair not in there,
+            f"skips have {pre} {post}, but these two layers are connected already: name each "
+            "pair once, and layers that do not follow each other",
         )
-        require(
-            self.patience == 0 or (self.patience > 0 and self.validation > 0),
-            f"patience is {self.patience} with validation {self.validation}: give at least 1 epoch "
-            "and a validation part, as --validation 0.1",
+        there.add(pair)
+    _require(
+        len(set(recipe.lateral)) == len(recipe.lateral),
+        f"lateral is {recipe.lateral}: name each layer once",
+    )
+    for field in ("padding", "window"):
+        given, layers = getattr(recipe, field), len(recipe.channels)
+        _require(
+            len(given) in (1, layers),
+            f"{field} is {given}: give one number, or one for each of {layers} convolutions",
         )
-        require(
-            math.isfinite(self.tolerance) and self.tolerance >= 0,
-            f"the tolerance is {self.tolerance}: give a number above 0, or 0 for all T steps",
+    _require(
+        recipe.cost == "squared-error" or bool(recipe.hidden or recipe.channels),
+        f"cost {recipe.cost} reads out a hidden layer, and there is none: give --hidden or "
+        "--channels",
+    )
+
+
+def _check_rule(recipe: Recipe) -> None:
+    """What a rule asks for."""
+    _require(
+        recipe.states == "full" or recipe.nudge != "holomorphic",
+        f"states are {recipe.states}, but a holomorphic nudge needs complex ones: use --states "
+        "full or another nudge",
+    )
+    _require(
+        recipe.states == "full" or not (recipe.is_asymmetric or recipe.rule == "rbp"),
+        f"states are {recipe.states}, but rule {recipe.rule} takes the Jacobian of a step, which "
+        "rounded ones have not: use --states full or another rule",
+    )
+    _require(
+        recipe.angle is None or recipe.rule not in {"ep", "c-ep"},
+        f"rule {recipe.rule} needs tied weights, but angle is {recipe.angle}: leave the angle out, "
+        "or use rule vf, c-vf, aep or c-aep",
+    )
+    _require(
+        recipe.feedback == "trained" or recipe.rule not in {"ep", "c-ep"},
+        f"rule {recipe.rule} needs tied weights, but feedback is {recipe.feedback}: use rule vf, "
+        "c-vf, aep or c-aep",
+    )
+    _require(
+        (recipe.angle is None) == (recipe.feedback == "none") or recipe.feedback == "trained",
+        f"feedback is {recipe.feedback} and angle {recipe.angle}: frozen feedback weights need an "
+        "angle, as --angle 90, and where there are none there is no angle",
+    )
+    _require(
+        not recipe.is_asymmetric or not (recipe.inside or recipe.nudged_sweeps),
+        f"rule {recipe.rule} corrects synchronous nudged steps, with the force outside the "
+        "activation: use --no-inside --no-nudged-sweeps",
+    )
+    _require(
+        recipe.output_slope or recipe.setting == "energy" or recipe.rule in {"bptt", "rbp"},
+        f"output_slope is {recipe.output_slope}, but rule {recipe.rule} has nothing to do with the "
+        f"slope of the output in the setting {recipe.setting}: use --output-slope",
+    )
+    _require(
+        not recipe.hold or (recipe.rule == "ep" and recipe.nudge != "holomorphic"),
+        f"hold with rule {recipe.rule} and nudge {recipe.nudge}: a held output is for the two ends "
+        "of a phase, which rule ep compares, and for a real beta",
+    )
+    _require(
+        recipe.cost == "squared-error" or not recipe.is_continual,
+        f"rule {recipe.rule} with cost {recipe.cost}: a continual rule cannot train a readout; use "
+        "--cost squared-error, or rule ep or vf",
+    )
+    _require(
+        not recipe.is_continual or (recipe.optimizer == "sgd" and not recipe.weight_decay),
+        f"rule {recipe.rule} moves the weights inside the nudged phase, where {recipe.optimizer} "
+        f"with weight_decay {recipe.weight_decay} has no place: use --optimizer sgd "
+        "--weight-decay 0",
+    )
+
+
+def _check_setting(recipe: Recipe) -> None:
+    """What there is in one setting only."""
+    _require(
+        not recipe.dropout or (recipe.setting == "prototypical" and not recipe.model),
+        f"dropout is {recipe.dropout}, but units are silenced in discrete time only: leave it "
+        "out, or use --input-dropout",
+    )
+    wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
+    plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}
+    for field, value in (wired | plain).items():
+        _require(
+            recipe.setting != "resistive" or getattr(recipe, field) == value,
+            f"{field} is {getattr(recipe, field)}, but a resistive network has dense layers of "
+            "conductances, and its nudge is a current: leave it out",
         )
-        require(
-            self.test_tolerance >= 0,
-            f"test_tolerance is {self.test_tolerance}: give a number above 0, or 0 for all T steps",
-        )
-        there = {(n, n + 1) for n in range(len(self.channels) + len(self.hidden) + 1)}
-        for pre, post in self.skips:
-            pair = min(pre, post), max(pre, post)
-            require(
-                pair not in there,
-                f"skips have {pre} {post}, but these two layers are connected already: name each "
-                "pair once, and layers that do not follow each other",
-            )
-            there.add(pair)
-        require(
-            len(set(self.lateral)) == len(self.lateral),
-            f"lateral is {self.lateral}: name each layer once",
-        )
-        require(
-            self.relaxation == "steps" or self.tolerance > 0,
-            f"relaxation {self.relaxation} ends at a tolerance, but the tolerance is "
-            f"{self.tolerance}: give one, as --tolerance 1e-3",
-        )
-        require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"weight_decay is {self.weight_decay}: it must be at least 0",
-        )
-        require(
-            self.states == "full" or self.nudge != "holomorphic",
-            f"states are {self.states}, but a holomorphic nudge needs complex ones: use --states "
-            "full or another nudge",
-        )
-        require(
-            self.states == "full" or not (self.is_asymmetric or self.rule == "rbp"),
-            f"states are {self.states}, but rule {self.rule} takes the Jacobian of a step, which "
-            "rounded ones have not: use --states full or another rule",
-        )
-        require(
-            not self.dropout or (self.setting == "prototypical" and not self.model),
-            f"dropout is {self.dropout}, but units are silenced in discrete time only: leave it "
-            "out, or use --input-dropout",
-        )
-        for field in ("padding", "window"):
-            given, layers = getattr(self, field), len(self.channels)
-            require(
-                len(given) in (1, layers),
-                f"{field} is {given}: give one number, or one for each of {layers} convolutions",
-            )
-        require(
-            0 <= self.momentum < 1, f"momentum is {self.momentum}: give a number from 0 to below 1"
-        )
-        require(
-            self.angle is None or self.rule not in {"ep", "c-ep"},
-            f"rule {self.rule} needs tied weights, but angle is {self.angle}: leave the angle out, "
-            "or use rule vf, c-vf, aep or c-aep",
-        )
-        require(
-            self.feedback == "trained" or self.rule not in {"ep", "c-ep"},
-            f"rule {self.rule} needs tied weights, but feedback is {self.feedback}: use rule vf, "
-            "c-vf, aep or c-aep",
-        )
-        require(
-            (self.angle is None) == (self.feedback == "none") or self.feedback == "trained",
-            f"feedback is {self.feedback} and angle {self.angle}: frozen feedback weights need an "
-            "angle, as --angle 90, and where there are none there is no angle",
-        )
-        require(
-            not self.is_asymmetric or not (self.inside or self.nudged_sweeps),
-            f"rule {self.rule} corrects synchronous nudged steps, with the force outside the "
-            "activation: use --no-inside --no-nudged-sweeps",
-        )
-        require(
-            self.output_slope or self.setting == "energy" or self.rule in {"bptt", "rbp"},
-            f"output_slope is {self.output_slope}, but rule {self.rule} has nothing to do with the "
-            f"slope of the output in the setting {self.setting}: use --output-slope",
-        )
-        wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
-        plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}
-        for field, value in (wired | plain).items():
-            require(
-                self.setting != "resistive" or getattr(self, field) == value,
-                f"{field} is {getattr(self, field)}, but a resistive network has dense layers of "
-                "conductances, and its nudge is a current: leave it out",
-            )
-        require(
-            self.nudge not in {"positive", "negative"} or self.beta > 0,
-            f"beta is {self.beta} with nudge {self.nudge}, which has the sign: give it above 0",
-        )
-        require(
-            not self.hold or (self.rule == "ep" and self.nudge != "holomorphic"),
-            f"hold with rule {self.rule} and nudge {self.nudge}: a held output is for the two ends "
-            "of a phase, which rule ep compares, and for a real beta",
-        )
-        noisy = self.device.reads or self.device.step_noise > 0
-        require(
-            not noisy or self.nudge != "holomorphic",
-            f"device.name is {self.device.name}, whose noise and converter are of real states, but "
-            "a holomorphic nudge makes complex ones: use another nudge",
-        )
-        require(
-            not self.device.feedback_spread or (self.setting != "resistive" and not self.model),
-            f"device.feedback_spread is {self.device.feedback_spread}, but here feedback goes "
-            "through no copies of weights: leave it out",
-        )
-        unclipped = self.setting == "energy" and not self.clip
-        if self.activation == "tanh" or self.setting == "resistive" or self.model or unclipped:
-            self.check_converter()
-        require(
-            self.cost == "squared-error" or not self.is_continual,
-            f"rule {self.rule} with cost {self.cost}: a continual rule cannot train a readout; use "
-            "--cost squared-error, or rule ep or vf",
-        )
-        require(
-            self.cost == "squared-error" or bool(self.hidden or self.channels),
-            f"cost {self.cost} reads out a hidden layer, and there is none: give --hidden or "
-            "--channels",
-        )
-        require(
-            not self.is_continual or (self.optimizer == "sgd" and not self.weight_decay),
-            f"rule {self.rule} moves the weights inside the nudged phase, where {self.optimizer} "
-            f"with weight_decay {self.weight_decay} has no place: use --optimizer sgd "
-            "--weight-decay 0",
-        )
+
+
+def _check_device(recipe: Recipe) -> None:
+    """What a device goes with."""
+    noisy = recipe.device.reads or recipe.device.step_noise > 0
+    _require(
+        not noisy or recipe.nudge != "holomorphic",
+        f"device.name is {recipe.device.name}, whose noise and converter are of real states, but "
+        "a holomorphic nudge makes complex ones: use another nudge",
+    )
+    _require(
+        not recipe.device.feedback_spread or (recipe.setting != "resistive" and not recipe.model),
+        f"device.feedback_spread is {recipe.device.feedback_spread}, but here feedback goes "
+        "through no copies of weights: leave it out",
+    )
+    unclipped = recipe.setting == "energy" and not recipe.clip
+    if recipe.activation == "tanh" or recipe.setting == "resistive" or recipe.model or unclipped:
+        recipe.check_converter()
 
 
 def bias_order(nudge: str, points: int) -> int:

@@ -74,7 +74,8 @@ class Group:
         waits = part == "test" and any(
             m.recipe.validation and f"test_{metric.name}" not in m.chosen for m in self.members
         )
-        if waits or metric not in self.headline:
+        told = metric in self.headline and all(m.tells(metric, part) for m in self.members)
+        if waits or not told:
             return "–"
         values = [member.last(f"{part}_{metric.name}") for member in self.members]
         return show_mean_and_std(values, metric.digits)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from eqprop.data import named as data
-from eqprop.data.named import Dataset
+from eqprop.data.dataset import Dataset
 from eqprop.data.targets import Classes
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.recipes.build import nudge, nudged_rule

@@ -54,7 +54,7 @@ def examine(
     rule = nudged_rule(recipe)
     rows = experiment.trainer.order(experiment.start(seed), experiment.train)[0][:_EXAMPLES]
     x, y = fetch(experiment.train, rows, network, experiment.trainer.scaling)
-    image, classes = experiment.train.inputs.shape[1:], network.scores[0]
+    image, classes = experiment.train.inputs.shape[1:], network.score_shape[0]
     built = build(
         recipe, image, classes, experiment.batches, real=experiment.trainer.target is Real
     )

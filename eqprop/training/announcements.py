@@ -71,6 +71,8 @@ def report(run: Run, display: Display) -> None:
     parts: list[str] = []
     for part, words in words_of.items():
         for metric in told:
+            if not all(result.tells(metric, part) for result in results):
+                continue
             values = [result.last(f"{part}_{metric.name}") for result in results]
             shown = metrics.show_mean_and_std(values, metric.digits)
             what = (metric.title or metric.name).partition(" (")[0]

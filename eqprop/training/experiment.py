@@ -106,7 +106,7 @@ def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experim
     scaling = None if plain else inputs
     trainer, init = plan(recipe, dataset.shape, dataset.target, batches, scaling, own)
     network = jax.eval_shape(init, jax.random.key(0))
-    check_fits(dataset, network.shapes[0], network.scores[0])
+    check_fits(dataset, network.shapes[0], network.score_shape[0])
     _check_size(recipe, network, batches)
     train, held = (put_scaled(x, y, network, outputs) for _, x, y in learnt.parts())
     test = held
@@ -142,8 +142,9 @@ def put_scaled(x: np.ndarray, y: np.ndarray, network: Model, outputs: Scaling | 
     """
     if outputs is None:
         return Examples.put(x, y, network)
-    unit = jnp.broadcast_to(jnp.asarray(outputs.scale), network.scores)
-    return replace(Examples.put(x, outputs.apply(y), network), unit=unit)
+    largest = float(np.max(outputs.scale))
+    parts = jnp.broadcast_to(jnp.asarray(outputs.scale / largest), network.score_shape)
+    return replace(Examples.put(x, outputs.apply(y), network), parts_of_unit=parts, unit=largest)
 
 
 def plan(
@@ -223,7 +224,7 @@ def evaluate(
             totals[name] = totals.get(name, 0) + np.ravel(sums).astype(float)
     replicas = trainer.layout.replicas or 1
     each = ({name: sums[n] for name, sums in totals.items()} for n in range(replicas))
-    return [metrics.scores(sums, n) for sums in each]
+    return [metrics.of_sums(sums, n, examples.unit) for sums in each]
 
 
 def load(
@@ -270,7 +271,7 @@ def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
 
     Raises ``EqpropError`` where they do not fit.
     """
-    like = jax.eval_shape(lambda: experiment.start(seed)).network
+    like = experiment.start(seed).network
     ours, theirs = named_parameters(like), named_parameters(start.network)
     for name in {**ours, **theirs}:
         here, there = (part[name].shape if name in part else "none" for part in (ours, theirs))

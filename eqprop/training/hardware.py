@@ -26,4 +26,4 @@ class Hardware:
 
 
 DEFAULT = Hardware()
-"""What there is, used as it is worth."""
+"""All devices of this machine, for one process."""

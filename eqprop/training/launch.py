@@ -47,8 +47,8 @@ from eqprop.training.runs import (
     read_result,
     seed_folders,
 )
-from eqprop.training.runs import DATA as OWN
-from eqprop.training.selection import best_epoch, has_waited, is_over
+from eqprop.training.runs import DATA as DATA_FILE
+from eqprop.training.selection import best_epoch, has_ended, has_waited
 from eqprop.training.session import Session
 from eqprop.training.trainer import TrainState
 
@@ -98,7 +98,7 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
             used = describe(dataset, recipe)
             kept = pack(dataset) if recipe.dataset == "own" else None
             begun = None if start is None else checkpoint.pack(begin(experiment, seeds[0], start))
-            files = {name: it for name, it in ((OWN, kept), (START, begun)) if it is not None}
+            files = {name: it for name, it in ((DATA_FILE, kept), (START, begun)) if it is not None}
             origin = start and start.origin
             now = made(command)
             record = Record(recipe, tuple(seeds), used, now, together=together, origin=origin)
@@ -181,12 +181,7 @@ def _train_seeds(
 
 def _pending(experiment: Experiment, seeds: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
     """The seeds that are not at their end."""
-
-    def ended(folder: Path) -> bool:
-        tested = not experiment.recipe.validation or read_result(folder) is not None
-        return is_over(experiment.recipe, read_metrics(folder)) and tested
-
-    return [(seed, place) for seed, place in seeds if not (is_run(place) and ended(place))]
+    return [(seed, place) for seed, place in seeds if not has_ended(experiment.recipe, place)]
 
 
 def _in_processes(experiment: Experiment, replicas: Replicas) -> bool:

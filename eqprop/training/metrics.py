@@ -33,8 +33,9 @@ type Totals = dict[str, Any]
 class Seen(NamedTuple):
     """Examples after a free phase: their ``Cost``, scores ``(B, outputs)``, states of the layers
     1 ... N and targets ``(B, outputs)``, one-hot ones of classes; how the phase ended, a
-    ``Settled``; the variance of each real target, and what 1 of it is in the user's numbers; and
-    what a device has to report of the writing of weights, by name.
+    ``Settled``; the variance of each real target, and what 1 of it is in the user's numbers, as a
+    part of the ``unit`` of an ``Epoch``; and what a device has to report of the writing of weights,
+    by name.
     """
 
     cost: Any
@@ -51,8 +52,9 @@ class Seen(NamedTuple):
 class Epoch(NamedTuple):
     """An epoch, finished or not: its number, from 1 on; how many minibatches and examples have been
     learnt; what a test has found, metrics by name, if there was one, on the validation part where
-    the recipe has that; the seconds that learning and testing took, once it has finished; and those
-    from the start of the command to the first minibatch, if it was the first epoch since then.
+    the recipe has that; the seconds that learning and testing took, once it has finished; those
+    from the start of the command to the first minibatch, if it was the first epoch since then; and
+    the unit of real targets, the largest of all outputs, in the user's numbers.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Epoch(NamedTuple):
     tested: Mapping[str, float]
     seconds: Mapping[str, float]
     seconds_to_start: float = math.nan
+    unit: float = 1.0
 
 
 @final
@@ -167,23 +170,23 @@ class Accumulated(Metric):
 class OfExamples(Accumulated):
     """The mean over examples, each after its free phase, in training and in testing; the share in
     %, where it ``counts`` examples. ``function`` returns numbers, or booleans, ``(B,)``;
-    ``finish`` makes of their mean what is told.
+    ``finish`` makes of their mean, and of the unit of the targets, what is told.
     """
 
-    finish: Callable[[float], float] = lambda mean: mean
+    finish: Callable[[float, float], float] = lambda mean, _: mean
 
     @override
     def add(self, total: Any, seen: Seen) -> Any:
         return total + self.function(seen).sum(dtype=total.dtype)
 
-    def mean(self, total: Any, n: int) -> float:
+    def mean(self, total: Any, n: int, unit: float) -> float:
         """What a total over n examples makes."""
         mean = (100 if self.counts else 1) * self.number(total) / n
-        return mean if math.isnan(mean) else self.finish(mean)
+        return mean if math.isnan(mean) else self.finish(mean, unit)
 
     @override
     def measure(self, epoch: Epoch) -> dict[str, Any]:
-        train = self.mean(epoch.totals[self.total], epoch.examples)
+        train = self.mean(epoch.totals[self.total], epoch.examples, epoch.unit)
         part = "validation" if epoch.recipe.validation else "test"
         tested = epoch.tested.get(self.name, math.nan)
         return {f"train_{self.name}": train, f"{part}_{self.name}": tested}
@@ -272,8 +275,8 @@ METRICS: tuple[Metric, ...] = (
     OfExamples(
         name="rmse",
         function=lambda seen: ((seen.unit * (seen.y - seen.scores)) ** 2).mean(axis=-1),
-        finish=math.sqrt,
-        total="squares",
+        finish=lambda mean, unit: unit * math.sqrt(mean),
+        total="relative_squares",
         targets=(Real,),
         words=_told("RMSE "),
         digits=4,
@@ -283,7 +286,7 @@ METRICS: tuple[Metric, ...] = (
     OfExamples(
         name="r2",
         function=lambda seen: ((seen.y - seen.scores) ** 2 / seen.variance).mean(axis=-1),
-        finish=lambda unexplained: 1 - unexplained,
+        finish=lambda unexplained, _: 1 - unexplained,
         total="unexplained",
         targets=(Real,),
         words=_told("R² "),
@@ -402,9 +405,11 @@ def sums(seen: Seen, those: Any, target: type[Target] = Classes) -> Totals:
     return {m.name: (m.function(seen) * those).sum() for m in of_examples(target)}
 
 
-def scores(sums: Mapping[str, Any], n: int) -> dict[str, float]:
-    """What the sums over n test examples make: means, and shares in %."""
-    return {m.name: m.mean(sums[m.name], n) for m in of_examples() if m.name in sums}
+def of_sums(sums: Mapping[str, Any], n: int, unit: float) -> dict[str, float]:
+    """What the sums over n test examples make: means, and shares in %; ``unit`` as of an
+    ``Epoch``.
+    """
+    return {m.name: m.mean(sums[m.name], n, unit) for m in of_examples() if m.name in sums}
 
 
 def unknown(dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Checkpoints as versions before 0.2 wrote them: folders of Zarr arrays, by Orbax.
+"""Checkpoints as this library wrote them at first: folders of Zarr arrays, by Orbax.
 
 ``arrays/<name>/.zarray`` says what the file beside it holds, ``notes.json`` goes with them, and
 ``SHA256SUMS`` is over all of that. Nothing is unpickled, unpacked or run.

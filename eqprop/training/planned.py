@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, final
 
 from eqprop.errors import Diverged, EqpropError
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
-from eqprop.training.selection import is_over
+from eqprop.training.runs import is_run, read_metrics, read_record, seed_folders
+from eqprop.training.selection import has_ended
 
 if TYPE_CHECKING:
     from eqprop.training.run_data import KeptData
@@ -37,7 +37,7 @@ class PlannedTraining:
         if not is_run(self.folder):
             return
         record = read_record(self.folder)
-        if self.data and record.data.sha256 != self.data.used.sha256:
+        if self.data and not record.data.same(self.data.used):
             raise EqpropError(
                 f"{self.folder} is a run on other data ({record.data.source}) than it would be "
                 "here: give another directory with --out"
@@ -50,10 +50,13 @@ class PlannedTraining:
 
     def epochs_done(self) -> int:
         """Epochs that all seeds have finished."""
+        return min((len(read_metrics(place)) for place in self._seeds()), default=0)
+
+    def _seeds(self) -> list[Path]:
+        """The run directory of each seed, once it has been begun."""
         if not is_run(self.folder):
-            return 0
-        folders = [place for _, place in seed_folders(self.folder, read_record(self.folder))]
-        return min(len(read_metrics(folder)) for folder in folders)
+            return []
+        return [place for _, place in seed_folders(self.folder, read_record(self.folder))]
 
     @property
     def diverged(self) -> str | None:
@@ -64,11 +67,9 @@ class PlannedTraining:
     @property
     def ended(self) -> bool:
         """Whether there is nothing to do."""
-        if self.diverged is not None or not is_run(self.folder):
-            return self.diverged is not None
-        folders = [place for _, place in seed_folders(self.folder, read_record(self.folder))]
-        over = all(is_over(self.recipe, read_metrics(folder)) for folder in folders)
-        return over and (not self.recipe.validation or all(map(read_result, folders)))
+        begun = self._seeds()
+        over = bool(begun) and all(has_ended(self.recipe, place) for place in begun)
+        return over or self.diverged is not None
 
     def work(self, command: Sequence[str], until: float = math.inf) -> None:
         """Trains to the end, or ``until`` that time of ``time.monotonic``; loads JAX.

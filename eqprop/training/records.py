@@ -65,6 +65,17 @@ class DataUsed:
     """Of real targets."""
     validation: int = 0
     """Examples that were held back from those for training, beside which they are counted."""
+    sha256_test: str = ""
+    """Of the test inputs and targets; unknown to older versions."""
+
+    def same(self, other: "DataUsed") -> bool:
+        """Whether these are the same data, whatever they were read from; what an older record does
+        not tell is taken for the same.
+        """
+        ours, theirs = ((d.names, d.features, d.sha256_test) for d in (self, other))
+        told = all(a == b for a, b in zip(ours, theirs, strict=True) if a and b)
+        whole = (self.sha256, self.image, self.target) == (other.sha256, other.image, other.target)
+        return whole and told
 
 
 @final

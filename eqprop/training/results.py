@@ -87,6 +87,13 @@ class SeedResult:
             return None
         return self.last(column)
 
+    def tells(self, metric: OfExamples, part: str) -> bool:
+        """Whether there is that metric of a part, or should be: all but the primary one may be
+        undefined, as R² is of equal targets.
+        """
+        column = f"{part}_{metric.name}"
+        return metric is self.primary or column in self.columns or column in self.chosen
+
     def last(self, column: str) -> float:
         """A number of the last finished epoch, or of the best one where there is a validation part.
 

@@ -23,7 +23,7 @@ from eqprop.errors import EqpropError
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.files import write_whole
 from eqprop.training.records import DataUsed, Scaled
-from eqprop.training.runs import DATA, make_folder
+from eqprop.training.runs import DATA, is_run, make_folder
 
 _ABOUT = "data.json"
 _PARTS = ("train_x", "train_y", "test_x", "test_y")
@@ -39,13 +39,14 @@ def describe(dataset: Dataset, recipe: Recipe) -> DataUsed:
         len(learnt.train_y),
         len(dataset.test_y),
         dataset.shape,
-        _digest(dataset),
+        _digest(dataset.train_x, dataset.train_y),
         next(name for name, kind in KINDS.items() if type(dataset.target) is kind),
         dataset.target.names,
         dataset.features,
         _scaled(inputs),
         None if outputs is None else _scaled(outputs),
         len(dataset.train_y) - len(learnt.train_y),
+        _digest(dataset.test_x, dataset.test_y),
     )
 
 
@@ -87,7 +88,8 @@ def pack(dataset: Dataset) -> bytes | None:
     """What is kept of data of one's own; None for those that are found by their name."""
     if dataset.name in named.NAMES:
         with contextlib.suppress(EqpropError):  # not at hand, so these are others
-            if _digest(named.load(dataset.name)) == _digest(dataset):
+            published = named.load(dataset.name)
+            if all(np.array_equal(getattr(published, n), getattr(dataset, n)) for n in _PARTS):
                 return None
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **{n: getattr(dataset, n) for n in _PARTS})
@@ -100,7 +102,8 @@ def load_again(folder: Path, used: DataUsed) -> Dataset:
     Raises ``EqpropError`` where they are not at hand, are damaged, or are others.
     """
     # Those of several seeds are kept once, above them.
-    kept = [place for place in (folder / DATA, folder.parent / DATA) if place.is_file()]
+    above = [folder.parent] if is_run(folder.parent) or (folder.parent / _ABOUT).is_file() else []
+    kept = [place / DATA for place in (folder, *above) if (place / DATA).is_file()]
     if not kept and used.name in named.NAMES:
         dataset = named.load(used.name)
     else:
@@ -114,7 +117,8 @@ def load_again(folder: Path, used: DataUsed) -> Dataset:
             ) from error
         parts = (train_x, train_y, test_x, test_y)
         dataset = Dataset(used.name, *parts, target(used), used.source, used.features)
-    if _digest(dataset) != used.sha256:
+    train, test = _digest(dataset.train_x, dataset.train_y), _digest(dataset.test_x, dataset.test_y)
+    if train != used.sha256 or test != (used.sha256_test or test):
         raise EqpropError(
             f"the data set {used.name} is not the one that the run was trained on "
             f"({used.source}): put that back"
@@ -148,7 +152,7 @@ def keep(dataset: Dataset, recipe: Recipe, folder: Path) -> KeptData:
             raise EqpropError(
                 f"{about} is damaged ({error}): give another directory with --out"
             ) from error
-        if before.sha256 != used.sha256:
+        if not before.same(used):
             raise EqpropError(
                 f"{folder} was begun with other data ({before.source}), or these have changed "
                 f"since ({used.source}): put those back, or give another directory with --out"
@@ -160,10 +164,10 @@ def keep(dataset: Dataset, recipe: Recipe, folder: Path) -> KeptData:
     return KeptData(folder, used)
 
 
-def _digest(dataset: Dataset) -> str:
-    """SHA-256 of the training inputs and targets."""
-    digest = hashlib.sha256(np.ascontiguousarray(dataset.train_x))
-    digest.update(np.ascontiguousarray(dataset.train_y))
+def _digest(inputs: np.ndarray, targets: np.ndarray) -> str:
+    """SHA-256 of a part of the data."""
+    digest = hashlib.sha256(np.ascontiguousarray(inputs))
+    digest.update(np.ascontiguousarray(targets))
     return digest.hexdigest()
 
 

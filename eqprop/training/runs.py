@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,8 @@ class Run:
     def conclude(self, epoch: int, tested: Mapping[str, float]) -> None:
         """Writes what the network of the best epoch has come to on the test set."""
         path = self.folder / _RESULT
-        columns = {f"test_{name}": number for name, number in tested.items()}
+        told = {name: number for name, number in tested.items() if math.isfinite(number)}
+        columns = {f"test_{name}": number for name, number in told.items()}
         with _writing(path):
             write_whole(path, _line({"epoch": epoch} | columns))
 

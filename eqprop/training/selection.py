@@ -1,17 +1,16 @@
 """Selection: which epoch of a training with a validation part is the best, and when it is over.
 
-Both follow from the rows of its metrics alone, so that a training that was cut goes on as one that
+All follow from what its run directory holds, so that a training that was cut goes on as one that
 was not.
 """
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import metrics
-
-PART = "validation"
-"""What its columns begin with."""
+from eqprop.training.runs import read_metrics, read_result
 
 
 def best_epoch(rows: Sequence[metrics.Row]) -> int:
@@ -20,7 +19,7 @@ def best_epoch(rows: Sequence[metrics.Row]) -> int:
 
     The error is the first metric of the target's kind: of classes, of labels, or the RMSE.
     """
-    names = [f"{PART}_{metric.name}" for metric in metrics.of_examples()]
+    names = [f"validation_{metric.name}" for metric in metrics.of_examples()]
     name = next((name for name in names if rows and name in rows[0]), None)
     if name is None:
         return 0
@@ -36,3 +35,11 @@ def has_waited(recipe: Recipe, rows: Sequence[metrics.Row]) -> bool:
 def is_over(recipe: Recipe, rows: Sequence[metrics.Row]) -> bool:
     """Whether all epochs are done, or the patience is at its end."""
     return len(rows) >= recipe.epochs or has_waited(recipe, rows)
+
+
+def has_ended(recipe: Recipe, folder: Path) -> bool:
+    """Whether there is nothing left to do for the seed in a run directory: where a best epoch was
+    chosen, it has been tested, too.
+    """
+    tested = not recipe.validation or read_result(folder) is not None
+    return tested and is_over(recipe, read_metrics(folder))

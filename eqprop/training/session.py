@@ -208,6 +208,7 @@ class Session:
                     tested=tested,
                     seconds=seconds,
                     seconds_to_start=self._seconds_to_start if seconds else math.nan,
+                    unit=self._experiment.train.unit,
                 )
             )
             for (totals, network), tested in zip(parts, self._tested, strict=True)

@@ -12,11 +12,8 @@ from eqprop.networks.model import Model
 from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.training.experiment import Experiment
 from eqprop.training.mistakes import Table
-from eqprop.training.trainer import Examples, fetch
+from eqprop.training.trainer import ROWS, Examples, fetch
 from eqprop.types import Array, Float, Int, Layer
-
-ROWS = 200
-"""As a test takes them: rows that are iterated together stop together."""
 
 
 @final

@@ -88,7 +88,7 @@ def fit(
         launch.train(wanted, [seed], folder, command, dataset=dataset, start=warm, own=own)
         return open_run(folder, model=own)
     record = read_record(folder)
-    same = record.data.sha256 == run_data.describe(dataset, wanted).sha256
+    same = record.data.same(run_data.describe(dataset, wanted))
     same = same and _origin(record.origin) == _origin(start and start.warm_start.origin)
     if not same or record.recipe.essence != wanted.essence or record.seeds != (seed,):
         raise EqpropError(
@@ -244,7 +244,12 @@ class TrainedRun:
                 f"but the run has learnt {self.target.about} ({', '.join(self.target.names)}): "
                 "give data with the same targets, in the same order"
             )
-        features = self.record.data.features
+        features, shape = self.record.data.features, self.record.data.image
+        if dataset.shape != shape:
+            raise EqpropError(
+                f"inputs of {dataset.name} have shape {dataset.shape}, but the run has learnt from "
+                f"inputs of shape {shape}: give these"
+            )
         if features and dataset.features and dataset.features != features:
             raise EqpropError(
                 f"{dataset.name} has the features {', '.join(dataset.features)}, but the run has "

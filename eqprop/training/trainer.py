@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -29,6 +29,9 @@ from eqprop.networks.model import Model
 from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Shape, States, Targets, UInt8
+
+ROWS = 200
+"""As a test takes them: rows that are iterated together stop together."""
 
 
 @final
@@ -69,8 +72,12 @@ class Examples(eqx.Module):
     targets: Int[Array, " n"] | Float[Array, "n outputs"]
     variance: Float[Array, " outputs"] | None = None
     """Of real targets, over these examples."""
-    unit: Float[Array, " outputs"] | None = None
-    """What 1 is, of real targets, in the numbers of the user."""
+    parts_of_unit: Float[Array, " outputs"] | None = None
+    """What 1 is, of each real target, as a part of the unit."""
+    unit: float = eqx.field(static=True, default=1.0)
+    """What 1 is of the target that varies most, in the numbers of the user: their squares may be
+    too small, or too large, for single precision.
+    """
 
     def __len__(self) -> int:
         """How many there are."""
@@ -78,8 +85,8 @@ class Examples(eqx.Module):
 
     def part(self, start: int, stop: int) -> "Examples":
         """Some of them, one after another."""
-        some = self.inputs[start:stop], self.targets[start:stop]
-        return Examples(*some, self.variance, self.unit)
+        some = {"inputs": self.inputs[start:stop], "targets": self.targets[start:stop]}
+        return dataclasses.replace(self, **some)
 
     @staticmethod
     def put(inputs: np.ndarray, targets: np.ndarray, network: Model) -> "Examples":
@@ -93,7 +100,7 @@ class Examples(eqx.Module):
         Raises ``EqpropError`` where they are something else, or do not fit the network.
         """
         _check_inputs(inputs, network.shapes[0])
-        (outputs,) = network.scores
+        (outputs,) = network.score_shape
         if targets.ndim == 2 and targets.dtype in (np.uint8, np.float32, np.float64):
             if targets.shape != (len(inputs), outputs):
                 raise EqpropError(
@@ -156,10 +163,11 @@ def fetch(
     x = values.reshape(-1, *network.shapes[0])
     if y.ndim == 2:
         return x, y.astype(network.dtype)
-    return x, jax.nn.one_hot(y, network.scores[0], dtype=network.dtype)
+    return x, jax.nn.one_hot(y, network.score_shape[0], dtype=network.dtype)
 
 
 @final
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
     """The compiled functions of one training; holds no state of it.
 
@@ -171,44 +179,41 @@ class Trainer:
     it, and ``target`` says what is learnt, and so what is measured.
     """
 
-    def __init__(  # noqa: PLR0913 (all that a training is made of)
-        self,
-        system: System,
-        learner: Learner,
-        batch: int,
-        augmentations: tuple[Augmentation, ...] = (),
-        layout: Layout | None = None,
-        *,
-        dropout: Dropout | None = None,
-        test_tolerance: float = 1e-4,
-        scaling: Scaling | None = None,
-        target: type[Target] = Classes,
-    ) -> None:
-        self.system, self.learner, self.batch = system, learner, batch
-        self.augmentations, self.test_tolerance = augmentations, test_tolerance
-        self.dropout = dropout or Dropout()
-        self.scaling, self.target = scaling, target
-        self.layout = layout or Layout()
-        self.tested = system  # as it settles in tests
-        if test_tolerance:
-            settle = system.relaxation.until(test_tolerance * system.dynamics.dt)
-            self.tested = dataclasses.replace(system, relaxation=settle)
+    system: System
+    learner: Learner
+    batch: int
+    augmentations: tuple[Augmentation, ...] = ()
+    layout: Layout = dataclasses.field(default_factory=Layout)
+    _: dataclasses.KW_ONLY
+    dropout: Dropout = dataclasses.field(default_factory=Dropout)
+    test_tolerance: float = 1e-4
+    scaling: Scaling | None = None
+    target: type[Target] = Classes
+
+    @functools.cached_property
+    def tested(self) -> System:
+        """The system as it settles in tests."""
+        if not self.test_tolerance:
+            return self.system
+        settle = self.system.relaxation.until(self.test_tolerance * self.system.dynamics.dt)
+        return dataclasses.replace(self.system, relaxation=settle)
+
+    @functools.cached_property
+    def _advance(self) -> Any:
         # The state is donated: weights are updated where they lie.
-        self._advance = jax.jit(self._advance_plain, donate_argnums=0)
-        self._test = jax.jit(self._test_plain, static_argnums=2)
-        self._order = jax.jit(self._order_plain, static_argnums=2)
+        return jax.jit(self._advance_plain, donate_argnums=0)
+
+    @functools.cached_property
+    def _test(self) -> Any:
+        return jax.jit(self._test_plain, static_argnums=2)
+
+    @functools.cached_property
+    def _order(self) -> Any:
+        return jax.jit(self._order_plain, static_argnums=2)
 
     def lay_out(self, layout: Layout) -> "Trainer":
         """The same for networks side by side, or over several devices."""
-        same = (self.system, self.learner, self.batch, self.augmentations)
-        return Trainer(
-            *same,
-            layout,
-            dropout=self.dropout,
-            test_tolerance=self.test_tolerance,
-            scaling=self.scaling,
-            target=self.target,
-        )
+        return dataclasses.replace(self, layout=layout)
 
     def start(self, init: Callable[[PRNGKeyArray], Model], seed: int) -> TrainState:
         """The state of one network before the first minibatch.
@@ -289,7 +294,7 @@ class Trainer:
         return eqx.tree_at(lambda s: (s.epoch, s.minibatch, s.totals), state, start)
 
     def evaluate(
-        self, network: Model, examples: Examples, rows: int = 200
+        self, network: Model, examples: Examples, rows: int = ROWS
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss and number of errors over all examples, ``rows`` at a time; of each replica.
 
@@ -303,9 +308,9 @@ class Trainer:
         return np.asarray(sums["loss"] / len(examples)), sums["error"]
 
     def test(
-        self, network: Model, examples: Examples, rows: int = 200
+        self, network: Model, examples: Examples, rows: int = ROWS
     ) -> dict[str, Float[np.ndarray, "*replicas"] | Int[np.ndarray, "*replicas"]]:
-        """The sums over all examples, ``rows`` at a time, that ``metrics.scores`` takes; of each
+        """The sums over all examples, ``rows`` at a time, that ``metrics.of_sums`` takes; of each
         replica.
 
         Rows that have settled after fewer than T steps are not iterated on.
@@ -343,7 +348,7 @@ class Trainer:
     ) -> metrics.Seen:
         states, settled = free
         scores = network.scores_of(states)
-        real = examples.variance, examples.unit
+        real = examples.variance, examples.parts_of_unit
         return metrics.Seen(self.system.cost, scores, states, y, settled, *real)
 
     def _order_plain(

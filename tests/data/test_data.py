@@ -381,7 +381,7 @@ def test_other_content_under_a_published_name(cache, publish, tmp_path, monkeypa
     for fallback in (False, True):
         with pytest.raises(EqpropError) as error:
             data.load("mnist", fallback=fallback)
-        assert says(error, folder / STEMS[2], "original", "delete it", "load_idx")
+        assert says(error, folder / STEMS[2], "original", "delete it", "ep.load_path")
     assert holds(data.load_idx(folder), arrays)
 
 

@@ -298,3 +298,15 @@ def test_asymmetric_ep_takes_the_gains_of_its_neurons_for_what_they_are():
     exact = BPTT().update(at, net, X, Y, KEY)[0]
     a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(u)]) for u in (ours, exact))
     assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
+
+
+def test_a_baseline_reads_nothing_for_a_readout_either():
+    base = dataclasses.replace(recipe("bptt-1h"), cost="cross-entropy", hidden=(8,))
+    updates = []
+    for device in (Device(), Device(read_noise=0.1)):
+        built = build(dataclasses.replace(base, device=device), (6,), 4, 1)
+        net = built.init(KEY)
+        y = jax.nn.one_hot(jnp.arange(len(X)) % 4, 4)
+        updates.append(built.learner.rule.update(built.system.at(KEY), net, X, y, KEY)[0])
+    for a, b in zip(*map(jax.tree.leaves, updates), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -11,6 +11,7 @@ from eqprop.devices.presets import PRESETS, from_fields, load_device
 from eqprop.devices.record import IDEAL, NEEDS, Device
 from eqprop.devices.severity import alone, scaled, together
 from eqprop.errors import EqpropError
+from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import changes
 
@@ -99,6 +100,11 @@ def test_devices_that_do_not_fit_a_recipe():
         dataclasses.replace(base, nudge="holomorphic", device=noisy)
     with pytest.raises(EqpropError, match=r"device.adc_low is 0\.0, but states go below 0"):
         dataclasses.replace(base, activation="tanh", device=Device(adc_bits=8))
+    with pytest.raises(EqpropError, match="states go below 0"):
+        dataclasses.replace(base, setting="energy", clip=False, device=Device(adc_bits=8))
+    converted = dataclasses.replace(base, device=Device(adc_bits=8))
+    with pytest.raises(EqpropError, match="states go below 0"):
+        build(converted, (6,), 1, 1, real=True)
     with pytest.raises(EqpropError, match="feedback goes through no copies"):
         dataclasses.replace(recipe("resistive-1h"), device=Device(feedback_spread=0.1))
 
@@ -124,6 +130,8 @@ def test_parts_of_a_device():
     assert (worse.adc_bits, worse.stuck, worse.w_max) == (6, 1.0, 1.25)
     assert together(PRESETS["reram"], 4.0).w_max == 1.25 / 4
     assert together(device, 1.0) == device
+    wide = Device(dw_min=0.1, w_max=1.0, w_min=-1.0)
+    assert together(wide, 5.0) == dataclasses.replace(wide, dw_min=0.4, w_max=0.2, w_min=-0.2)
     stuck = Device(stuck=0.1, w_max=1.0, w_min=-0.5)
     assert alone(stuck, "stuck", 2.0).effects == ("w_max", "w_min", "stuck")
     assert together(stuck, 0.5) == dataclasses.replace(stuck, stuck=0.05)

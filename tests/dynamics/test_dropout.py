@@ -12,6 +12,7 @@ from eqprop.dynamics.activations import sigm
 from eqprop.dynamics.altered import Thinned
 from eqprop.dynamics.dropout import Dropout
 from eqprop.errors import EqpropError
+from eqprop.networks.connections import Dense
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.training.trainer import Examples, Trainer
@@ -76,6 +77,22 @@ def test_what_is_left_is_stronger_so_that_sums_stay() -> None:
     assert np.any(np.asarray(first[:, :8]) != np.asarray(second))
 
 
+def test_with_a_readout_all_layers_are_hidden() -> None:
+    recipe = dataclasses.replace(RECIPES["ep-1h"], cost="cross-entropy", dropout=0.5, **DEEP)
+    built = build(recipe, (6,), 4, 1)
+    network, x = built.init(KEY), jnp.ones((5, 6))
+    system, _ = built.dropout(built.system, network, x, KEY)
+    assert isinstance(system.dynamics, Thinned)
+    assert set(system.dynamics.factors) == {1, 2}
+    free, _ = system.free(system.clamp(network, x), x)
+    silent = system.dynamics.factors[2] == 0
+    assert silent.any()
+    # So the readout gets nothing from what is silent.
+    update = system.readout_update(network, free[-1][:1], jnp.eye(4)[:1])
+    assert isinstance(update, Dense)
+    assert not np.any(update.weight[silent[0]])
+
+
 def test_states_stay_silent_through_both_phases() -> None:
     recipe = dataclasses.replace(RECIPES["ep-conv"], channels=(3,), kernel=3, lr=(0.1, 0.1))
     built = build(dataclasses.replace(recipe, dropout=0.5, nudged_sweeps=True), (8, 8), 5, 1)
@@ -102,7 +119,7 @@ def test_tests_take_the_network_as_it_is() -> None:
     examples = Examples.put(images, labels, network)
     found = [
         Trainer(built.system, built.learner, 4, dropout=dropout).test(network, examples)
-        for dropout in (built.dropout, None)
+        for dropout in (built.dropout, Dropout())
     ]
     assert found[0] == found[1]
 

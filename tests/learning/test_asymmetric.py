@@ -30,6 +30,7 @@ from eqprop.networks.convolution import AveragePool, MaxPool, NoPool, conv, conv
 from eqprop.networks.edges import Untied
 from eqprop.networks.graphs import Feedback, graph, in_a_row
 from eqprop.networks.network import Network
+from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.theorem.curves import Problem
@@ -200,14 +201,16 @@ def test_no_feedback_at_all_is_backpropagation() -> None:
 @pytest.mark.parametrize("rule", ["vf", "aep", "c-vf", "c-aep", "bptt", "rbp"])
 def test_frozen_feedback_weights_stay(rule: str) -> None:
     """All others move as if feedback weights learnt, but for a continual rule, whose feedback
-    weights are used while they move.
+    weights are used while they move. Neither do they decay, nor does a bias that does not learn.
     """
     moved = {}
+    decay = 0.0 if rule.startswith("c-") else 0.05
     for feedback in ("trained", "frozen"):
         asked = dataclasses.replace(
             recipe("ep-1h"),
             **{"hidden": (7, 6), "lr": (0.1,) * 3, "dtype": "float64", "rule": rule},
             **{"angle": 90.0, "feedback": feedback, "batch": 5, "T": 60, "K": 10},
+            **{"weight_decay": decay, "train_input_bias": False},
         )
         built = build(asked, (3, 3), 4, 2)
         network = built.init(jax.random.key(1))
@@ -216,6 +219,7 @@ def test_frozen_feedback_weights_stay(rule: str) -> None:
         batch = (x, jax.nn.one_hot(jnp.arange(5) % 4, 4, dtype=float))
         after = built.learner.learn(built.system, network, memory, batch, jax.random.key(2))[0]
         moved[feedback] = jax.tree.map(jnp.subtract, after, network)
+        assert float(jnp.abs(named_parameters(moved[feedback])["b1"]).max()) == 0
     for trained, frozen in zip(moved["trained"].edges, moved["frozen"].edges, strict=True):
         if isinstance(trained, Untied):
             assert float(jnp.abs(trained.back.weight).max()) > 1e-6

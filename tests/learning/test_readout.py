@@ -199,5 +199,5 @@ def test_it_learns_digits(changes: dict) -> None:
 def test_the_recipe_reads_out_the_last_hidden_layer() -> None:
     network = jax.eval_shape(build(ours(lateral=(1,), lr=(0.1,) * 3), (8, 8), 10, 3).init, KEY)
     assert network.shapes == ((64,), (32,))
-    assert network.scores == (10,)
+    assert network.score_shape == (10,)
     assert [(e.pre, e.post) for e in network.edges] == [(0, 1), (1, 1)]

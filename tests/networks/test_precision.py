@@ -140,6 +140,9 @@ def test_a_strong_nudge_survives_the_rounding_and_a_weak_one_does_not(
 def test_complex_states_cannot_be_rounded() -> None:
     with pytest.raises(EqpropError, match="states are bfloat16, but a holomorphic nudge"):
         dataclasses.replace(recipe("ep-1h"), states="bfloat16", nudge="holomorphic")
+    for rule in ("aep", "c-aep", "rbp"):
+        with pytest.raises(EqpropError, match=f"bfloat16, but rule {rule} takes the Jacobian"):
+            dataclasses.replace(recipe("ep-1h"), states="bfloat16", rule=rule)
 
 
 # ------------------------------------------------------------- float32, on any device

@@ -3,6 +3,7 @@
 Oracle: the equations of discrete time, written out in NumPy and in PyTorch from the exported file.
 """
 
+import dataclasses
 import inspect
 import json
 import shutil
@@ -334,3 +335,74 @@ def test_data_that_only_have_the_name_of_a_data_set_are_kept(tmp_path: Path) -> 
     assert len(again.metrics["test_error"]) == 2
     theirs = ep.fit("ep-1h", ep.load("digits"), tmp_path / "theirs", hidden=(4,), epochs=1)
     assert not (theirs.folder / "data.npz").exists()
+
+
+def test_the_test_part_of_a_data_set_may_be_another(tmp_path: Path) -> None:
+    """A published name alone does not tell: what was changed in the test part stays changed."""
+    digits = ep.load("digits")
+    ours = dataclasses.replace(digits, test_y=(digits.test_y + 1) % 10)
+    fields = {"hidden": (8,), "epochs": 1}
+    ep.fit("ep-1h", ours, tmp_path / "run", **fields)
+    again = ep.fit("ep-1h", ours, tmp_path / "run", **fields | {"epochs": 2})
+    whole = ep.fit("ep-1h", ours, tmp_path / "whole", **fields | {"epochs": 2})
+    np.testing.assert_array_equal(again.metrics["test_error"], whole.metrics["test_error"])
+    with pytest.raises(ep.EqpropError, match="of other data"):
+        ep.fit("ep-1h", digits, tmp_path / "run", **fields)
+
+
+@pytest.mark.parametrize(
+    "change", [{"names": ("minus", "plus")}, {"features": ("a", "b", "d")}], ids=str
+)
+def test_other_names_are_other_data(change, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    named = {"names": ("neg", "pos"), "features": ("a", "b", "c")}
+    made = [
+        ep.Dataset.from_arrays(x, np.arange(20) % 2, **fields) for fields in (named, named | change)
+    ]
+    ep.fit("ep-1h", made[0], tmp_path / "run", hidden=(4,), epochs=1, batch=5)
+    with pytest.raises(ep.EqpropError, match="of other data"):
+        ep.fit("ep-1h", made[1], tmp_path / "run", hidden=(4,), epochs=1, batch=5)
+
+
+def test_an_evaluation_takes_inputs_of_the_same_shape(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, 4, 6)), rng.integers(2, size=20)
+    run = ep.fit("ep-1h", ep.Dataset.from_arrays(x, y), tmp_path, hidden=(4,), epochs=1, batch=5)
+    with pytest.raises(ep.EqpropError, match=r"have shape \(6, 4\), but .* of shape \(4, 6\)"):
+        run.evaluate(ep.Dataset.from_arrays(x.reshape(-1, 6, 4), y))
+
+
+@pytest.mark.parametrize("unit", [1e-21, 1e20])
+def test_an_rmse_is_in_the_unit_of_the_targets(unit: float, tmp_path: Path) -> None:
+    """However small or large their squares are in single precision."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    found = [
+        ep.fit(
+            *("ep-1h", ep.Dataset.from_arrays(x, of * x[:, :2] * [1, 0.01]), tmp_path / str(of)),
+            **{"hidden": (4,), "epochs": 2, "batch": 5, "validation": 0.2},
+        )
+        for of in (1.0, unit)
+    ]
+    for name in ("train_rmse", "validation_rmse"):
+        one, other = (run.metrics[name] for run in found)
+        np.testing.assert_allclose(other, unit * one, rtol=1e-4)
+    assert found[1].tested["test_rmse"] == pytest.approx(unit * found[0].tested["test_rmse"])
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.2])
+def test_what_is_undefined_is_left_out(validation: float, tmp_path: Path) -> None:
+    """One test row has no R²."""
+    x = np.random.default_rng(0).normal(size=(41, 3))
+    data = ep.Dataset.from_splits(x[:40], x[:40, 0], x[40:], x[40:, 0])
+    fields = {"hidden": (4,), "epochs": 1, "batch": 5, "validation": validation}
+    tested = ep.fit("ep-1h", data, tmp_path / "run", **fields).tested
+    assert "test_r2" not in tested
+    assert tested["test_rmse"] > 0
+    assert main(["report", str(tmp_path / "run")]) == 0
+
+
+def test_other_data_beside_a_run_are_not_its_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((3, 2)), y=np.arange(3))
+    fields = ["--dataset", "digits", "--hidden", "4", "--epochs", "1"]
+    assert main(["train", "ep-1h", *fields, "--out", str(tmp_path / "run")]) == 0
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
