@@ -117,7 +117,9 @@ class System(eqx.Module):
             network.colours()
 
     def clamp(self, network: Model, x: Layer) -> Model:
-        """The network with everything that the static input contributes computed once."""
+        """The network with everything that the static input, ``(B, *shapes[0])``, contributes
+        computed once.
+        """
         return network.clamp(self.dynamics.rates(x, ())[0])
 
     def free_step(self, clamped: Model, x: Layer) -> Step:
@@ -129,7 +131,9 @@ class System(eqx.Module):
         return _sweep(clamped, part) if self.sweeps else lambda s: part(s, None)
 
     def free(self, clamped: Model, x: Layer) -> tuple[States, Settled]:
-        """Phase 1: from ``s = 0`` to the fixed point ``s*``."""
+        """Phase 1: from ``s = 0`` to the fixed point ``s*``: the states of the layers 1 ... N,
+        ``(B, *shapes[n])``, and how the relaxation ended.
+        """
         return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
 
     def force(self, network: Model, states: States, y: Targets) -> Forces:

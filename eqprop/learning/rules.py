@@ -41,7 +41,11 @@ def with_readout(system: System, mean: Model, network: Model, free: States, y: T
 
 @final
 class AfterPhase(Rule):
-    """EP or VF: the increments of the nudged phase, summed."""
+    """EP or VF: ``d/dbeta`` at 0, by the stencil of the nudge, of ``1/B sum_t`` of the increments
+    of the K nudged steps (arXiv:2005.04169; arXiv:2006.03824 for the stencils).
+
+    ``update`` raises ``EqpropError`` for a complex nudge where the step is not analytic.
+    """
 
     increment: Increment
     nudge: Nudge

@@ -1,7 +1,7 @@
 """Models: what settles and learns, as phases, rules, baselines and trainings see it.
 
-``Network``, wired of connections, is one; an energy of one's own is another, and so is a map
-(``energy.py``). Nothing above this folder knows more of a model than what stands here, but for
+``Network``, wired of connections, is one; others are energies and maps of one's own (``energy.py``)
+and circuits (``resistive.py``). Nothing above this folder knows more of a model than what stands here, but for
 what is about connections: increments of an edge, and the shortcuts of continual rules.
 """
 

@@ -27,7 +27,9 @@ from eqprop.types import Array, Float, Int, Layer, States, Strength, Targets
 
 @final
 class Problem(NamedTuple):
-    """What rules and baselines are compared on: a network, its dynamics, a batch ``(x, y)``."""
+    """What rules and baselines are compared on: a network, its dynamics, and a batch ``(x, y)``,
+    inputs ``(B, *shapes[0])`` and targets ``(B, outputs)``.
+    """
 
     system: System
     network: Model
