@@ -3,6 +3,6 @@
 Read first `connections.py` (one function; feedback and statistics are its derivatives), then
 `edges.py` (tied, untied) and `network.py`. Convolutions and normalised inputs are further
 connections; `graphs.py` draws networks from links. `energy.py` has energies and maps of one's own,
-`resistive.py` circuits: like networks they are a `Model`, which is all that stands above this folder
-needs.
+`resistive.py` circuits: like networks they are a `Model`, which is all that stands above this
+folder needs.
 """

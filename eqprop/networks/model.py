@@ -1,8 +1,9 @@
 """Models: what settles and learns, as phases, rules, baselines and trainings see it.
 
 ``Network``, wired of connections, is one; others are energies and maps of one's own (``energy.py``)
-and circuits (``resistive.py``). Nothing above this folder knows more of a model than what stands here, but for
-what is about connections: increments of an edge, and the shortcuts of continual rules.
+and circuits (``resistive.py``). Nothing above this folder knows more of a model than what stands
+here, but for what is about connections: increments of an edge, and the shortcuts of continual
+rules.
 """
 
 import abc
