@@ -329,6 +329,34 @@ def test_decimal_commas(tmp_path):
     assert load_path(path, test_size=2).features == ("a=1,5", "a=2,5", "a=x", "10", "20")
 
 
+def test_spaces_about_fields(tmp_path):
+    path = table(tmp_path, "a, b , c,y\n1, 2, red ,0\n3, 4.5,blue,1\n5, 6, red,0\n7,8,red,1\n")
+    assert load_path(path, test_size=2).features == ("a", "b", "c=blue", "c=red")
+    found = load_inputs(path, ("c=blue", "c=red", "b"))
+    np.testing.assert_array_equal(found, [[0, 1, 2], [1, 0, 4.5], [0, 1, 6], [0, 1, 8]])
+    path = table(tmp_path, "a, b\n1, 2\n3, NA\n4, \n")
+    wrong("column 'b' of row 2 is empty", load_path, path)
+
+
+def test_integers_of_more_than_64_bits(tmp_path):
+    path = table(tmp_path, "a,y\n" + f"{10**24},0\n3,{10**24}\n" * 4)
+    np.testing.assert_array_equal(load_inputs(path, ("a",))[:2, 0], np.float32([1e24, 3]))
+    assert load_path(path).target == Classes(("0.0", "1e+24"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_few_of_the_texts_that_were_trained_on(tmp_path, suffix):
+    features = ("dep=01", "dep=3+", "own==1", "own==x", "flag=true", "flag=unknown", "n")
+    path = table(tmp_path, "dep,own=,flag,n,own\n01,1,true,7,2\n3+,1,true,8,2\n01,1,true,9,3\n")
+    expected = [[1, 0, 1, 0, 1, 0, 7], [0, 1, 1, 0, 1, 0, 8], [1, 0, 1, 0, 1, 0, 9]]
+    if suffix == ".parquet":
+        pl.read_csv(path).write_parquet(path := path.with_suffix(suffix))
+    np.testing.assert_array_equal(load_inputs(path, features), expected)
+    path = table(tmp_path, "dep,own=,flag,n\n01,1,true,7\n")  # numbers and truth values alone
+    np.testing.assert_array_equal(load_inputs(path, features), expected[:1])
+    wrong("no column 'n': ", load_inputs, table(tmp_path, "dep,own=,flag\n01,1,true\n"), features)
+
+
 @pytest.mark.parametrize("names", ["2021,2020,y", "400.5,401,402.5,y", "0,1,10,y", "a,2019,y"])
 def test_names_that_are_numbers(tmp_path, names):
     rows = "".join(",".join([*"123"[: names.count(",")], str(n % 2)]) + "\n" for n in range(20))
