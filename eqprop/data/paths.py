@@ -53,7 +53,8 @@ def load_path(
       targets, or several with commas between; without it, that is one called target, label, class
       or y, else the last. Text and up to 20 different whole numbers are classes by name. A column
       of text among the others is a feature for each of its values, ``colour=red``.
-    - A folder with a folder of images for each class, or with such in ``train`` and in ``test``.
+    - A folder with a folder of images for each class, or with such in ``train`` and in ``test``;
+      what is beside these two is not read.
     - A folder of IDX files, as those of MNIST.
 
     ``kind`` is the kind of target of arrays and tables where another is wanted. What is not split

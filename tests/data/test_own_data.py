@@ -5,6 +5,7 @@ is said in one line.
 import dataclasses
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -577,6 +578,28 @@ def test_jpeg_is_read(tmp_path):
     dataset = load_path(tmp_path, test_size=0.5)
     assert dataset.shape == (12, 20)
     np.testing.assert_array_equal(dataset.train_x[:, 0, 0], 100 * dataset.train_y)
+
+
+def test_images_beside_folders_and_turned_ones(tmp_path):
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned clockwise
+    for n, name in enumerate(("cat/0", "cat/more/1", "dog/2", "dog/3")):
+        file = tmp_path / "Train" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rot90(image) + np.uint8(n)).save(file, exif=exif)
+    (tmp_path / "Train" / "notes.txt").touch()
+    assert load_path(tmp_path / "Train", test_size=2).target == Classes(("cat", "dog"))
+    found = load_inputs(tmp_path / "Train")
+    np.testing.assert_array_equal(found, image + np.arange(4, dtype=np.uint8)[:, None, None])
+    wrong("has a folder Train, which is no class: call the parts", load_path, tmp_path)
+    (tmp_path / "Train").rename(tmp_path / "TEST")
+    shutil.copytree(tmp_path / "TEST", tmp_path / "train")
+    assert len(load_path(tmp_path).test_y) == 4
+    loose = tmp_path / "train" / "4.PNG"
+    shutil.copy(tmp_path / "TEST" / "dog" / "2.png", loose)
+    wrong(f"{loose} is in the folder of no class: put it into one", load_path, tmp_path)
+    assert len(load_inputs(tmp_path / "train")) == 5
 
 
 def test_wrong_images(tmp_path):
