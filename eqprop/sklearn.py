@@ -192,7 +192,9 @@ class _Estimator(BaseEstimator, abc.ABC):
     @property
     def _shape(self) -> Shape:
         """Of an input."""
-        return (self.n_features_in_,) if self.shape is None else tuple(self.shape)
+        return (
+            (self.n_features_in_,) if self.shape is None else tuple(np.ravel(self.shape).tolist())
+        )
 
     def _program(self, n: int) -> "_Program":
         """What trains on n examples."""
