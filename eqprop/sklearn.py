@@ -7,6 +7,8 @@ pickled as scikit-learn's own are; a fitted one holds its network as NumPy array
 import abc
 import dataclasses
 import functools
+import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, final, no_type_check, override
 
@@ -142,6 +144,11 @@ class _Estimator(BaseEstimator, abc.ABC):
 
     def _begin(self, X: np.ndarray) -> None:
         """The state before the first minibatch."""
+        if math.prod(self._shape) != self.n_features_in_:
+            raise EqpropError(
+                f"shape is {self._shape}, of {math.prod(self._shape)} numbers, but a row of X has "
+                f"{self.n_features_in_}: give a shape of as many"
+            )
         self.recipe_ = self._recipe()
         names = getattr(self, "feature_names_in_", ())
         check_told_apart(X, names, "feature", type(self).__name__)
@@ -170,7 +177,7 @@ class _Estimator(BaseEstimator, abc.ABC):
             n = recipe.connections
             rates = recipe.lr if len(recipe.lr) == n else (min(recipe.lr),) * n
             rates = tuple(self._rate * rate for rate in rates)
-        if isinstance(rates, int | float):
+        if isinstance(rates, numbers.Real):
             rates = (float(rates),) * recipe.connections
         return recipe if rates is None else dataclasses.replace(recipe, lr=tuple(rates))
 
@@ -182,12 +189,18 @@ class _Estimator(BaseEstimator, abc.ABC):
             self._train(X, y, None, 1)
         return self
 
+    @property
+    def _shape(self) -> Shape:
+        """Of an input."""
+        return (
+            (self.n_features_in_,) if self.shape is None else tuple(np.ravel(self.shape).tolist())
+        )
+
     def _program(self, n: int) -> "_Program":
         """What trains on n examples."""
         recipe = dataclasses.replace(self.recipe_, batch=min(self.recipe_.batch, n))
         batches = 1 if recipe.schedule == "constant" else n // recipe.batch
-        shape = self.shape or (self.n_features_in_,)
-        return _program(recipe.essence, shape, self._target, batches)
+        return _program(recipe.essence, self._shape, self._target, batches)
 
     def _train(
         self,
@@ -243,7 +256,7 @@ class _Estimator(BaseEstimator, abc.ABC):
     def _inputs(self, X: np.ndarray) -> np.ndarray:
         self._scaling.check_range(X)
         x = np.asarray(self._scaling.apply(X), self.network_.dtype)
-        return x.reshape(-1, *self.network_.shapes[0])
+        return x.reshape(len(x), *self.network_.shapes[0])
 
     def _scores(self, X: Any) -> Float[np.ndarray, "n outputs"]:
         """Outputs for inputs ``(n, features)``, in blocks of equal size, however few there are: one

@@ -157,9 +157,14 @@ def test_images_as_rows_with_convolutions() -> None:
     x, y = load_digits(return_X_y=True)
     fields = {"channels": (4,), "kernel": 3, "activation": "hardsigm"}
     model = EPClassifier(
-        shape=(8, 8), hidden=(), epochs=1, lr=0.05, scaling="unit", fields=fields, random_state=0
+        shape=[8, 8], hidden=(), epochs=1, lr=0.05, scaling="unit", fields=fields, random_state=0
     )
     assert model.fit(x[:200], y[:200]).network_.shapes[:2] == ((8, 8, 1), (3, 3, 4))
+
+
+def test_a_learning_rate_of_numpy(iris: Arrays) -> None:
+    model = EPClassifier(epochs=1, lr=np.float32(0.25), random_state=0).fit(*iris)
+    assert model.recipe_.lr == (0.25, 0.25)
 
 
 def test_fewer_examples_than_a_minibatch() -> None:
@@ -174,6 +179,7 @@ def test_fewer_examples_than_a_minibatch() -> None:
         ({"fields": {"momentums": 1}}, "'momentums': did you mean momentum"),
         ({"lr": (0.1, 0.1, 0.1)}, "3 learning rate"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"shape": (2, 4)}, r"shape is \(2, 4\), of 8 numbers, but a row of X has 4"),
         ({"fields": {"channels": (4,)}}, "convolutions need images"),
     ],
 )

@@ -6,6 +6,8 @@ float32.
 """
 
 import math
+import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -21,6 +23,8 @@ from eqprop.data.targets import (
 )
 from eqprop.errors import EqpropError, suggest
 from eqprop.types import Shape
+
+_MISSING = ("None", "<NA>")  # as Python and Pandas say it
 
 
 @final
@@ -101,8 +105,8 @@ class Dataset:
         target: type[Target] | None = None,
         name: str = "data",
         source: str = "Arrays.",
-        features: tuple[str, ...] = (),
-        names: tuple[str, ...] = (),
+        features: Iterable[str | bytes] = (),
+        names: Iterable[str | bytes] = (),
     ) -> "Dataset":
         """Inputs ``(n, *shape)`` and targets ``(n,)`` or ``(n, outputs)``, some drawn for testing:
         that fraction, or that number; of each class alike if ``stratify``.
@@ -115,8 +119,9 @@ class Dataset:
             EqpropError: in one line, what is wrong with which of them, and where.
         """
         where = _where(name, source)
-        features = features or _column_names(x)
-        given, x, y = x, as_inputs(x, where, features), _targets(y, where)
+        features, names = as_names(features, where) or _column_names(x), as_names(names, where)
+        given, y = _inputs(x, where), _targets(y, where)
+        x = as_inputs(given, where, features)
         _check_lengths(x, y, where)
         kind = (target or kind_of(y, where)).infer(y, names, where)
         _check_told_apart(given, features, y, kind, where)
@@ -138,19 +143,19 @@ class Dataset:
         target: type[Target] | None = None,
         name: str = "data",
         source: str = "Arrays.",
-        features: tuple[str, ...] = (),
-        names: tuple[str, ...] = (),
+        features: Iterable[str | bytes] = (),
+        names: Iterable[str | bytes] = (),
     ) -> "Dataset":
         """Inputs and targets as ``from_arrays`` takes them, in parts that are there already;
         columns of tables are found by name.
         """
         where = _where(name, source)
-        if not features:
-            features = _column_names(x_train)
-            x_test = in_order(x_test, features, f"{where}, test part")
         places = [f"{where}, {part} part" for part in ("training", "test")]
-        both = zip((x_train, x_test), places, strict=True)
-        xs = [as_inputs(x, place, features) for x, place in both]
+        features, names = as_names(features, where), as_names(names, where)
+        columns = _column_names(x_train)
+        x_test = in_order(x_test, columns or features, places[1])
+        features, given = features or columns, (_inputs(x_train, places[0]), x_test)
+        xs = [as_inputs(x, place, features) for x, place in zip(given, places, strict=True)]
         if {x.dtype for x in xs} != {np.dtype(np.uint8)}:
             xs = [as_float32(x) for x in xs]
         ys = [_targets(y, place) for y, place in zip((y_train, y_test), places, strict=True)]
@@ -163,8 +168,10 @@ class Dataset:
             )
         y = np.concatenate(ys)
         kind = (target or kind_of(y, where)).infer(y, names, where)
-        _check_told_apart(x_train, features, ys[0], kind, places[0])
-        train_y, test_y = (kind.encode(y, place) for y, place in zip(ys, places, strict=True))
+        _check_told_apart(given[0], features, ys[0], kind, places[0])
+        # Whether labels are names or numbers, all of them say together.
+        encoded = kind.encode(y, f"{where}, both parts in a row")
+        train_y, test_y = np.split(encoded, [len(ys[0])])
         made = Dataset(name, xs[0], train_y, xs[1], test_y, kind, source, features)
         made.check_learnable()
         return made
@@ -177,7 +184,7 @@ def as_inputs(x: Any, where: str, features: tuple[str, ...] = ()) -> np.ndarray:
     Raises:
         EqpropError: they are none, not finite, or not of these features.
     """
-    x = _array(x, "inputs", where)
+    x = _inputs(x, where)
     if x.dtype.kind not in "biuf":
         raise EqpropError(f"{where}: inputs are {x.dtype}: give numbers, or a CSV file with names")
     if x.ndim < 2:
@@ -190,16 +197,24 @@ def as_inputs(x: Any, where: str, features: tuple[str, ...] = ()) -> np.ndarray:
     return x
 
 
-def in_order(x: Any, features: tuple[str, ...], where: str) -> Any:
-    """A table of Pandas or Polars with these columns alone; itself where it has no names, or there
-    are no features. Raises ``EqpropError`` where one is not there.
+def in_order(
+    x: Any, features: tuple[str, ...], where: str, names: tuple[str, ...] = ()
+) -> np.ndarray:
+    """Inputs as an array; where their columns have names, as in a table of Pandas or Polars, and
+    there are features, these columns alone. Raises ``EqpropError`` where one is not there.
     """
-    names = _column_names(x)
-    if not names or not features:
-        return x
-    if missing := [feature for feature in features if feature not in names]:
-        raise EqpropError(f"{where}: the inputs have no column {suggest(missing[0], names)}")
-    return x[[x.columns[names.index(feature)] for feature in features]]
+    names = names or _column_names(x)
+    if names and features:
+        if missing := [feature for feature in features if feature not in names]:
+            raise EqpropError(f"{where}: the inputs have no column {suggest(missing[0], names)}")
+        order = [names.index(feature) for feature in features]
+        x = x[[x.columns[n] for n in order]] if _column_names(x) else x[:, order]
+    return _inputs(x, where)
+
+
+def as_names(names: Iterable[Any], where: str) -> tuple[str, ...]:
+    """Names of any kind as text; bytes are UTF-8."""
+    return tuple(map(str, _decoded(np.asarray([*names]), "names", where)))
 
 
 def _where(name: str, source: str) -> str:
@@ -213,10 +228,8 @@ def _column_names(x: Any) -> tuple[str, ...]:
 
 def _targets(y: Any, where: str) -> np.ndarray:
     """Numbers or text as an array ``(n,)`` or ``(n, d)``; a column of classes is ``(n,)``."""
-    y = _array(y, "targets", where)
+    y = _decoded(_array(y, "targets", where), "targets", where)
     if y.dtype.kind == "O" and all(isinstance(value, str) for value in y.flat):
-        y = y.astype(str)
-    if y.dtype.kind == "S":
         y = y.astype(str)
     if y.dtype.kind not in "biufU" or y.ndim not in (1, 2):
         raise EqpropError(
@@ -227,10 +240,41 @@ def _targets(y: Any, where: str) -> np.ndarray:
 
 
 def _array(values: Any, what: str, where: str) -> np.ndarray:
+    if np.ma.is_masked(values):
+        raise EqpropError(
+            f"{where}: {np.ma.count_masked(values)} of the {what} are masked: leave their rows "
+            "out, or fill them in, x.filled(0)"
+        )
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:  # rows of several lengths
         raise EqpropError(f"{where}: {what} are no array ({error}): make rows equal") from error
+
+
+def _inputs(x: Any, where: str) -> np.ndarray:
+    """An array: float64 for objects that are numbers or missing, as in tables of Pandas with
+    columns of several types.
+    """
+    x = _array(x, "inputs", where)
+    if x.dtype.kind != "O":
+        return x
+    known = [np.nan if str(value) in _MISSING else value for value in x.flat]
+    if not all(isinstance(value, numbers.Real | np.bool) for value in known):
+        return x
+    return np.array(known, np.float64).reshape(x.shape)
+
+
+def _decoded(values: np.ndarray, what: str, where: str) -> np.ndarray:
+    """Bytes as the text that they are in UTF-8; others themselves."""
+    if values.dtype.kind != "S":
+        return values
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise EqpropError(
+            f"{where}: {what} are bytes, but no UTF-8 ({error}): give them as text, "
+            "np.char.decode(values, encoding)"
+        ) from error
 
 
 def _check_inputs(x: np.ndarray, features: tuple[str, ...], where: str) -> None:
@@ -253,12 +297,12 @@ def _check_inputs(x: np.ndarray, features: tuple[str, ...], where: str) -> None:
 
 
 def _check_told_apart(
-    x: Any, features: tuple[str, ...], y: np.ndarray, kind: Target, where: str
+    x: np.ndarray, features: tuple[str, ...], y: np.ndarray, kind: Target, where: str
 ) -> None:
     """Raises ``EqpropError`` where the rows of inputs, or of real targets, are no longer told apart
     in float32.
     """
-    check_told_apart(np.asarray(x), features, "feature", where)
+    check_told_apart(x, features, "feature", where)
     if isinstance(kind, Real):
         check_told_apart(y, kind.names, "target", where)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eqprop.data.dataset import Dataset, as_inputs
+from eqprop.data.dataset import Dataset, as_inputs, as_names, in_order
 from eqprop.data.files import damaged
 from eqprop.data.image_folder import image_files, read_image_folder, read_images
 from eqprop.data.named import NAMES, has_idx, load_idx
@@ -53,7 +53,8 @@ def load_path(
       targets, or several with commas between; without it, that is one called target, label, class
       or y, else the last. Text and up to 20 different whole numbers are classes by name. A column
       of text among the others is a feature for each of its values, ``colour=red``.
-    - A folder with a folder of images for each class, or with such in ``train`` and in ``test``.
+    - A folder with a folder of images for each class, or with such in ``train`` and in ``test``;
+      what is beside these two is not read.
     - A folder of IDX files, as those of MNIST.
 
     ``kind`` is the kind of target of arrays and tables where another is wanted. What is not split
@@ -91,7 +92,7 @@ def load_path(
                 return split(*images, source=source)
     if path.suffix == ".npz":
         arrays = _read_npz(path, _WHOLE, _SPLIT)
-        features, names = (tuple(map(str, np.ravel(arrays.pop(key, ())))) for key in _NAMES)
+        features, names = (np.ravel(arrays.pop(key, ())) for key in _NAMES)
         make = split if "x" in arrays else ready
         return make(*arrays.values(), source=f"{path}.", features=features, names=names)
     if path.suffix not in SUFFIXES:
@@ -110,8 +111,9 @@ def load_path(
 
 
 def load_inputs(path: Path | str, features: tuple[str, ...] = ()) -> np.ndarray:
-    """Inputs alone, to predict the targets of: ``x`` of an ``.npz`` file; the columns of a table
-    with these features, or all where none are named; an image, or those in a folder, by name.
+    """Inputs alone, to predict the targets of: ``x`` of an ``.npz`` file, whose columns go by their
+    names, ``features``, if it has them; the columns of a table with these features, or all where
+    none are named; an image, or those in a folder, by name.
 
     Raises:
         EqpropError: in one line, what is wrong in which file.
@@ -124,7 +126,9 @@ def load_inputs(path: Path | str, features: tuple[str, ...] = ()) -> np.ndarray:
     if path.suffix in SUFFIXES:
         return read_features(path, features)
     if path.suffix == ".npz":
-        return as_inputs(_read_npz(path, ("x",))["x"], str(path))
+        arrays, where = _read_npz(path, ("x",)), str(path)
+        names = as_names(np.ravel(arrays.get("features", ())), where)
+        return in_order(as_inputs(arrays["x"], where, names), features, where, names)
     return read_images([path])
 
 

@@ -69,14 +69,12 @@ def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
         EqpropError: a column is not there, a field is empty or has a text that none of the features
             has, or the file cannot be read.
     """
-    table = _read(path)
+    table = _read(path, features)
     if not features:
         columns = [x for name in table.columns for x, _ in _features(table[name], path)]
         return as_float32(np.stack(columns, axis=1))
     found: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(f if f in table.columns else f.partition("=")[0] for f in features):
-        if name not in table.columns:
-            raise EqpropError(f"{path} has no column {suggest(name, table.columns)}")
+    for name in dict.fromkeys(_column_of(feature, table.columns, path) for feature in features):
         own = {feature: column for column, feature in _features(table[name], path)}
         if other := [f for f in own if f not in features]:
             raise EqpropError(f"{path}: {other[0]} is none of the features that were trained on")
@@ -85,24 +83,25 @@ def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
     return as_float32(np.stack([found.get(feature, none) for feature in features], axis=1))
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _column_of(feature: str, columns: list[str], path: Path) -> str:
+    """The column of that name, or that which has the text of the feature."""
+    own = [name for name in columns if name == feature or feature.startswith(f"{name}=")]
+    if not own:
+        name = feature.partition("=")[0]
+        raise EqpropError(f"{path} has no column {suggest(name, columns)}")
+    return max(own, key=len)
+
+
+def _read(path: Path, features: tuple[str, ...] = ()) -> pl.DataFrame:
+    """The table; the columns that were text where these features come from are text here, too."""
     import polars as pl
 
     try:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path, use_pyarrow=False)
+            table = table.cast(dict.fromkeys(_texts(table.columns, features), pl.String))
         else:
-            with path.open(encoding="utf-8", errors="replace") as file:
-                header = file.readline()
-            separator = max(",;\t", key=header.count)
-            table = pl.read_csv(
-                path, separator=separator, null_values=_EMPTY, infer_schema_length=None
-            )
-            table = table.with_columns(
-                _without_commas(table[name], separator, path)
-                for name, kind in table.schema.items()
-                if kind == pl.String
-            )
+            table = _read_csv(path, features)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise EqpropError(
@@ -116,16 +115,54 @@ def _read(path: Path) -> pl.DataFrame:
     return table
 
 
-def _without_commas(column: pl.Series, separator: str, path: Path) -> pl.Series:
-    """A column of text as numbers, if it is numbers with decimal commas; else itself.
+def _texts(columns: list[str], features: tuple[str, ...]) -> list[str]:
+    """The columns that are no feature, but whose texts are."""
+    return [
+        name
+        for name in columns
+        if name not in features and any(feature.startswith(f"{name}=") for feature in features)
+    ]
+
+
+def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
+    """Without the spaces about names and fields."""
+    import polars as pl
+
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    separator = max(",;\t", key=first.count)
+    names = [n.strip() for n in pl.read_csv(path, separator=separator, n_rows=0).columns]
+    texts = _texts(names, features)
+    table = pl.read_csv(
+        path,
+        separator=separator,
+        null_values=_EMPTY,
+        infer_schema_length=None,
+        new_columns=names,
+        schema_overrides=dict.fromkeys(texts, pl.String),
+    )
+    table = table.with_columns(
+        pl.col(pl.String).str.strip_chars().replace(dict.fromkeys(["", *_EMPTY]))
+    )
+    return table.with_columns(
+        _numbers(table[name], separator, path)
+        for name, kind in table.schema.items()
+        if kind == pl.String and name not in texts
+    )
+
+
+def _numbers(column: pl.Series, separator: str, path: Path) -> pl.Series:
+    """A column of text as numbers, if it is numbers, with decimal commas or not; else itself.
 
     Raises ``EqpropError`` where the commas may be separators of thousands.
     """
     import polars as pl
 
-    values = column.str.strip_chars()
+    numbers = column.cast(pl.Float64, strict=False)
+    if numbers.null_count() == column.null_count():
+        return numbers
     plain, decimal, grouped = (
-        values.str.contains(rf"^[+-]?{form}$").fill_null(value=False)
+        column.str.contains(rf"^[+-]?{form}$").fill_null(value=False)
         for form in (r"\d+", r"\d+,\d+", r"[1-9]\d{0,2}(,\d{3})+")
     )
     with_comma = decimal | grouped
@@ -137,7 +174,7 @@ def _without_commas(column: pl.Series, separator: str, path: Path) -> pl.Series:
             f"{column[with_comma.arg_max() or 0]!r}: write them without, and with a decimal point"
         )
     # Where commas separate the columns, these are no decimal ones.
-    return column if separator == "," else values.str.replace(",", ".").cast(pl.Float64)
+    return column if separator == "," else column.str.replace(",", ".").cast(pl.Float64)
 
 
 def _are_values(header: list[str]) -> bool:
@@ -209,7 +246,7 @@ def _target(
     kind = kind or (Classes if _are_classes(y) else Real)
     if kind is not Classes:
         return y, kind, names
-    if y.dtype.kind == "f" and (y == np.rint(y)).all():
+    if y.dtype.kind == "f" and (y == np.rint(y)).all() and np.abs(y).max() < 2**63:
         y = y.astype(np.int64)
     # By name, but in the order of the numbers.
     return y.astype(str), Classes, tuple(map(str, np.unique(y)))
@@ -230,7 +267,7 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
     kind = column.dtype
     if kind in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
-    elif kind.is_decimal():
+    elif kind.is_decimal() or kind == pl.Int128:  # neither is NumPy's
         column = column.cast(pl.Float64)
     elif not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
         raise EqpropError(
@@ -248,7 +285,7 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
         )
     if column.dtype != pl.String:
         return column.to_numpy()
-    numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+    numbers = column.cast(pl.Float64, strict=False)
     if numbers.is_null().any() and numbers.drop_nulls().n_unique() > _MOST_CLASSES:
         row = numbers.is_null().arg_max() or 0
         raise EqpropError(

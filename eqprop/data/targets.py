@@ -302,15 +302,23 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 def check_told_apart(values: np.ndarray, names: Sequence[str], what: str, where: str) -> None:
     """Raises ``EqpropError`` where float32, which numbers ``(n, ...)`` become, rounds away how the
-    rows differ in one of them, as in seconds since 1970.
+    rows differ in one of them, as in seconds since 1970, or in numbers below 1e-38.
     """
-    if np.can_cast(values.dtype, np.float32):  # as bytes, which may be many
-        return
-    rows = values.reshape(len(values), -1).astype(np.float64)
-    lost, spread = np.abs(as_float32(rows) - rows).max(axis=0), np.ptp(rows, axis=0)
-    # What is the same everywhere but for the rounding of float64 may be lost.
-    differ = spread > 1e-11 * np.abs(rows).max(axis=0)
-    if (bad := differ & (lost > 1e-2 * spread)).any():
+    if values.dtype != np.float32 and np.can_cast(values.dtype, np.float32):
+        return  # as bytes, which may be many
+    rows = values.reshape(len(values), -1)
+    single, least, most = as_float32(rows), rows.min(axis=0), rows.max(axis=0)
+    if rows.dtype.kind == "f":
+        spread, change = most.astype(np.float64) - least, single - rows
+        # What is the same everywhere but for the rounding of float64 may be lost.
+        noise = 16 * np.finfo(np.float64).eps * np.maximum(-least, most)
+    else:  # their differences are exact in uint64, but neither in int64 nor in float64
+        above = (rows.astype(np.uint64) - least.astype(np.uint64)).astype(np.float64)
+        spread, change = above.max(axis=0), single.astype(np.float64) - as_float32(least) - above
+        noise = 0
+    # Smaller numbers are 0 on most devices.
+    lost = np.maximum(np.abs(change).max(axis=0), np.finfo(np.float32).tiny)
+    if (bad := (spread > noise) & (lost > 1e-2 * spread)).any():
         column = _row(bad)
         name = repr(names[column]) if names else column
         raise EqpropError(

@@ -5,6 +5,7 @@ is said in one line.
 import dataclasses
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -124,6 +125,9 @@ def test_names_of_columns_come_from_tables():
     np.testing.assert_array_equal(moved.test_x, moved.train_x)
     without = table.drop("b")
     wrong("have no column 'b'", Dataset.from_splits, table, Y, without, Y)
+    for train in (X, table):
+        named = Dataset.from_splits(train, Y, other.drop("d"), Y, features=("a", "b", "c"))
+        np.testing.assert_array_equal(named.test_x, X)
 
 
 ONE_HOT = np.eye(4)[Y]
@@ -146,7 +150,11 @@ ONE_HOT = np.eye(4)[Y]
         (X, Y * 0, "all targets are 0: give examples of another class"),
         (X, Y * 0.5 * 0, "target 'y' is 0.0 in all rows"),
         (X, np.where(np.arange(20) == 7, 9, Y), "class 9 has one example"),
-        (X.astype(object), Y, "inputs are object"),
+        (put(X.astype(object), (3, 1), "a"), Y, "inputs are object"),
+        (put(X.astype(object), (3, 1), None), Y, "x[3, 1] of row 3 is nan"),
+        (np.ma.masked_less(X, 2), Y, "2 of the inputs are masked: leave their rows out, or fill"),
+        (X, np.ma.masked_less(Y, 1), "5 of the targets are masked"),
+        (X, np.array([b"a", b"\xff"] * 10), "targets are bytes, but no UTF-8"),
         (X.astype(str), Y, "give numbers"),
         ([[1, 2], [3]] * 10, Y, "inputs are no array"),
         (X, np.array([None, 1] * 10), "targets are object"),
@@ -158,6 +166,10 @@ ONE_HOT = np.eye(4)[Y]
             "feature 1 varies by 57 about 2000000001, but float32 rounds it by",
         ),
         (X, 2e9 + Y / 2, "target 'y' varies by 1.5 about 2000000000, but float32 rounds it by"),
+        (X * 1e-4 + 1.7e9, Y, "feature 0 varies by 0.0057 about 1700000000, but float32 rounds"),
+        (X.astype(int) + 2**60, Y, "feature 0 varies by 57 about 1.152921505e+18, but float32"),
+        (X * 1e-39, Y, "feature 0 varies by 5.7e-38 about 0, but float32 rounds it by up to 1.18"),
+        (X.astype(np.float32) * 1e-40 + 1e-37, Y, "feature 0 varies by"),
     ],
 )
 def test_wrong_arrays(x, y, said):
@@ -173,6 +185,35 @@ def test_numbers_that_float32_tells_apart():
     assert len(np.unique(kept.train_x[:, 0])) == 15
     Dataset.from_arrays(np.full((20, 4, 4), 255, np.uint8), Y)
     Dataset.from_arrays(X.astype(np.int64) + 2**23, Y)
+    Dataset.from_arrays(np.where(X % 2, -(2**63), 2**63 - 1), Y)
+
+
+def test_objects_that_are_numbers():
+    # As a table of Pandas with truth values beside numbers, or with its own integers.
+    mixed = put(X.astype(object), (slice(None), 1), list(X[:, 1] > 5))
+    mixed[:, 2] = [10**30 * n for n in range(20)]
+    kept = Dataset.from_arrays(mixed, Y).train_x
+    np.testing.assert_array_equal(kept, Dataset.from_arrays(mixed.astype(float), Y).train_x)
+
+
+def test_names_of_any_kind():
+    lists = Dataset.from_arrays(X, Y, features=[*"abc"], names=[*"klmn"])
+    assert (lists.features, lists.target) == ((*"abc",), Classes((*"klmn",)))
+    arrays = {
+        "features": np.array([*"abc"], bytes),
+        "names": np.char.encode([*"kl\u00e9n"], "utf-8"),
+    }
+    for dataset in (Dataset.from_arrays(X, Y, **arrays), Dataset.from_splits(X, Y, X, Y, **arrays)):
+        assert (dataset.features, dataset.target.names) == ((*"abc",), (*"kl\u00e9n",))
+
+
+def test_labels_of_both_parts_are_numbers_or_names():
+    y = np.arange(6) % 3
+    dataset = Dataset.from_splits(X[:6], y, X[6:10], [1, 2, 1, 2], names=("1", "2", "3"))
+    np.testing.assert_array_equal(dataset.train_y, y)
+    np.testing.assert_array_equal(dataset.test_y, [1, 2, 1, 2])
+    said = "both parts in a row: label 3 in row 9; the 3 classes are 0 to 2"
+    wrong(said, Dataset.from_splits, X[:6], y, X[6:10], [1, 2, 1, 3], names=("1", "2", "4"))
 
 
 def test_wrong_feature_and_names():
@@ -329,6 +370,34 @@ def test_decimal_commas(tmp_path):
     assert load_path(path, test_size=2).features == ("a=1,5", "a=2,5", "a=x", "10", "20")
 
 
+def test_spaces_about_fields(tmp_path):
+    path = table(tmp_path, "a, b , c,y\n1, 2, red ,0\n3, 4.5,blue,1\n5, 6, red,0\n7,8,red,1\n")
+    assert load_path(path, test_size=2).features == ("a", "b", "c=blue", "c=red")
+    found = load_inputs(path, ("c=blue", "c=red", "b"))
+    np.testing.assert_array_equal(found, [[0, 1, 2], [1, 0, 4.5], [0, 1, 6], [0, 1, 8]])
+    path = table(tmp_path, "a, b\n1, 2\n3, NA\n4, \n")
+    wrong("column 'b' of row 2 is empty", load_path, path)
+
+
+def test_integers_of_more_than_64_bits(tmp_path):
+    path = table(tmp_path, "a,y\n" + f"{10**24},0\n3,{10**24}\n" * 4)
+    np.testing.assert_array_equal(load_inputs(path, ("a",))[:2, 0], np.float32([1e24, 3]))
+    assert load_path(path).target == Classes(("0.0", "1e+24"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_few_of_the_texts_that_were_trained_on(tmp_path, suffix):
+    features = ("dep=01", "dep=3+", "own==1", "own==x", "flag=true", "flag=unknown", "n")
+    path = table(tmp_path, "dep,own=,flag,n,own\n01,1,true,7,2\n3+,1,true,8,2\n01,1,true,9,3\n")
+    expected = [[1, 0, 1, 0, 1, 0, 7], [0, 1, 1, 0, 1, 0, 8], [1, 0, 1, 0, 1, 0, 9]]
+    if suffix == ".parquet":
+        pl.read_csv(path).write_parquet(path := path.with_suffix(suffix))
+    np.testing.assert_array_equal(load_inputs(path, features), expected)
+    path = table(tmp_path, "dep,own=,flag,n\n01,1,true,7\n")  # numbers and truth values alone
+    np.testing.assert_array_equal(load_inputs(path, features), expected[:1])
+    wrong("no column 'n': ", load_inputs, table(tmp_path, "dep,own=,flag\n01,1,true\n"), features)
+
+
 @pytest.mark.parametrize("names", ["2021,2020,y", "400.5,401,402.5,y", "0,1,10,y", "a,2019,y"])
 def test_names_that_are_numbers(tmp_path, names):
     rows = "".join(",".join([*"123"[: names.count(",")], str(n % 2)]) + "\n" for n in range(20))
@@ -435,6 +504,8 @@ def test_npz(tmp_path):
     np.testing.assert_array_equal(dataset.test_x, oracle.test_x)
     assert (dataset.features, dataset.target.names) == ((*"abc",), (*"klmn",))
     np.testing.assert_array_equal(load_inputs(path), X)
+    np.testing.assert_array_equal(load_inputs(path, ("c", "a")), X[:, [2, 0]])
+    wrong("have no column 'd': choose one of a, b, c", load_inputs, path, ("a", "d"))
     np.savez(path, x=put(X, (3, 1), np.nan))
     wrong(f"{path}: x[3, 1] of row 3 is nan", load_inputs, path)
     np.savez_compressed(path, y_test=Y[:5], x_test=X[:5], x_train=X, y_train=Y)
@@ -507,6 +578,28 @@ def test_jpeg_is_read(tmp_path):
     dataset = load_path(tmp_path, test_size=0.5)
     assert dataset.shape == (12, 20)
     np.testing.assert_array_equal(dataset.train_x[:, 0, 0], 100 * dataset.train_y)
+
+
+def test_images_beside_folders_and_turned_ones(tmp_path):
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned clockwise
+    for n, name in enumerate(("cat/0", "cat/more/1", "dog/2", "dog/3")):
+        file = tmp_path / "Train" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rot90(image) + np.uint8(n)).save(file, exif=exif)
+    (tmp_path / "Train" / "notes.txt").touch()
+    assert load_path(tmp_path / "Train", test_size=2).target == Classes(("cat", "dog"))
+    found = load_inputs(tmp_path / "Train")
+    np.testing.assert_array_equal(found, image + np.arange(4, dtype=np.uint8)[:, None, None])
+    wrong("has a folder Train, which is no class: call the parts", load_path, tmp_path)
+    (tmp_path / "Train").rename(tmp_path / "TEST")
+    shutil.copytree(tmp_path / "TEST", tmp_path / "train")
+    assert len(load_path(tmp_path).test_y) == 4
+    loose = tmp_path / "train" / "4.PNG"
+    shutil.copy(tmp_path / "TEST" / "dog" / "2.png", loose)
+    wrong(f"{loose} is in the folder of no class: put it into one", load_path, tmp_path)
+    assert len(load_inputs(tmp_path / "train")) == 5
 
 
 def test_wrong_images(tmp_path):

@@ -137,6 +137,9 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     run = ep.fit("ep-1h", data, out, hidden=(8,), epochs=1, batch=8)
     other = table.select("c", pl.lit("text").alias("d"), "b", "a")
     np.testing.assert_array_equal(run.scores(other), run.scores(table))
+    np.testing.assert_array_equal(run.scores(x.astype(object)), run.scores(x))
+    with pytest.raises(ep.EqpropError, match="run: 3 of the inputs are masked"):
+        run.predict(np.ma.masked_equal(x[:7], 3))
     with pytest.raises(ep.EqpropError, match="no column 'b'"):
         run.predict(table.drop("b"))
     moved = ep.Dataset.from_arrays(table.select("c", "a", "b"), y)
