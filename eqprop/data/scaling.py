@@ -1,6 +1,5 @@
 """Scaling: numbers of any unit brought to a size that a network takes, by shift and scale."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
@@ -70,15 +69,6 @@ class Scaling(NamedTuple):
     def undo(self, values: Any) -> Any:
         """The values that were scaled to these."""
         return values * self.scale + self.shift
-
-    def lists(self) -> dict[str, Any]:
-        """Both as (nested) lists, for JSON."""
-        return {"shift": self.shift.tolist(), "scale": self.scale.tolist()}
-
-    @staticmethod
-    def from_lists(lists: Mapping[str, Any]) -> "Scaling":
-        """The scaling whose ``lists`` these are."""
-        return _made(lists["shift"], lists["scale"])
 
 
 def _made(shift: Any, scale: Any) -> Scaling:

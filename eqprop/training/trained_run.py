@@ -324,7 +324,7 @@ class TrainedRun:
     def _raw(self, x: Any) -> np.ndarray:
         """Inputs as an array. Raises ``EqpropError`` for others than the run was trained on."""
         used = self.record.data
-        x, shape = np.asarray(in_order(x, used.features, str(self.folder))), used.image
+        x, shape = in_order(x, used.features, str(self.folder)), used.image
         if x.dtype.kind not in "biuf" or x.shape[1:] != shape or not len(x):
             raise EqpropError(
                 f"inputs are {x.dtype} of shape {x.shape}: give numbers of shape (n, "

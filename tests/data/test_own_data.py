@@ -3,7 +3,6 @@ is said in one line.
 """
 
 import dataclasses
-import json
 import pickle
 import shutil
 import zipfile
@@ -313,13 +312,9 @@ def test_a_feature_that_is_the_same_everywhere_becomes_0():
         assert Scaling.fit(how, x).scale == 1
 
 
-def test_scaling_survives_json_and_keeps_precision():
+def test_scaling_keeps_precision():
     x = load_diabetes(return_X_y=True, scaled=False)[0].astype(np.float32)
     scaling = Scaling.fit("standard", x)
-    again = Scaling.from_lists(json.loads(json.dumps(scaling.lists())))
-    for a, b in zip(scaling, again, strict=True):
-        np.testing.assert_array_equal(a, b)
-        assert b.dtype == np.float32
     assert scaling.apply(x.astype(np.float64)).dtype == np.float64
 
 
