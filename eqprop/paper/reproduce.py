@@ -65,7 +65,7 @@ class Reproduction:
 def reproduce(asked: Reproduction, command: Sequence[str]) -> None:
     """Runs what is missing, and writes the tables and figures.
 
-    Raises ``EqpropError`` where it was stopped, after writing what there is by then.
+    Raises ``Stopped`` after writing what there is by then.
     """
     display = Display()
     with typed():
@@ -81,7 +81,8 @@ def reproduce(asked: Reproduction, command: Sequence[str]) -> None:
         work.train([recipe for item in chosen.values() for recipe in item.trainings()])
     except Stopped as stop:
         work.write(chosen, "Stopped before the end.")
-        raise EqpropError(f"{stop}; or with everything: {shlex.join(command)}") from stop
+        stop.args = (f"{stop}; or with everything: {shlex.join(command)}",)
+        raise
     work.write(chosen)
 
 

@@ -15,7 +15,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from trainings import _compile_once, assert_same, metrics_of, one_line, train  # noqa: F401
+from trainings import (  # noqa: F401
+    _compile_once,
+    assert_same,
+    metrics_of,
+    one_line,
+    signal_in,
+    train,
+)
 
 from eqprop.cli.main import main
 from eqprop.cli.reproduce import _seconds
@@ -214,6 +221,15 @@ def test_what_does_not_fit_is_said(tmp_path):
     assert "cannot be trained: a kernel 5x5" in caption_of(tmp_path)
 
 
+def test_interrupted(tmp_path, monkeypatch, capsys):
+    signal_in(monkeypatch, 1)
+    assert reproduce(tmp_path, "--recipes", "ep-1h", "--epochs", "2", "--seeds", "1") == 130
+    line = one_line(capsys.readouterr().err)
+    assert "stopped by SIGINT" in line
+    assert "or with everything: eqprop reproduce" in line
+    assert "Stopped before the end." in caption_of(tmp_path)
+
+
 @pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
     """SIGKILL within the second recipe: it ends as if nothing had been, the first is left alone."""
@@ -259,6 +275,15 @@ def test_another_training_in_the_place_is_refused(tmp_path):
         PlannedTraining(other, (0,), tmp_path / "run").work([])
     same = dataclasses.replace(other, hidden=(16,), epochs=1, about="by another name")
     assert PlannedTraining(same, (0,), tmp_path / "run").ended
+
+
+def test_all_and_more(tmp_path, monkeypatch):
+    """`all` stands for what is of the paper; others beside it are not lost."""
+    asked = []
+    monkeypatch.setattr(running, "reproduce", lambda it, _: asked.append(it.names))
+    assert main(["reproduce", "table-time", "all", "figure-contrastive", "table-mnist"]) == 0
+    paper = [name for name, item in paper_items(Scope()).items() if not item.beyond]
+    assert asked == [("table-time", *paper, "figure-contrastive")]
 
 
 def test_tables_from_records(tmp_path, capsys):
