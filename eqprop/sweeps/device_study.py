@@ -179,20 +179,20 @@ class _Page:
             field("imperfection", "imperfection"),
             field("times the device's", "factor", "g"),
             field("value", "value", ".4g"),
-            score(f"in situ, {what}", "score", "score_std", metric.digits),
-            score(f"offline, {what}", "offline", "offline_std", metric.digits),
+            score(f"in situ, {what}", "score", "score_std", metric.form),
+            score(f"offline, {what}", "offline", "offline_std", metric.form),
             field("", "end"),
         )
         of_ways = (
             field("way to learn", "way"),
-            score(f"ideal, {what}", "ideal", "ideal_std", metric.digits),
-            score(f"on the device, {what}", "score", "score_std", metric.digits),
+            score(f"ideal, {what}", "ideal", "ideal_std", metric.form),
+            score(f"on the device, {what}", "score", "score_std", metric.form),
         )
         limits = (
             field("imperfection", "imperfection"),
             field("the device's", "value", ".4g"),
             field("tolerated", "tolerated"),
-            score(f"alone, {what}", "score", None, metric.digits),
+            score(f"alone, {what}", "score", None, metric.form),
         )
         epochs, seeds = self._asked.recipe.epochs, len(self._asked.seeds)
         page = "\n\n".join(
@@ -225,7 +225,7 @@ class _Page:
         rows, metric = self._rows(), self._metric
 
         def said(score: float | None) -> str:
-            return "diverged" if score is None else f"{score:.{metric.digits}f}{metric.unit}"
+            return "diverged" if score is None else f"{score:{metric.form}}{metric.unit}"
 
         if any(row["end"] == "not ended" for row in rows):
             return ["The study has not ended."]

@@ -106,7 +106,7 @@ class _Table:
     def tell(self, name: str) -> None:
         """Says what a member has come to, and writes the table."""
         row, metric = self._row(name), self._metric
-        found = shown(row["score"], row["score_std"], metric.digits) or "-"
+        found = shown(row["score"], row["score_std"], metric.form) or "-"
         print(f"{name}: {self._part} {metric.title} {found} {row['end']}".rstrip(), flush=True)
         self.write()
 
@@ -131,7 +131,7 @@ class _Table:
         rows.sort(key=lambda row: (row["score"] is None, row["score"]))
 
         def scores(head: str, name: str) -> Column:
-            return score(f"{head} {metric.title}", name, f"{name}_std", metric.digits)
+            return score(f"{head} {metric.title}", name, f"{name}_std", metric.form)
 
         columns = (
             *(field(name, name) for name in fields),

@@ -374,7 +374,7 @@ def test_they_are_compared_by_their_own_metric_on_the_part_held_back(swept_own):
     page = (out / "sweep.md").read_text()
     assert "| validation RMSE | test RMSE | training RMSE |" in page
     assert "%" not in page
-    assert f"| {float(rows[0]['validation']):.4f} |" in page
+    assert f"| {float(rows[0]['validation']):.4g} |" in page
 
 
 def test_own_data_in_processes(swept_own, tmp_path):
