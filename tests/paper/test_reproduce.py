@@ -525,7 +525,7 @@ def test_seeds_are_of_those_published_where_they_are_no_more(tmp_path):
 def test_nothing_is_drawn_where_there_are_no_rows(tmp_path):
     """All of the paper, of recipes that some figures have no member of."""
     (tmp_path / "records").mkdir()
-    args = ("--records", str(tmp_path / "records"), "--recipes", "ep-3h")
+    args = ("--records", str(tmp_path / "records"), "--recipes", "eb-1h")
     names = ("all", "figure-asymmetric", "figure-contrastive")
     assert main(["reproduce", *names, *args, "--out", str(tmp_path / "out")]) == 0
     for name in ("figure-angle", *names[1:]):

@@ -48,7 +48,7 @@ NEW = (
             for n, edge in enumerate(epoch.network.edges, 1)
         },
         words="  |{}| ".format,
-        digits=3,
+        form=".3f",
         title="norms of weights",
         label="of {}",
     ),
