@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> None:
     about = "\n".join(
         [
             *(_ABOUT, "", "Devices, or a .toml or .json file:", *listing(devices), ""),
-            "Start with: eqprop device ep-1h --device reram",
+            *("Start with: eqprop device ep-1h --device reram", ""),
             "Every field of a recipe is an option too: eqprop device ep-1h --help lists them.",
         ]
     )

@@ -59,7 +59,9 @@ _ABOUT = """Train a recipe over values of its fields, a grid of them or random o
 Each member is an ordinary run directory. Members train one after another, their seeds together
 where that is faster, or as jobs. Stopped or killed, the same command goes on where it was.
 With --validation the members are compared on the part that is held back, else on the test set.
+
 Start with: eqprop sweep ep-1h --grid beta=0.2,0.5
+
 Every field of a recipe is an option too: eqprop sweep ep-1h --help lists them."""
 
 
