@@ -141,13 +141,23 @@ def _options(kind: Any) -> Iterator[tuple[str, Any]]:
         hint, *marks = _unwrap(hints[field.name])
         names = (mark.name for mark in marks if getattr(mark, "name", None) is not None)
         called = next(names, field.name).replace("_", "-")
-        if _HIDDEN.intersection(mark for mark in marks if mark.__hash__):
+        if _is_hidden(marks):
             continue
         if dataclasses.is_dataclass(hint):
             within = called and f"{called}."
             yield from ((f"--{within}{name[2:]}", inner) for name, inner in _options(hint))
         else:
             yield "--" + called, hint
+
+
+def hidden_fields(kind: type) -> set[str]:
+    """The fields of a dataclass that are no options."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name for name, hint in hints.items() if _is_hidden(_unwrap(hint)[1:])}
+
+
+def _is_hidden(marks: Sequence[Any]) -> bool:
+    return bool(_HIDDEN.intersection(mark for mark in marks if mark.__hash__))
 
 
 def _unwrap(hint: Any) -> tuple[Any, ...]:

@@ -49,6 +49,10 @@ def run(args: Sequence[str]) -> None:
     options = parse(BenchOptions, args, "eqprop bench", _ABOUT, BenchOptions())
     for name in options.recipes:
         require_known("recipe", name, RECIPES, "eqprop list")
+        if (dataset := RECIPES[name].dataset) != "mnist":
+            raise UsageError(
+                f"{name} learns {dataset}, and recipes are timed on images of MNIST: leave it out"
+            )
     times = {"minibatches": options.minibatches, "eager-minibatches": options.eager_minibatches}
     require_at_least(1, times)
     if options.out and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):

@@ -44,7 +44,13 @@ on where it was. Short by default, of 2 epochs: --epochs and --seeds make it a l
 def run(args: Sequence[str]) -> None:
     """Studies what the arguments say."""
     devices = {name: device.source for name, device in PRESETS.items() if device.effects}
-    about = "\n".join([_ABOUT, "", "Devices, or a .toml or .json file:", *listing(devices)])
+    about = "\n".join(
+        [
+            *(_ABOUT, "", "Devices, or a .toml or .json file:", *listing(devices), ""),
+            *("Start with: eqprop device ep-1h --device reram", ""),
+            "Every field of a recipe is an option too: eqprop device ep-1h --help lists them.",
+        ]
+    )
     name, rest = split_name(args, RECIPES, "eqprop device", DeviceOptions, about)
     defaults = DeviceOptions(), as_options(dataclasses.replace(RECIPES[name], epochs=_EPOCHS))
     options, recipe = parse_with_fields(*defaults, rest, f"eqprop device {name}", about)

@@ -101,7 +101,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, EqpropError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"

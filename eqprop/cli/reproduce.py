@@ -66,8 +66,8 @@ def run(args: Sequence[str]) -> None:
         raise UsageError(f"a table or figure comes first: eqprop reproduce NAME {rest[0]} ...")
     for name in names:
         require_known("table or figure", name, (*known, ALL), "eqprop reproduce --help")
-    if ALL in names:
-        names = [name for name, item in known.items() if not item.beyond]
+    paper = [name for name, item in known.items() if not item.beyond]
+    names = [each for name in names for each in (paper if name == ALL else [name])]
     options = parse(ReproduceOptions, rest, "eqprop reproduce NAME ...", _ABOUT, ReproduceOptions())
     _check(options)
     budget = options.budget and _seconds(options.budget)

@@ -58,7 +58,11 @@ class SweepOptions:
 _ABOUT = """Train a recipe over values of its fields, a grid of them or random ones, and compare.
 Each member is an ordinary run directory. Members train one after another, their seeds together
 where that is faster, or as jobs. Stopped or killed, the same command goes on where it was.
-With --validation the members are compared on the part that is held back, else on the test set."""
+With --validation the members are compared on the part that is held back, else on the test set.
+
+Start with: eqprop sweep ep-1h --grid beta=0.2,0.5
+
+Every field of a recipe is an option too: eqprop sweep ep-1h --help lists them."""
 
 
 def run(args: Sequence[str]) -> None:
@@ -74,6 +78,8 @@ def run(args: Sequence[str]) -> None:
         raise UsageError(f"dataset is swept, but --data is {options.data}: leave one of them out")
     recipe, dataset = choose_data(options.data, options.split, recipe, "eqprop sweep")
     members = swept.members(lambda values: assign(recipe, values))
+    if len(members) < (drawn := sum(1 for _ in swept.assignments())):
+        print(f"note: equal samples fall together, {drawn} of them into {len(members)} members")
 
     from eqprop.sweeps.cluster import Processes, Slurm
     from eqprop.sweeps.sweep import SweepRun, sweep

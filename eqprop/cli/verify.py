@@ -7,20 +7,14 @@ from typing import Literal, final
 
 import tyro
 
-from eqprop.cli.arguments import listing, split_name
-from eqprop.cli.recipe_options import fields_of, parse_with_fields
+from eqprop.cli.arguments import hidden_fields, listing, split_name
+from eqprop.cli.recipe_options import RecipeOptions, fields_of, parse_with_fields
 from eqprop.devices.record import IDEAL, Device
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Published, Recipe, changes
 from eqprop.theorem.questions import FIGURES, FIXED, VerifyOptions, as_verified, question
 from eqprop.training.runs import check_new
-
-# Fields of a recipe that have no say in whether updates follow gradients.
-_IDLE = (
-    *("shift", "flip", "rotate", "zoom", "elastic", "erase", "dropout", "input_dropout"),
-    *("optimizer", "momentum", "weight_decay", "schedule", "epochs"),
-)
 
 
 @final
@@ -41,7 +35,9 @@ class _Fields(Recipe):
     """Learning rates eta of a continual rule, from the input side to the output; no effect on other
     rules.
     """
+    # What has no place in a verification is no option.
     tolerance: tyro.conf.Suppress[float] = 0.0
+    test_tolerance: tyro.conf.Suppress[float] = 1e-4
     relaxation: tyro.conf.Suppress[Literal["steps", "anderson"]] = "steps"
     sweeps: tyro.conf.Suppress[bool] = False
     nudged_sweeps: tyro.conf.Suppress[bool] = False
@@ -59,6 +55,7 @@ class _Fields(Recipe):
     weight_decay: tyro.conf.Suppress[float] = 0.0
     schedule: tyro.conf.Suppress[Literal["constant", "cosine"]] = "constant"
     epochs: tyro.conf.Suppress[int] = 30
+    patience: tyro.conf.Suppress[int] = 0
     dtype: tyro.conf.Suppress[Literal["float32", "float64"]] = "float32"
     states: tyro.conf.Suppress[Literal["full", "bfloat16"]] = "full"
     device: tyro.conf.Suppress[tyro.conf.Fixed[Device]] = IDEAL
@@ -109,10 +106,11 @@ def _read(name: str, args: Sequence[str]) -> tuple[Recipe, VerifyOptions]:
 
 def _refuse_training(args: Sequence[str]) -> None:
     """Raises for options of trainings that would change nothing here."""
+    refused = hidden_fields(_Fields) - hidden_fields(RecipeOptions)
     for arg in args:
         option = arg.partition("=")[0].replace("_", "-")
         field = option.removeprefix("--").removeprefix("no-").replace("-", "_").partition(".")[0]
-        if option.startswith("--") and field in (*_IDLE, *FIXED):
+        if option.startswith("--") and field in refused:
             _, why = FIXED.get(field, (None, "nothing is trained"))
             raise UsageError(f"{option} has no place in a verification, where {why}: leave it out")
 

@@ -298,11 +298,17 @@ class FigureTheorem(PaperItem):
             tensor | {"order": orders.get(tensor["name"], {}).get("slope")}
             for tensor in (*asked["tensors"], asked["together"])
         ]
-        caption = (
-            f"Updates of the rule, dashed, over BPTT gradients, at beta {asked['beta']:g}; "
-            f"{numbers['data']['source']} {numbers['verdict']}"
-        )
         drawable = (verified.folder / CURVES).exists()
+        recipe = self.question.recipe
+        shown = (
+            "Updates of the rule, dashed, over BPTT gradients"
+            if drawable
+            else "Updates of the rule against BPTT gradients; the curves were not kept: `eqprop "
+            f"verify {recipe.name} --dataset {recipe.dataset}` draws them"
+        )
+        caption = (
+            f"{shown}. At beta {asked['beta']:g}; {numbers['data']['source']} {numbers['verdict']}"
+        )
         return Rendered(
             caption,
             rows,

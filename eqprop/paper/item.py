@@ -59,7 +59,7 @@ class Rendered:
     rows: Sequence[Row]
     columns: Sequence[Column]
     draw: Draw | None
-    """None where there is nothing to draw."""
+    """None where there is nothing to draw; not called where there are no rows."""
     used: Sequence[SeedResult] = ()
     """The trainings behind the numbers."""
 

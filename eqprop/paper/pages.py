@@ -25,7 +25,7 @@ def write(
 
     ``made`` says when, where and with what.
     """
-    if rendered.draw is not None:
+    if rendered.draw is not None and rendered.rows:
         figure = new_figure()
         rendered.draw(figure)
         save(figure, out / f"{name}.png", out / f"{name}.svg")
@@ -63,7 +63,7 @@ def write_together(
 
 def _section(name: str, item: PaperItem, rendered: Rendered) -> str:
     """Title, image, caption and table in Markdown."""
-    image = "" if rendered.draw is None else f"![{item.title}]({name}.png)\n\n"
+    image = f"![{item.title}]({name}.png)\n\n" if rendered.draw and rendered.rows else ""
     return f"{item.title}\n\n{image}{_table(rendered)}"
 
 
@@ -72,12 +72,15 @@ def put_into(page: Path, written: Mapping[str, Rendered]) -> None:
     caption and table; the runs behind it follow, or go to the place ``NAME-runs`` where the page
     has that.
 
-    Raises ``EqpropError`` where the page has no place for NAME.
+    Its line ends stay as they are. Raises ``EqpropError`` where the page cannot be read, or has no
+    place for NAME.
     """
     try:
-        text = page.read_text(encoding="utf-8")
+        text = page.read_bytes().decode("utf-8")
     except OSError as error:
         raise EqpropError(f"{page} cannot be read ({error.strerror}): name a page") from error
+    except UnicodeDecodeError as error:
+        raise EqpropError(f"{page} is not in UTF-8 ({error}): save it as that") from error
     for name, rendered in written.items():
         table, runs = _table(rendered), _sources(rendered, page.parent)
         if _marks(f"{name}-runs")[0] in text:
@@ -95,7 +98,8 @@ def _replaced(page: Path, text: str, name: str, new: str) -> str:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise EqpropError(f"{page} has no place for {name}: put the lines {begin} and {end}")
-    return f"{before}{begin}\n\n{new}\n{end}{after}"
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    return f"{before}{begin}{f'\n\n{new}\n'.replace('\n', line_end)}{end}{after}"
 
 
 def _marks(name: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from eqprop.paper.results import Results, read_verified
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem.figure import VERIFICATION
 from eqprop.theorem.launch import verify
-from eqprop.theorem.questions import Question
+from eqprop.theorem.questions import FIGURES, Question
 from eqprop.training.display import Display
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
@@ -65,7 +65,7 @@ class Reproduction:
 def reproduce(asked: Reproduction, command: Sequence[str]) -> None:
     """Runs what is missing, and writes the tables and figures.
 
-    Raises ``EqpropError`` where it was stopped, after writing what there is by then.
+    Raises ``Stopped`` after writing what there is by then.
     """
     display = Display()
     with typed():
@@ -81,7 +81,8 @@ def reproduce(asked: Reproduction, command: Sequence[str]) -> None:
         work.train([recipe for item in chosen.values() for recipe in item.trainings()])
     except Stopped as stop:
         work.write(chosen, "Stopped before the end.")
-        raise EqpropError(f"{stop}; or with everything: {shlex.join(command)}") from stop
+        stop.args = (f"{stop}; or with everything: {shlex.join(command)}",)
+        raise
     work.write(chosen)
 
 
@@ -240,19 +241,24 @@ class _Work:
 
     def _answered(self, figure: Question) -> bool:
         folder = self._verification(figure)
-        # The figure is what a verification writes last.
+        # The image is what a verification writes last.
         return (folder / VERIFICATION).exists() and any(
             found.answers(figure, self._dataset.name) for found in read_verified(folder)
         )
 
     def _verification(self, figure: Question) -> Path:
-        return self._out / "verifications" / self._folder(figure.recipe).name
+        recipe = figure.recipe
+        # A label does not tell the data set of a figure of the papers, which is in no catalogue.
+        own = FIGURES.get(recipe.name, figure).recipe.dataset
+        return self._out / "verifications" / self._named(label(recipe), own)
 
     def _folder(self, recipe: Recipe) -> Path:
-        name = label(recipe)
-        if self._dataset.name != recipe.dataset:
-            name += f", on {self._dataset.name}"
-        return self._out / "trainings" / re.sub(r"[^\w.+-]+", "-", name)
+        return self._out / "trainings" / self._named(label(recipe), recipe.dataset)
+
+    def _named(self, name: str, dataset: str) -> str:
+        """A name for a directory, that tells the data set where it is not that one."""
+        on = "" if self._dataset.name == dataset else f", on {self._dataset.name}"
+        return re.sub(r"[^\w.+-]+", "-", name + on)
 
     def _shortened(self, recipe: Recipe) -> Recipe:
         """The recipe with no more epochs than were asked for."""

@@ -108,7 +108,7 @@ class TableOthers(PaperItem):
             caption,
             rows,
             _TABLE,
-            (lambda figure: charts.errors(figure, rows)) if rows else None,
+            lambda figure: charts.errors(figure, rows),
             [seed for group in left for seed in group],
         )
 
@@ -180,9 +180,9 @@ class TableTime(PaperItem):
             *DONE,
             TEST,
             field("wanted %", "goal", "g"),
-            score("seconds", "seconds", "seconds_std", 0),
+            score("seconds", "seconds", "seconds_std", ".0f"),
             field("wanted s", "goal_seconds", "g"),
-            score("to start", "to_start", digits=1),
+            score("to start", "to_start", form=".1f"),
             field("on", "accelerator"),
         )
         return Rendered(caption + what_was_run(rows), rows, columns, None, used)

@@ -136,11 +136,14 @@ def over_fields(figure: "Figure", rows: Sequence[Row], fields: Sequence[str], la
     panels[0].set_ylabel(label)
 
 
-def over_sizes(figure: "Figure", rows: Sequence[Row], label: str) -> None:
-    """The score over the size of each imperfection of a device, a line for each."""
+def over_sizes(figure: "Figure", rows: Sequence[Row], label: str, *, percent: bool) -> None:
+    """The score over the size of each imperfection of a device, a line for each; whether it is in
+    ``percent``.
+    """
     figure.set_size_inches(9.6, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
     ideal = next(row["score"] for row in rows if row["imperfection"] == "none")
+    scores = [s for row in rows for s in (row["score"], row["offline"]) if s is not None]
     for axes, kind, title in zip(
         panels, ("score", "offline"), ("trained on the device", "programmed"), strict=True
     ):
@@ -153,13 +156,15 @@ def over_sizes(figure: "Figure", rows: Sequence[Row], label: str) -> None:
             axes.errorbar(where, [row[kind] for row in own], std, label=name, fmt="o-", **style)
         if sized:  # else there is nothing to take the logarithm of
             axes.set_xscale("log")
-            axes.set_yscale("log")
             sizes = sorted({row["factor"] for row in sized})
             axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-            axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
-            axes.minorticks_off()
-            scores = [row[kind] for row in sized] + [ideal or sized[0][kind]]
-            axes.set_ylim(0.8 * max(min(scores), 0.01), 1.25 * max(scores))
+            axes.set_xticks([], minor=True)
+            if min(scores) > 0:  # there is no place for a 0 on a logarithmic axis
+                axes.set_yscale("log")
+                if percent:
+                    axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
+                    axes.set_yticks([], minor=True)
+                axes.set_ylim(0.8 * min(scores), 1.25 * max(scores))
         if ideal is not None:
             axes.axhline(ideal, color="tab:grey", ls="--", lw=1)
         axes.set_title(title, fontsize=10)

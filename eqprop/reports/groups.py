@@ -1,5 +1,6 @@
 """What a report is about: the trainings in some run directories, the seeds of a recipe together."""
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,15 @@ class Group:
     @property
     def seconds_per_epoch(self) -> float:
         """Learning and evaluation of a seed, mean over epochs and seeds."""
-        spent = sum(member.seconds for member in self.members)
-        return spent / sum(member.epochs for member in self.members)
+        spent = [
+            second / member.sharing
+            for member in self.members
+            for name, column in member.columns.items()
+            if name.startswith("seconds/")  # not those before the first minibatch
+            for second in column
+            if not math.isnan(second)
+        ]
+        return math.fsum(spent) / sum(member.epochs for member in self.members)
 
     def final(self, metric: OfExamples, part: str) -> str:
         """The last value of a metric of the ``test`` or ``train`` part: mean, and std over the
@@ -78,7 +86,7 @@ class Group:
         if waits or not told:
             return "–"
         values = [member.last(f"{part}_{metric.name}") for member in self.members]
-        return show_mean_and_std(values, metric.digits)
+        return show_mean_and_std(values, metric.form)
 
     @property
     def headline(self) -> list[OfExamples]:

@@ -165,7 +165,7 @@ def _legend_below(axes: "Axes", columns: int) -> None:
 
 def _said(seeds: Curves, at: int) -> str:
     values = [seed[at] for seed in seeds if not math.isnan(seed[at])]
-    return show_mean_and_std(values, 3) if values else "unknown"
+    return show_mean_and_std(values, ".4g") if values else "unknown"
 
 
 def _band(seeds: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -51,11 +51,11 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def shown(mean: float | None, std: float | None, digits: int = 2) -> str:
+def shown(mean: float | None, std: float | None, form: str = ".2f") -> str:
     """A mean, with its standard deviation where there is one; blank where there is none."""
     if mean is None:
         return ""
-    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
+    return f"{mean:{form}}" if std is None else f"{mean:{form}} ± {std:{form}}"
 
 
 def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict[str, Any]:
@@ -121,13 +121,17 @@ def _range(least: int, most: int) -> str:
 def _seeds(row: Row) -> str:
     if row["seeds"] is None:
         return ""
-    published = row["published_seeds"]
-    return f"{row['seeds']} of {published}" if published else str(row["seeds"])
+    return f"{row['seeds']}{_of(row['seeds'], row['published_seeds'])}"
 
 
-def score(head: str, name: str, std: str | None = None, digits: int = 2) -> Column:
+def _of(seeds: int, published: int | None) -> str:
+    """Of how many seeds these are a part, if of any."""
+    return f" of {published}" if published and seeds <= published else ""
+
+
+def score(head: str, name: str, std: str | None = None, form: str = ".2f") -> Column:
     """A column of errors in %, or of another metric."""
-    return Column(head, lambda row: shown(row[name], row[std] if std else None, digits))
+    return Column(head, lambda row: shown(row[name], row[std] if std else None, form))
 
 
 DONE = (Column("epochs", _epochs), Column("seeds", _seeds))
@@ -148,6 +152,10 @@ def what_was_run(rows: Sequence[Row]) -> str:
         return _range(min(values), max(values))
 
     done, seeds = span("least_epochs_done", "most_epochs_done"), span("seeds")
-    text = f"Run: {done} of {span('epochs')} epochs, {seeds} of 5 seeds"
+    most = max(row["seeds"] for row in run)
+    # Of those published, where that is as many for all.
+    published = {row["published_seeds"] for row in run}
+    of = _of(most, published.pop()) if len(published) == 1 else ""
+    text = f"Run: {done} of {span('epochs')} epochs, {seeds}{of} seed{'s' * bool(of or most > 1)}"
     blank = len(rows) - len(run)
     return f"{text}; {blank} of {len(rows)} rows were not run." if blank else f"{text}."

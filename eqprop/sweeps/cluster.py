@@ -127,6 +127,7 @@ def work_all(
     Stopped while it waits, jobs go on; called again, it waits for those that still run.
 
     Raises:
+        KeyboardInterrupt: it was stopped; says how many jobs go on.
         EqpropError: submitit or Slurm is not there, or jobs ended before their trainings.
     """
     logs = folder / "jobs"
@@ -153,7 +154,13 @@ def work_all(
             began += start
             numbers |= {name: job.job_id for name, job in new.items()}
             write_whole(folder / _JOBS, json.dumps(numbers, indent=2) + "\n")
-        time.sleep(_POLL)
+        try:
+            time.sleep(_POLL)
+        except KeyboardInterrupt as stop:
+            jobs = "1 job goes" if len(running) == 1 else f"{len(running)} jobs go"
+            raise KeyboardInterrupt(
+                f"interrupted; {jobs} on: the same command waits for what still runs"
+            ) from stop
         for name in [name for name, job in running.items() if job.done()]:
             del running[name]
             done(name)

@@ -25,6 +25,7 @@ from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
 from eqprop.reports.tables import Row, as_csv, field, markdown, score
+from eqprop.sweeps.here import work_here
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
 from eqprop.training.metrics import OfExamples, mean_and_std
@@ -125,8 +126,6 @@ def study(asked: Study, command: Sequence[str]) -> None:
     Raises:
         EqpropError: it was stopped, or a member could not be trained; a divergence is a result.
     """
-    from eqprop.training.session import Stopped  # loads JAX
-
     members = asked.members()
     data = asked.dataset and keep(asked.dataset, asked.recipe, asked.out)
     trainings = {
@@ -139,15 +138,7 @@ def study(asked: Study, command: Sequence[str]) -> None:
     ended = sum(planned.ended for planned in trainings.values())
     print(f"{len(trainings)} trainings, {ended} of them ended", flush=True)
     page = _Page(asked, trainings, command)
-    for number, (name, planned) in enumerate(trainings.items(), 1):
-        if planned.ended:
-            continue
-        print(f"[{number}/{len(trainings)}] {name}", flush=True)
-        try:
-            planned.work(command)
-        except Stopped as stop:
-            raise EqpropError(f"{stop}; or with the study: {shlex.join(command)}") from stop
-        page.write()
+    work_here(trainings, command, page.write)
     if not trainings["ideal"].diverged:
         print("programming the ideal network", flush=True)
         page.program()
@@ -188,20 +179,20 @@ class _Page:
             field("imperfection", "imperfection"),
             field("times the device's", "factor", "g"),
             field("value", "value", ".4g"),
-            score(f"in situ, {what}", "score", "score_std", metric.digits),
-            score(f"offline, {what}", "offline", "offline_std", metric.digits),
+            score(f"in situ, {what}", "score", "score_std", metric.form),
+            score(f"offline, {what}", "offline", "offline_std", metric.form),
             field("", "end"),
         )
         of_ways = (
             field("way to learn", "way"),
-            score(f"ideal, {what}", "ideal", "ideal_std", metric.digits),
-            score(f"on the device, {what}", "score", "score_std", metric.digits),
+            score(f"ideal, {what}", "ideal", "ideal_std", metric.form),
+            score(f"on the device, {what}", "score", "score_std", metric.form),
         )
         limits = (
             field("imperfection", "imperfection"),
             field("the device's", "value", ".4g"),
             field("tolerated", "tolerated"),
-            score(f"alone, {what}", "score", None, metric.digits),
+            score(f"alone, {what}", "score", None, metric.form),
         )
         epochs, seeds = self._asked.recipe.epochs, len(self._asked.seeds)
         page = "\n\n".join(
@@ -222,7 +213,7 @@ class _Page:
             ]
         )
         figure = new_figure()
-        charts.over_sizes(figure, rows, what)
+        charts.over_sizes(figure, rows, what, percent="%" in metric.unit)
         save(figure, out / "device.png", out / "device.svg")
         numbers = {"format": 1, "rows": rows, "ways": ways, "made": self._made}
         write_whole(out / "device.csv", as_csv(rows))
@@ -234,7 +225,7 @@ class _Page:
         rows, metric = self._rows(), self._metric
 
         def said(score: float | None) -> str:
-            return "diverged" if score is None else f"{score:.{metric.digits}f}{metric.unit}"
+            return "diverged" if score is None else f"{score:{metric.form}}{metric.unit}"
 
         if any(row["end"] == "not ended" for row in rows):
             return ["The study has not ended."]

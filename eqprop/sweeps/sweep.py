@@ -6,7 +6,6 @@
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any, final
 
 from eqprop.data.dataset import Dataset
 from eqprop.data.targets import Classes
-from eqprop.errors import EqpropError, typed
+from eqprop.errors import typed
 from eqprop.reports import charts
 from eqprop.reports.tables import MINUTES, Column, as_csv, field, markdown, score, shown, summary
 from eqprop.sweeps.cluster import Workers, work_all
+from eqprop.sweeps.here import work_here
 from eqprop.sweeps.space import Member
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
@@ -87,26 +87,10 @@ def sweep(asked: SweepRun, command: Sequence[str]) -> None:
         if asked.workers:
             work_all(trainings, asked.workers, make_folder(asked.out), command, table.tell)
         else:
-            _work_here(trainings, command, table)
+            work_here(trainings, command, table.write)
     finally:
         table.write()
     print(f"table in {asked.out / 'sweep.md'}")
-
-
-def _work_here(
-    trainings: Mapping[str, PlannedTraining], command: Sequence[str], table: "_Table"
-) -> None:
-    from eqprop.training.session import Stopped  # loads JAX
-
-    for number, (name, planned) in enumerate(trainings.items(), 1):
-        if planned.ended:
-            continue
-        print(f"[{number}/{len(trainings)}] {name}", flush=True)
-        try:
-            planned.work(command)
-        except Stopped as stop:
-            raise EqpropError(f"{stop}; or with the sweep: {shlex.join(command)}") from stop
-        table.write()
 
 
 @final
@@ -122,7 +106,7 @@ class _Table:
     def tell(self, name: str) -> None:
         """Says what a member has come to, and writes the table."""
         row, metric = self._row(name), self._metric
-        found = shown(row["score"], row["score_std"], metric.digits) or "-"
+        found = shown(row["score"], row["score_std"], metric.form) or "-"
         print(f"{name}: {self._part} {metric.title} {found} {row['end']}".rstrip(), flush=True)
         self.write()
 
@@ -140,14 +124,14 @@ class _Table:
 
     def write(self) -> None:
         """Writes the table and the plot."""
-        out, fields = make_folder(self._asked.out), self._asked.fields
+        out, fields = make_folder(self._asked.out), [*map(_column, self._asked.fields)]
         part, metric = self._part, self._metric
         rows = [self._row(name) for name in self._trainings]
         # Best first; what has no result last.
         rows.sort(key=lambda row: (row["score"] is None, row["score"]))
 
         def scores(head: str, name: str) -> Column:
-            return score(f"{head} {metric.title}", name, f"{name}_std", metric.digits)
+            return score(f"{head} {metric.title}", name, f"{name}_std", metric.form)
 
         columns = (
             *(field(name, name) for name in fields),
@@ -190,10 +174,15 @@ class _Table:
         compared = {} if planned.diverged else numbers
         end = "diverged" if planned.diverged else "" if planned.ended else "not ended"
         return {
-            **self._asked.members[name].values,
+            **{_column(k): value for k, value in self._asked.members[name].values.items()},
             **{key: numbers.get(key) for key in kept},
             "score": compared.get(part),
             "score_std": compared.get(f"{part}_std"),
             "end": end,
             "run": name,
         }
+
+
+def _column(field: str) -> str:
+    """The column of what is swept: ``validation`` is that of what was found on that part."""
+    return "validation_part" if field == "validation" else field

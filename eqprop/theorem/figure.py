@@ -105,10 +105,11 @@ def sample(
 
 
 def draw_tensor(axes: "Axes", update: np.ndarray, reference: np.ndarray) -> None:
-    """D(t) dashed over -grad(t), both ``(K, curves)``."""
+    """D(t) dashed over -grad(t), both ``(K, curves)``; a single step as points."""
+    points: dict[str, Any] = {"marker": "o"} if len(update) == 1 else {}
     for n, (d, gradient) in enumerate(zip(update.T, reference.T, strict=True)):
-        axes.plot(gradient, color=f"C{n % 10}", alpha=0.35, lw=3)
-        axes.plot(d, color=f"C{n % 10}", ls="--", lw=1.2)
+        axes.plot(gradient, color=f"C{n % 10}", alpha=0.35, lw=3, ms=8, **points)
+        axes.plot(d, color=f"C{n % 10}", ls="--", lw=1.2, ms=3, **points)
     axes.axhline(0, color="grey", lw=0.5, zorder=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     axes.yaxis.get_offset_text().set_fontsize(8)
@@ -170,7 +171,7 @@ def draw_fall(
             noise = size <= 3 * np.array([trial["floors"][name] for trial in trials])
             axes.plot(sizes[noise], size[noise], marker, color=colour, ms=4, mfc="white")
     together = errors([trial["together"] for trial in trials])
-    axes.plot(sizes, together, color="black", lw=2, label="all weights")
+    axes.plot(sizes, together, color="black", lw=2, label="all parameters")
     if order is not None:
         most = int(sizes.argmax())
         guide = 0.4 * together[most] * (sizes / sizes[most]) ** order

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from eqprop.data import named as data
 from eqprop.data.dataset import Dataset
@@ -22,7 +23,7 @@ from eqprop.recipes.build import nudge, nudged_rule
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
 from eqprop.theorem.curves import Problem
-from eqprop.theorem.figure import CURVES, NUMBERS, verification_figure
+from eqprop.theorem.figure import CURVES, NUMBERS, VERIFICATION, verification_figure
 from eqprop.theorem.questions import VerifyOptions
 from eqprop.theorem.verdict import beta_table, convergence, points_table, tensor_table, verdict
 from eqprop.theorem.verification import Plan, Verification
@@ -38,6 +39,9 @@ FORMAT = 1
 
 _POINTS = (1, 2, 3, 4, 6, 8)
 """Numbers of betas on the circle of a holomorphic nudge, beside the one asked for."""
+
+_COLUMNS = 200
+"""More than any table takes."""
 
 _DRIFT = 1e-6
 """What the free phase may still add to D(t) of a state; the output's is of order 1."""
@@ -143,15 +147,20 @@ def _report(
     display.say(convergence(found.settling, recipe, [trial.beta for trial in found.beta_trials]))
     for edge, angle in realised.items():
         display.say(f"angle between forward and feedback weights {edge}: {angle:.1f} degrees")
-    display.console.print(tensor_table(found, recipe))
-    display.console.print(beta_table(found, recipe))
-    if found.point_trials:
-        display.console.print(points_table(found, recipe))
+    tables = [tensor_table(found, recipe), beta_table(found, recipe)]
+    tables += [points_table(found, recipe)] if found.point_trials else []
+    for table in tables:
+        # As wide as its numbers are, on a narrow terminal too.
+        table.width = Console(width=_COLUMNS).measure(table).maximum
+        display.console.print(table, crop=False)
     display.say(verdict(found, recipe))
 
 
 def _write(out: Path, numbers: dict[str, Any], found: Verification) -> Path:
     try:
+        # What is cut short is not to be taken for whole: no file of an earlier one stays.
+        for name in (NUMBERS, CURVES, VERIFICATION):
+            (out / name).unlink(missing_ok=True)
         (out / NUMBERS).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
         np.savez_compressed(out / CURVES, allow_pickle=False, **found.arrays())
         return verification_figure(out)

@@ -119,16 +119,26 @@ def _about_beta(found: Verification, recipe: Recipe) -> str:
             f"The updates do NOT tend to the BPTT gradients as beta tends to 0: {least.angle:.3g} "
             f"degrees remain between total update and total gradient ({size}).{_reason(recipe)}"
         )
+    why = (
+        "only one beta was tried: give others with --betas"
+        if len({abs(trial.beta) for trial in trials}) == 1
+        else _hidden(order, expected, settled=found.settling.settled)
+    )
+    return (
+        f"At beta {trials[0].beta:g}{resting} the total update is {first.angle:.3g} degrees off "
+        f"the BPTT gradient (RelMSE {_relmse(trials[0]):.1e}). Whether that vanishes with beta "
+        f"does not show: {why}."
+    )
+
+
+def _hidden(order: float | None, expected: int, *, settled: bool) -> str:
+    """Why the limit does not show though several betas were tried, and what to do."""
     fall = (
         "too few differences exceed the noise that rounding and the free phase leave"
         if order is None
         else f"the order is {order:.2f} instead of {expected} between the smallest betas"
     )
-    return (
-        f"At beta {trials[0].beta:g}{resting} the total update is {first.angle:.3g} degrees off "
-        f"the BPTT gradient (RelMSE {_relmse(trials[0]):.1e}). Whether that vanishes with beta "
-        f"does not show: {fall}; {'try other betas' if found.settling.settled else 'raise T'}."
-    )
+    return f"{fall}; {'try other betas' if settled else 'raise T'}"
 
 
 def _about_eta(found: Verification) -> str:
@@ -207,5 +217,5 @@ def _table(title: str, *heads: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     for head in heads:
         name = head in {"tensor", "nudge"}
-        table.add_column(head, justify="left" if name else "right", no_wrap=head == "tensor")
+        table.add_column(head, justify="left" if name else "right", no_wrap=True)
     return table

@@ -74,7 +74,7 @@ def report(run: Run, display: Display) -> None:
             if not all(result.tells(metric, part) for result in results):
                 continue
             values = [result.last(f"{part}_{metric.name}") for result in results]
-            shown = metrics.show_mean_and_std(values, metric.digits)
+            shown = metrics.show_mean_and_std(values, metric.form)
             what = (metric.title or metric.name).partition(" (")[0]
             parts.append(f"{words} {what} {shown}{metric.unit}")
     seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""

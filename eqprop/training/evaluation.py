@@ -103,5 +103,5 @@ def _evaluate(experiment: Experiment, network: Model, examples: Examples, displa
             experiment.trainer, network, examples, lambda done: tell(f"{done}/{n}")
         )
     own = [metric for metric in metrics.of_examples() if metric.name in scores]
-    shown = ((m.name, f"{scores[m.name]:.{m.digits}f}{m.unit}") for m in own)
+    shown = ((m.name, f"{scores[m.name]:{m.form}}{m.unit}") for m in own)
     return ", ".join(f"{name} {value}" for name, value in shown)

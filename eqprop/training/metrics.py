@@ -93,9 +93,10 @@ class Metric(abc.ABC):
     function: Callable[[Any], Any]
     words: Callable[[str], str | None] = lambda _: None
     """What stands in progress before the number of a key; None: it is not told."""
-    digits: int = 2
+    form: str = ".2f"
+    """In which its numbers are written."""
     unit: str = ""
-    """Both of them in progress."""
+    """In progress."""
     title: str | None = None
     """Of its panel in a report; None: it has none."""
     targets: tuple[type[Target], ...] = (Classes, Real, Labels)
@@ -132,7 +133,7 @@ class Metric(abc.ABC):
             if words := self.words(key):
                 values = [row[name] for row in flats if name in row]
                 shown = values[:1] if len(set(values)) == 1 else values
-                told += words + show_mean_and_std(shown, self.digits) + self.unit
+                told += words + show_mean_and_std(shown, self.form) + self.unit
         return told
 
 
@@ -279,7 +280,7 @@ METRICS: tuple[Metric, ...] = (
         total="relative_squares",
         targets=(Real,),
         words=_told("RMSE "),
-        digits=4,
+        form=".4g",  # in the unit of the data, which may be small
         title="RMSE",
         head="{} RMSE",
     ),
@@ -290,7 +291,7 @@ METRICS: tuple[Metric, ...] = (
         total="unexplained",
         targets=(Real,),
         words=_told("R² "),
-        digits=3,
+        form=".3f",
         title="R²",
         logarithmic=False,
         head="{} R²",
@@ -300,7 +301,7 @@ METRICS: tuple[Metric, ...] = (
         function=lambda seen: seen.cost.loss(seen.scores, seen.y),
         total="loss",
         words={"training": "  loss "}.get,
-        digits=4,
+        form=".4f",
         title="loss",
         head="{} loss",
     ),
@@ -318,20 +319,20 @@ METRICS: tuple[Metric, ...] = (
         total="steps",
         counts=True,
         words="  steps {}".format,
-        digits=1,
+        form=".1f",
         head="free steps",
     ),
     OfEpoch(
         name="nudged_steps",
         function=lambda epoch: epoch.recipe.K,
         words="+{}".format,
-        digits=0,
+        form=".0f",
     ),
     OfEpoch(
         name="angles",
         function=lambda epoch: angles(epoch.network),
         words="  angle {} ".format,
-        digits=1,
+        form=".1f",
         title="angle of forward to feedback weights (°)",
         logarithmic=False,
         label="layers {}",
@@ -343,7 +344,7 @@ METRICS: tuple[Metric, ...] = (
         total="pulses",
         of_devices=True,
         words="  pulses {}".format,
-        digits=3,
+        form=".3f",
         title="pulses a weight and minibatch",
         label="pulses",
         head="pulses",
@@ -363,7 +364,7 @@ METRICS: tuple[Metric, ...] = (
         name="seconds",
         function=lambda epoch: dict(epoch.seconds),
         words={"train": "  learnt in ", "test": ", tested in "}.get,
-        digits=1,
+        form=".1f",
         unit=" s",
     ),
     OfEpoch(
@@ -461,8 +462,8 @@ def mean_and_std(values: Sequence[int | float]) -> tuple[float, float | None]:
     return float(statistics.mean(values)), std
 
 
-def show_mean_and_std(values: Sequence[int | float], digits: int = 2) -> str:
+def show_mean_and_std(values: Sequence[int | float], form: str = ".2f") -> str:
     """``2.01 ± 0.10``; a single value as it is."""
     mean, std = mean_and_std(values)
-    shown = f"{mean:.{digits}f}"
-    return shown if std is None else f"{shown} ± {std:.{digits}f}"
+    shown = f"{mean:{form}}"
+    return shown if std is None else f"{shown} ± {std:{form}}"

@@ -305,6 +305,7 @@ def test_all_recipes_of_dense_networks_by_default(
     ("options", "message"),
     [
         (["ep-1"], "unknown recipe 'ep-1': did you mean ep-1h"),
+        (["ep-1h", "ep-cifar10-conv"], "ep-cifar10-conv learns cifar-10"),
         (["--minibatches", "0"], "minibatches is 0: give at least 1"),
         (["--eager-minibatches", "-1"], "eager-minibatches is -1: give at least 1"),
         (["--out", "/no/such/folder/x.json"], "/no/such/folder/x.json is no place for a file"),

@@ -5,10 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
-import trainings  # noqa: F401  (small data)
+from trainings import signal_in
 
 from eqprop.cli.main import main
+from eqprop.reports import charts
 from eqprop.sweeps.device_study import tolerated
+from eqprop.training.figures import new_figure
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trained_run import open_run
 
@@ -118,6 +120,49 @@ def test_a_study(tmp_path, capsys):
         (out / name / "diverged.txt").write_text("it did\n")
         assert main(typed) == 0
         assert words in capsys.readouterr().out
+
+
+def test_an_interrupted_study(tmp_path, monkeypatch, capsys):
+    signal_in(monkeypatch, 1)
+    typed = ["--device.write-noise", "0.01", "--epochs", "1", "--out", str(tmp_path / "study")]
+    assert main(["device", "ep-1h", *SMALL, *typed]) == 130
+    assert "or with all of them: eqprop device ep-1h" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scores", "percent", "scale", "ticks"),
+    [
+        ((3.0, 30.0), True, "log", 7),
+        ((3e-6, 5e-4), False, "log", None),
+        ((0.0, 30.0), True, "linear", None),
+    ],
+)
+def test_the_chart_has_the_ticks_of_its_scores(scores, percent, scale, ticks):
+    ideal, worse = scores
+    row = {"imperfection": "noise", "factor": 1.0, "score_std": None, "offline_std": None}
+    rows = [
+        {**row, "imperfection": "none", "factor": None, "score": ideal, "offline": ideal},
+        {**row, "score": worse, "offline": worse},
+        {**row, "factor": 4.0, "score": worse, "offline": None},
+    ]
+    figure = new_figure()
+    charts.over_sizes(figure, rows, "score", percent=percent)
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert axes.get_yscale() == scale
+        assert low <= ideal < worse < high
+        assert scale == "linear" or low > ideal / 2
+        if ticks:
+            assert len(axes.get_yticks()) == ticks
+        else:
+            assert sum(low <= tick <= high for tick in axes.get_yticks()) > 1
+
+
+def test_help(capsys):
+    assert main(["device", "--help"]) == 0
+    told = capsys.readouterr().out
+    for part in ("Start with: eqprop device ep-1h --device reram", "Every field of a recipe"):
+        assert part in told
 
 
 def test_a_study_needs_a_device(capsys):

@@ -15,7 +15,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from trainings import _compile_once, assert_same, metrics_of, one_line, train  # noqa: F401
+from trainings import (  # noqa: F401
+    _compile_once,
+    assert_same,
+    digits,
+    metrics_of,
+    one_line,
+    signal_in,
+    train,
+)
 
 from eqprop.cli.main import main
 from eqprop.cli.reproduce import _seconds
@@ -28,6 +36,8 @@ from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
+from eqprop.theorem import launch as theorem_launch
+from eqprop.theorem.questions import FIGURES
 from eqprop.training import launch
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import DataUsed, Made, Record
@@ -102,7 +112,7 @@ def test_a_row_is_what_the_runs_say(two_seeds):
         assert float(row[f"{name}_std"]) == pytest.approx(errors.std(ddof=1))
     assert (row["least_epochs_done"], row["epochs"], row["seeds"]) == ("1", "30", "2")
     assert row["published_test"] == ""  # of other data
-    assert "1 of 30 epochs, 2 of 5 seeds" in caption_of(two_seeds)
+    assert "1 of 30 epochs, 2 seeds" in caption_of(two_seeds)
     assert "NOT MNIST" in caption_of(two_seeds)
     assert (two_seeds / "table-mnist.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (two_seeds / "table-mnist.svg").read_text()
@@ -214,6 +224,15 @@ def test_what_does_not_fit_is_said(tmp_path):
     assert "cannot be trained: a kernel 5x5" in caption_of(tmp_path)
 
 
+def test_interrupted(tmp_path, monkeypatch, capsys):
+    signal_in(monkeypatch, 1)
+    assert reproduce(tmp_path, "--recipes", "ep-1h", "--epochs", "2", "--seeds", "1") == 130
+    line = one_line(capsys.readouterr().err)
+    assert "stopped by SIGINT" in line
+    assert "or with everything: eqprop reproduce" in line
+    assert "Stopped before the end." in caption_of(tmp_path)
+
+
 @pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
     """SIGKILL within the second recipe: it ends as if nothing had been, the first is left alone."""
@@ -259,6 +278,15 @@ def test_another_training_in_the_place_is_refused(tmp_path):
         PlannedTraining(other, (0,), tmp_path / "run").work([])
     same = dataclasses.replace(other, hidden=(16,), epochs=1, about="by another name")
     assert PlannedTraining(same, (0,), tmp_path / "run").ended
+
+
+def test_all_and_more(tmp_path, monkeypatch):
+    """`all` stands for what is of the paper; others beside it are not lost."""
+    asked = []
+    monkeypatch.setattr(running, "reproduce", lambda it, _: asked.append(it.names))
+    assert main(["reproduce", "table-time", "all", "figure-contrastive", "table-mnist"]) == 0
+    paper = [name for name, item in paper_items(Scope()).items() if not item.beyond]
+    assert asked == [("table-time", *paper, "figure-contrastive")]
 
 
 def test_tables_from_records(tmp_path, capsys):
@@ -442,7 +470,7 @@ def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     assert rendered.rows[11]["test_std"] == pytest.approx(np.std([5.0, 8.0], ddof=1))
     assert rendered.rows[11]["after"] == pytest.approx(55.0)
     assert [row["published_test"] for row in rendered.rows] == [2.43, *[None] * 17]
-    assert "3 of 100 epochs, 1 to 2 of 5 seeds; 16 of 18 rows were not run" in rendered.caption
+    assert "3 of 100 epochs, 1 to 2 seeds; 16 of 18 rows were not run" in rendered.caption
     pages.write("figure-angle", item, rendered, tmp_path, {})
     assert (tmp_path / "figure-angle.png").read_bytes().startswith(b"\x89PNG")
 
@@ -484,9 +512,76 @@ def test_the_tables_in_the_docs_are_those_of_the_records(tmp_path):
         )
 
 
-def test_a_page_that_is_not_there(tmp_path):
+def test_seeds_are_of_those_published_where_they_are_no_more(tmp_path):
+    item = paper_items(Scope(("ep-1h",)))["table-mnist"]
+    for n, row, words in ((1, "1 of 5", "1 of 5 seeds."), (6, "6", "6 seeds.")):
+        runs = [(RECIPES["ep-1h"], seed, 2.0) for seed in range(n)]
+        rendered = item.show(made_up(tmp_path, runs))
+        assert f"of 30 epochs, {words}" in rendered.caption
+        pages.write("table", item, rendered, tmp_path, {})
+        assert f"| 3 of 30 | {row} |" in (tmp_path / "table.md").read_text()
+
+
+def test_nothing_is_drawn_where_there_are_no_rows(tmp_path):
+    """All of the paper, of recipes that some figures have no member of."""
+    (tmp_path / "records").mkdir()
+    args = ("--records", str(tmp_path / "records"), "--recipes", "eb-1h")
+    names = ("all", "figure-asymmetric", "figure-contrastive")
+    assert main(["reproduce", *names, *args, "--out", str(tmp_path / "out")]) == 0
+    for name in ("figure-angle", *names[1:]):
+        assert rows_of(tmp_path / "out", name) == []
+        assert "![" not in (tmp_path / "out" / f"{name}.md").read_text()
+        assert not (tmp_path / "out" / f"{name}.png").exists()
+    assert (tmp_path / "out" / "table-mnist.png").exists()
+
+
+def test_a_page_that_is_not_there_or_no_text(tmp_path):
+    page = tmp_path / "page.md"
     with pytest.raises(EqpropError, match=r"page\.md cannot be read"):
-        pages.put_into(tmp_path / "page.md", {})
+        pages.put_into(page, {})
+    page.write_bytes("Straße".encode("latin-1"))
+    with pytest.raises(EqpropError, match=r"page\.md is not in UTF-8"):
+        pages.put_into(page, {})
+
+
+def test_the_line_ends_of_a_page_stay(tmp_path):
+    item, page = paper_items(Scope(("ep-1h",)))["table-mnist"], tmp_path / "page.md"
+    rendered = item.show(made_up(tmp_path, [(RECIPES["ep-1h"], 0, 2.0)]))
+    texts = []
+    for end in ("\n", "\r\n"):
+        page.write_text(f"a\n{'\n'.join(pages._marks('t'))}\nb\n", encoding="utf-8", newline=end)
+        pages.put_into(page, {"t": rendered})
+        texts.append(page.read_bytes())
+    assert b"ep-1h" in texts[0]
+    assert texts[1] == texts[0].replace(b"\n", b"\r\n")
+
+
+def test_figures_of_theorem_1_on_two_data_sets(tmp_path, monkeypatch):
+    """Each in a folder of its own; one that is cut short while it is made again is not whole."""
+    question = FIGURES["fig-ep-1h"]
+    quick = dataclasses.replace(question.recipe, hidden=(8,), K=3)
+    monkeypatch.setitem(FIGURES, "fig-ep-1h", dataclasses.replace(question, recipe=quick))
+    found = {"digits": digits(), "mnist": dataclasses.replace(digits(), name="mnist")}
+    monkeypatch.setattr(running.data, "load", lambda name, **_: found[name])
+    out, name = tmp_path / "out", "figure-theorem-ep-1h"
+    for typed in ((), DIGITS):
+        assert main(["reproduce", name, *typed, "--out", str(out)]) == 0
+    whole = sorted((out / "verifications").iterdir())
+    assert [folder.name for folder in whole] == ["fig-ep-1h", "fig-ep-1h-on-digits"]
+    assert caption_of(out, name).startswith("Updates of the rule, dashed, over BPTT gradients.")
+
+    (whole[1] / "verification.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            theorem_launch.np, "savez_compressed", lambda *_, **__: signal.raise_signal(2)
+        )
+        assert reproduce(out, name=name) == 130
+    assert not list(whole[1].glob("*.[np]*"))  # no curves, no image
+    records = ("--records", str(whole[1]))
+    assert reproduce(tmp_path / "again", *records, name=name) == 0
+    caption = caption_of(tmp_path / "again", name)
+    assert "dashed" not in caption
+    assert "the curves were not kept: `eqprop verify fig-ep-1h --dataset digits` draws" in caption
 
 
 def test_the_seven_contrastive_algorithms(tmp_path, capsys):

@@ -128,6 +128,10 @@ def test_results_are_those_of_the_metrics(run: Path, page: Page) -> None:
     # Digits are no MNIST: nothing published to compare with.
     assert row[:5] == ["ep-1h", shown("test_error"), "–", shown("train_error"), "–"]
     assert row[5:7] == ["0, 1", "2 of 2"]
+    # Not those before the first minibatch.
+    spent = [sum(row["seconds"].values()) for rows in metrics(run) for row in rows]
+    assert float(row[7]) == pytest.approx(statistics.mean(spent), rel=5e-3)
+    assert metrics(run)[0][0]["seconds_to_start"] > 0.01 * spent[0]
     assert "was trained on digits" not in page.text  # it was asked for
     assert "hidden 16, not 512" in page.text
 
@@ -147,7 +151,7 @@ def test_curves_tell_first_and_last_values(run: Path, page: Page) -> None:
     for at in (0, -1):
         values = [seed[at] for seed in tests]
         mean, std = statistics.mean(values), statistics.stdev(values)
-        assert f"{mean:.3f} ± {std:.3f}" in label
+        assert f"{mean:.4g} ± {std:.4g}" in label
 
 
 def test_configuration_environment_and_commands(run: Path, page: Page) -> None:
@@ -219,6 +223,15 @@ def test_theorem_1_is_that_of_verify(run: Path, tmp_path: Path) -> None:
         assert cosine == pytest.approx(tensor["cosine"], abs=1e-4)
         assert angle == pytest.approx(tensor["angle"], abs=0.06)
     assert "seed 0, before training" in page.text
+    assert not re.search("without the device|states not kept", page.text)
+
+
+def test_what_theorem_1_is_measured_without_is_told(run: Path, tmp_path: Path) -> None:
+    bare = copy(run / "seed-0", tmp_path / "bare")
+    change(bare, lambda it: it["recipe"].update(setting="energy", dt=0.5, clip=True))
+    change(bare, lambda it: it["recipe"]["device"].update(write_noise=0.01))
+    page = report(tmp_path / "page.html", bare)
+    assert "β = 0.1, without the device, states not kept in [0, 1]." in page.text
 
 
 def test_the_guide_falls_as_the_bias_of_the_nudge(run: Path, tmp_path: Path) -> None:
@@ -251,7 +264,7 @@ def test_a_new_metric_and_runs_that_lack_one(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(metrics_module, "METRICS", (*metrics_module.METRICS, more))
     page = report(tmp_path / "page.html", folder, "--no-theorem")
     (label,) = (label for label in page.labels() if label.startswith("active units"))
-    assert "all: unknown at the first epoch, 3.750 at the last" in label
+    assert "all: unknown at the first epoch, 3.75 at the last" in label
     table = page.table("test error (%)")
     column = [row[table.head.index("active")] for row in table.rows]
     assert column[:4] == ["", "", "0.375", "0.5"]
@@ -275,8 +288,8 @@ def test_the_published_result_and_the_angles(tmp_path: Path) -> None:
     assert untied[2] == "2.43 ± 0.08"
     assert "T 20, not 40; sweeps True, not False" in page.text
     (angles,) = (label for label in page.labels() if label.startswith("angle of forward"))
-    assert f"layers 1-2: {read_metrics(ours[-1])[0]['angles']['1-2']:.3f} at the first" in angles
-    assert f"{last['angles']['1-2']:.3f} at the last" in angles
+    assert f"layers 1-2: {read_metrics(ours[-1])[0]['angles']['1-2']:.4g} at the first" in angles
+    assert f"{last['angles']['1-2']:.4g} at the last" in angles
     assert page.text.count("Left out: no checkpoint has been kept with this run.") == 2
     assert page.text.count("Left out, as --no-theorem asked.") == 2
     assert "5 runs of 30 epochs for ep-1h, 5 runs of 100 epochs for c-vf-1h." in page.text

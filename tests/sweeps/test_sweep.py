@@ -1,5 +1,6 @@
 """Sweeps. Oracles: trainings typed one by one, and the distributions that were asked for."""
 
+import contextlib
 import csv
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,7 +81,9 @@ def test_bad_usage(typed, named, tmp_path, monkeypatch, capsys):
 
 def test_help(capsys):
     assert main(["sweep", "--help"]) == 0
-    assert "loguniform" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    for part in ("loguniform", "Start with: eqprop sweep ep-1h", "Every field of a recipe"):
+        assert part in told
 
 
 def test_values_as_typed():
@@ -158,16 +162,33 @@ def test_the_table(swept):
     assert "<svg" in (swept / "sweep.svg").read_text()
 
 
+def test_the_size_of_the_validation_part_is_not_what_was_found_on_it(tmp_path):
+    assert sweep(tmp_path, "--grid", "validation=0.1,0.4", "--epochs", "1") == 0
+    for row in rows_of(tmp_path):
+        (metrics,) = read_metrics(tmp_path / row["run"])
+        assert row["run"] == f"validation-{row['validation_part']}"
+        assert float(row["validation"]) == metrics["validation_error"]
+    heads = "| validation_part | epochs | seeds | validation error (%) |"
+    assert heads in (tmp_path / "sweep.md").read_text()
+
+
+def test_equal_samples_fall_together(tmp_path, capsys):
+    typed = ("--random", "T=int:5,6", "--samples", "6", "--epochs", "1")
+    assert sweep(tmp_path, *typed) == 0
+    told = "equal samples fall together, 6 of them into 2 members"
+    assert told in capsys.readouterr().out
+
+
 def test_interrupted_it_goes_on(swept, tmp_path, monkeypatch, capsys):
     """Stopped in the second member; then only what is missing is trained, to the same end."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         save_often(patch)
         signal_in(patch, 4)
-        assert sweep(out, *GRID) == 1
+        assert sweep(out, *GRID) == 130
     line = one_line(capsys.readouterr().err)
     assert "stopped by SIGINT" in line
-    assert "or with the sweep: eqprop sweep ep-1h" in line
+    assert "or with all of them: eqprop sweep ep-1h" in line
     assert [row["end"] for row in rows_of(out)].count("not ended") >= 1
     ended = [path for path in out.glob("beta-*") if len(read_metrics(path)) == 2]
     before = {path: path.stat().st_mtime_ns for folder in ended for path in folder.rglob("*")}
@@ -219,6 +240,26 @@ def test_as_processes(swept, tmp_path, monkeypatch):
     assert set(json.loads((out / "jobs.json").read_text())) == {"beta-0.1", "beta-0.4"}
     monkeypatch.setattr(cluster, "Job", None)
     assert sweep(out, *args) == 0
+
+
+def test_jobs_go_on_without_whoever_waits(tmp_path, monkeypatch, capsys):
+    """Ctrl-C while two jobs run that never end."""
+
+    class Executor:
+        batch = contextlib.nullcontext
+
+        def update_parameters(self, **_: object) -> None: ...
+
+        def submit(self, _: cluster.Job) -> SimpleNamespace:
+            return SimpleNamespace(job_id="7", done=lambda: False)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster.Processes, "executor", lambda *_: Executor())
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=interrupt))
+    assert sweep(tmp_path, *GRID, "--on", "processes") == 130
+    assert "2 jobs go on: the same command waits" in one_line(capsys.readouterr().err)
 
 
 def test_a_job_that_fails_is_named(swept, tmp_path, capsys):
@@ -333,7 +374,7 @@ def test_they_are_compared_by_their_own_metric_on_the_part_held_back(swept_own):
     page = (out / "sweep.md").read_text()
     assert "| validation RMSE | test RMSE | training RMSE |" in page
     assert "%" not in page
-    assert f"| {float(rows[0]['validation']):.4f} |" in page
+    assert f"| {float(rows[0]['validation']):.4g} |" in page
 
 
 def test_own_data_in_processes(swept_own, tmp_path):
@@ -350,7 +391,7 @@ def test_interrupted_it_goes_on_with_own_data(swept_own, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         save_often(patch)
         signal_in(patch, 4)
-        assert sweep_own(swept_own / "plants.csv", out) == 1
+        assert sweep_own(swept_own / "plants.csv", out) == 130
     assert {row["test"] for row in rows_of(out)} == {"", rows_of(out)[0]["test"]}
     assert sweep_own(swept_own / "plants.csv", out) == 0
     for rate in RATES:

@@ -21,8 +21,9 @@ from eqprop.learning.rules import Rule
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.theorem import agreement as diagnostics
-from eqprop.theorem.figure import VERIFICATION, verification_figure
+from eqprop.theorem.figure import VERIFICATION, draw_verification, verification_figure
 from eqprop.theorem.questions import FIGURES
+from eqprop.training.figures import new_figure
 from eqprop.training.runs import read_metrics
 
 TINY = ("--random", "10", "5", "--hidden", "8")
@@ -139,6 +140,35 @@ def test_centered_and_at_betas_of_choice(tmp_path: Path) -> None:
     assert "vanishes as beta^2" in found["verdict"]
 
 
+def test_one_beta_is_not_called_noise(tmp_path: Path) -> None:
+    """Neither is a beta and its opposite."""
+    for betas in ("0.1", "-0.1"):
+        typed = ["ep-1h", *TINY, "--beta", "0.1", "--betas", betas]
+        verdict = verify(tmp_path / betas, typed)["verdict"]
+        assert verdict.endswith("does not show: only one beta was tried: give others with --betas.")
+
+
+def test_a_single_step_is_seen(tmp_path: Path) -> None:
+    verify(tmp_path, ["fig-toy", *TINY, "--T", "500", "--K", "1"])
+    figure = new_figure()
+    draw_verification(figure, tmp_path)
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert len(curves) == 2 * 5
+    assert all(line.get_marker() == "o" for line in curves)
+    labels = figure.axes[-1].get_legend_handles_labels()[1]
+    assert "all parameters" in labels
+
+
+def test_no_number_is_lost_on_a_narrow_terminal(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    numbers = verify(tmp_path, ["fig-c-ep", *TINY, "--K", "20"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for tensor in numbers["asked"]["tensors"]:
+        (row,) = (words for words in lines if words[:1] == [tensor["name"]])
+        assert row[2:4] == [f"{tensor['relmse']:.2e}", f"{tensor['cosine']:.6f}"]
+        assert len(row) == 7  # with both orders
+
+
 def test_with_a_readout(tmp_path: Path) -> None:
     typed = ("ep-1h", *TINY, "--cost", "cross-entropy", "--inside", "--T", "500")
     numbers = verify(tmp_path / "run", typed)
@@ -238,6 +268,10 @@ BAD: dict[str, tuple[list[str], int, list[str]]] = {
     "epochs": (["fig-toy", "--epochs", "1"], 2, ["--epochs", "nothing is trained"]),
     "dtype": (["fig-toy", "--dtype=float32"], 2, ["--dtype", "float64"]),
     "tolerance": (["ep-1h", "--tolerance", "1"], 2, ["--tolerance", "T steps"]),
+    "test tolerance": (["ep-1h", "--test-tolerance", "1"], 2, ["--test-tolerance", "nothing is"]),
+    "patience": (["ep-1h", "--patience", "1"], 2, ["--patience", "nothing is trained"]),
+    "dropout": (["ep-1h", "--dropout=.5"], 2, ["--dropout", "nothing is trained"]),
+    "a device": (["ep-1h", "--device.write-noise", "1"], 2, ["--device.write-noise", "is ideal"]),
     "no sweeps": (["ep-1h", "--no-sweeps"], 2, ["--no-sweeps", "synchronous"]),
     "rates": (["c-ep-1h", *TINY, "--lr", "1"], 2, ["1 learning rate", "2 connections"]),
     "angle": (["fig-toy", "--angle", "45"], 2, ["angle is 45", "vf"]),

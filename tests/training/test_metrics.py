@@ -48,7 +48,7 @@ NEW = (
             for n, edge in enumerate(epoch.network.edges, 1)
         },
         words="  |{}| ".format,
-        digits=3,
+        form=".3f",
         title="norms of weights",
         label="of {}",
     ),
@@ -170,4 +170,5 @@ def test_mean_and_std() -> None:
     assert metrics.mean_and_std([3]) == (3.0, None)
     assert metrics.mean_and_std([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
     assert metrics.show_mean_and_std([2.0]) == "2.00"
-    assert metrics.show_mean_and_std([1.0, 3.0], 1) == "2.0 ± 1.4"
+    assert metrics.show([{"epoch": 1, "test_rmse": 2.34567e-6}]) == "RMSE test 2.346e-06"
+    assert metrics.show_mean_and_std([1.0, 3.0], ".1f") == "2.0 ± 1.4"

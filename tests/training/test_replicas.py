@@ -150,7 +150,7 @@ def test_a_run_of_replicas(tmp_path, monkeypatch, capsys):
         rows.append(read_metrics(ours)[-1])
     errors = [row["test_error"] for row in rows]
     spread_ = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} %"
-    loss = show_mean_and_std([row["train_loss"] for row in rows], 4)
+    loss = show_mean_and_std([row["train_loss"] for row in rows], ".4f")
     assert f"  loss {loss}  steps 30.0+10" in output
     assert output.count(f"test {spread_}") == 1
     assert f"test error {spread_}" in output
