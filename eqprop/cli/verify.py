@@ -86,7 +86,7 @@ def run(args: Sequence[str]) -> None:
 def _read(name: str, args: Sequence[str]) -> tuple[Recipe, VerifyOptions]:
     """The recipe to verify, of which every field says what will be done, and the options."""
     asked = question(name)
-    if asked.recipe.rule in {"bptt", "rbp"}:
+    if not asked.recipe.is_nudged:
         raise UsageError(f"{name} follows gradients by definition: verify one that is nudged")
     _refuse_training(args)
     fields = _Fields(**{**fields_of(asked.recipe), "clip": False})
@@ -130,7 +130,7 @@ def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: VerifyOptions)
 
 def _about() -> str:
     figures = {name: figure.recipe.about for name, figure in FIGURES.items()}
-    recipes = {n: it.about for n, it in RECIPES.items() if it.rule not in {"bptt", "rbp"}}
+    recipes = {n: it.about for n, it in RECIPES.items() if it.is_nudged}
     return "\n".join(
         [
             *(_ABOUT, "", "Figures of the papers (one example, tanh):", *listing(figures)),

@@ -151,8 +151,8 @@ class InsidePhase(Learner):
         if not nudge.one_sided:
             raise EqpropError(
                 "a continual rule moves the weights along one nudged phase, but "
-                f"{type(nudge).__name__} has several: use one of one side, of a random sign or of "
-                "mixed signs"
+                f"{type(nudge).__name__} has several: use a one-sided, random-sign or mixed-sign "
+                "nudge"
             )
 
     @property

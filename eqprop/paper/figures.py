@@ -123,7 +123,7 @@ class FigureGradientAngle(PaperItem):
 
     def _points(self) -> dict[Recipe, Recipe]:
         """What is verified, and what is trained for it."""
-        rules = [recipe for recipe in self.scope.base() if recipe.rule not in {"bptt", "rbp"}]
+        rules = [recipe for recipe in self.scope.base() if recipe.is_nudged]
         points = {recipe: recipe for recipe in rules}
         for series in SERIES.values():
             if self.scope.allows(series.base):

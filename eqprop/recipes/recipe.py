@@ -227,9 +227,19 @@ class Recipe:
         return self.rule in {"aep", "c-aep"}
 
     @property
+    def is_nudged(self) -> bool:
+        """Whether the rule has a nudged phase, as all have but baselines."""
+        return self.rule not in {"bptt", "rbp"}
+
+    @property
     def differentiates(self) -> bool:
         """Whether the rule takes derivatives of whole steps, not products of rates alone."""
-        return self.is_asymmetric or self.rule in {"bptt", "rbp"}
+        return self.is_asymmetric or not self.is_nudged
+
+    @property
+    def measured_part(self) -> Literal["validation", "test"]:
+        """The part of the data that each epoch is measured on."""
+        return "validation" if self.validation else "test"
 
     @property
     def warps(self) -> bool:
@@ -392,7 +402,7 @@ def _check_rule(recipe: Recipe) -> None:
         "activation: use --no-inside --no-nudged-sweeps",
     )
     _require(
-        recipe.output_slope or recipe.setting == "energy" or recipe.rule in {"bptt", "rbp"},
+        recipe.output_slope or recipe.setting == "energy" or not recipe.is_nudged,
         f"output_slope is {recipe.output_slope}, but rule {recipe.rule} has nothing to do with the "
         f"slope of the output in the setting {recipe.setting}: use --output-slope",
     )
@@ -447,6 +457,12 @@ def _check_device(recipe: Recipe) -> None:
     unclipped = recipe.setting == "energy" and not recipe.clip
     if recipe.activation == "tanh" or recipe.setting == "resistive" or recipe.model or unclipped:
         recipe.check_converter()
+
+
+def settable() -> list[str]:
+    """The fields that may be given: all but those that say what a recipe is called."""
+    fixed = ("name", "about", "model", "published")
+    return [field.name for field in dataclasses.fields(Recipe) if field.name not in fixed]
 
 
 def bias_order(nudge: str, points: int) -> int:

@@ -72,7 +72,7 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
         "recipe": label(recipe) + (", uncommitted changes" if changed else ""),
         "T": recipe.T,
         "K": recipe.K,
-        "beta": None if recipe.rule in {"bptt", "rbp"} else recipe.beta,
+        "beta": recipe.beta if recipe.is_nudged else None,
         "epochs": (catalogued(recipe) or recipe).epochs,
         "least_epochs_done": min(epochs, default=None),
         "most_epochs_done": max(epochs, default=None),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, final
 
 from eqprop.data.dataset import Dataset
+from eqprop.data.targets import Classes
 from eqprop.devices.record import IDEAL, Device
 from eqprop.devices.severity import alone, scaled, together
 from eqprop.errors import EqpropError, typed
@@ -28,7 +29,7 @@ from eqprop.reports.tables import Row, as_csv, field, markdown, score
 from eqprop.sweeps.here import work_here
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
-from eqprop.training.metrics import OfExamples, mean_and_std
+from eqprop.training.metrics import OfExamples, mean_and_std, primary
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
 from eqprop.training.results import SeedResult, read_run
@@ -254,20 +255,15 @@ class _Page:
 
     @property
     def _metric(self) -> OfExamples:
-        found = self._results("ideal")
-        if found:
-            return found[0].primary
-        from eqprop.data.targets import Classes
-        from eqprop.training.metrics import of_examples
-
-        return of_examples(type(self._asked.dataset.target) if self._asked.dataset else Classes)[0]
+        dataset = self._asked.dataset
+        return primary(type(dataset.target) if dataset else Classes)
 
     def _results(self, name: str) -> list[SeedResult]:
         folder = self._trainings[name].folder
         return [it for it in read_run(folder) if it.epochs] if is_run(folder) else []
 
     def _score(self, name: str) -> dict[str, Any]:
-        part = "validation" if self._asked.recipe.validation else "test"
+        part = self._asked.recipe.measured_part
         scores = [it.score(part) for it in self._results(name)]
         known = [score for score in scores if score is not None]
         mean, std = mean_and_std(known) if known else (None, None)

@@ -15,7 +15,7 @@ import numpy as np
 
 from eqprop.devices.record import Device
 from eqprop.errors import UsageError, suggest
-from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.recipe import Recipe, settable
 
 _DIGITS = 4  # of a random number: what is drawn can be typed
 
@@ -141,9 +141,7 @@ def _field(text: str) -> str:
             raise UsageError(f"unknown field of a device {suggest(index, parts)}")
         return f"device.{index}"
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
-    fixed = ("name", "about", "model", "published")
-    if name not in fields or name in fixed:
-        known = [field for field in fields if field not in fixed]
+    if name not in (known := settable()):
         raise UsageError(f"unknown field {suggest(name, known)} (see eqprop train RECIPE --help)")
     if not dot:
         return name

@@ -21,7 +21,7 @@ from eqprop.sweeps.here import work_here
 from eqprop.sweeps.space import Member
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
-from eqprop.training.metrics import OfExamples, of_examples
+from eqprop.training.metrics import OfExamples, primary
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
 from eqprop.training.results import collect, matching
@@ -120,7 +120,7 @@ class _Table:
     def _metric(self) -> OfExamples:
         """What members are compared by: that of the data."""
         dataset = self._asked.dataset
-        return of_examples(type(dataset.target) if dataset else Classes)[0]
+        return primary(type(dataset.target) if dataset else Classes)
 
     def write(self) -> None:
         """Writes the table and the plot."""

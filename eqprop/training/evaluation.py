@@ -76,7 +76,7 @@ def program_run(folder: Path, recipe: Recipe) -> list[float]:
             start = WarmStart(network, Origin(str(place), epoch, minibatch, ""))
             programmed = begin(device, seed, start).network
             (scores,) = evaluate(device.trainer, programmed, device.measured)
-            found.append(scores[metrics.of_examples(device.trainer.target)[0].name])
+            found.append(scores[metrics.primary(device.trainer.target).name])
     return found
 
 

@@ -188,7 +188,7 @@ class OfExamples(Accumulated):
     @override
     def measure(self, epoch: Epoch) -> dict[str, Any]:
         train = self.mean(epoch.totals[self.total], epoch.examples, epoch.unit)
-        part = "validation" if epoch.recipe.validation else "test"
+        part = epoch.recipe.measured_part
         tested = epoch.tested.get(self.name, math.nan)
         return {f"train_{self.name}": train, f"{part}_{self.name}": tested}
 
@@ -383,6 +383,13 @@ def of_examples(*targets: type[Target]) -> list[OfExamples]:
     """Those that a test measures, for some kinds of target, or all."""
     wanted = set(targets or (Classes, Real, Labels))
     return [m for m in METRICS if isinstance(m, OfExamples) and wanted & set(m.targets)]
+
+
+def primary(target: type[Target]) -> OfExamples:
+    """What tells how good a network is at a kind of target, the lower the better: the error, the
+    share of wrong labels, or the RMSE.
+    """
+    return of_examples(target)[0]
 
 
 def start(dtype: Any, target: type[Target] = Classes, *, written: bool = False) -> Totals:

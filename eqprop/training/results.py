@@ -11,7 +11,7 @@ from eqprop.data.targets import KINDS
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe, changes
-from eqprop.training.metrics import OfExamples, flat, of_examples
+from eqprop.training.metrics import OfExamples, flat, primary
 from eqprop.training.records import Record
 from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
 from eqprop.training.selection import best_epoch
@@ -69,10 +69,8 @@ class SeedResult:
 
     @property
     def primary(self) -> OfExamples:
-        """The metric that tells how good it is, the lower the better: the error, the share of wrong
-        labels, or the RMSE.
-        """
-        return of_examples(KINDS[self.record.data.target])[0]
+        """The metric that tells how good it is."""
+        return primary(KINDS[self.record.data.target])
 
     def score(self, part: str) -> float | None:
         """The primary metric of the ``train``, ``validation`` or ``test`` part, after the last
@@ -134,8 +132,7 @@ class SeedResult:
         """The lowest that the primary metric was on the way, on the part that it is measured on
         in each epoch, and in which epoch.
         """
-        part = "validation" if self.recipe.validation else "test"
-        column = self.columns[f"{part}_{self.primary.name}"]
+        column = self.columns[f"{self.recipe.measured_part}_{self.primary.name}"]
         return min((error, n) for n, error in enumerate(column, 1) if not math.isnan(error))
 
 

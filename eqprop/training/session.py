@@ -154,7 +154,7 @@ class Session:
     def _finish_epoch(self, state: TrainState, seconds: float, signals: "Signals") -> TrainState:
         """Tests, writes the epoch's metrics, and turns to the next epoch."""
         experiment, watch = self._experiment, Stopwatch()
-        part = "test" if experiment.validation is None else "validation"
+        part = experiment.recipe.measured_part
 
         def look(done: int) -> None:
             self._show(state, ("testing", done, len(experiment.measured)))
@@ -300,7 +300,7 @@ def _calmer(recipe: Recipe) -> str:
     extreme.
     """
     causes = []
-    if abs(recipe.beta) > _LARGE_BETA and recipe.rule not in {"bptt", "rbp"}:
+    if abs(recipe.beta) > _LARGE_BETA and recipe.is_nudged:
         causes.append(f"a --beta nearer to 0 than {recipe.beta:g}")
     if recipe.setting == "energy" and recipe.dt > _LARGE_DT:
         causes.append(f"a smaller --dt than {recipe.dt:g}")

@@ -28,7 +28,7 @@ from eqprop.networks.energy import Energy, Map, Own
 from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
-from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.recipe import Recipe, settable
 from eqprop.training import checkpoint, launch, metrics, run_data
 from eqprop.training.experiment import WarmStart, evaluate, load_best, plan, precision, put_scaled
 from eqprop.training.files import write_whole
@@ -76,10 +76,9 @@ def fit(
             wanted = recipe
         case _:
             wanted = own_recipe(recipe)
-    fixed = {"name", "about", "model", "published"}
-    names = {field.name for field in dataclasses.fields(Recipe)} - fixed
-    if unknown := sorted(fields.keys() - names):
-        raise EqpropError(f"{unknown[0]} is no field of a recipe: choose among {sorted(names)}")
+    known = sorted(settable())
+    if unknown := sorted(fields.keys() - set(known)):
+        raise EqpropError(f"{unknown[0]} is no field of a recipe: choose among {known}")
     wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
     folder, command = Path(out), ["eqprop.fit"]
     seed = int(seed) if isinstance(seed, np.integer) else seed
