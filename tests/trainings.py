@@ -15,7 +15,7 @@ import pytest
 
 from eqprop.cli.main import main
 from eqprop.data import named as data
-from eqprop.data.named import Dataset
+from eqprop.data.dataset import Dataset
 from eqprop.networks.energy import Own
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import announcements, experiment, launch, session

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from eqprop.training.seed_processes import cores
 from eqprop.types import Array, Float, Int
 
 
@@ -25,12 +26,6 @@ def timed[**P, T](work: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> 
 def seconds(work: Callable[[], object]) -> float:
     """How long something takes, until all that it returns is there."""
     return timed(work)[1]
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def load() -> float | None:

@@ -17,7 +17,7 @@ from jax import lax
 from eqprop.benchmarks import operations
 from eqprop.benchmarks.machine import seconds
 from eqprop.data import named as data
-from eqprop.data.named import Dataset
+from eqprop.data.dataset import Dataset
 from eqprop.data.targets import Classes
 from eqprop.errors import DataUnavailable
 from eqprop.networks.edges import Edge

@@ -24,10 +24,11 @@ from eqprop.benchmarks.speed import (
     load_images,
     measure,
 )
-from eqprop.data.named import Dataset
+from eqprop.data.dataset import Dataset
 from eqprop.recipes.recipe import Recipe, changes
 from eqprop.training.display import Display
 from eqprop.training.records import made
+from eqprop.training.seed_processes import cores
 
 FORMAT = 1
 """Version of the layout of the JSON."""
@@ -87,11 +88,11 @@ def bench(plan: BenchmarkPlan, command: Sequence[str]) -> None:
     display.say(machine.describe())
     if load is not None and load > _BUSY:
         display.say(
-            f"NOTE: other programs are running (load {load:.1f} on {machine.cores()} cores): the "
+            f"NOTE: other programs are running (load {load:.1f} on {cores()} cores): the "
             "times will come out too long"
         )
     about = {"format": FORMAT} | dataclasses.asdict(made(command))
-    about |= {"cpu": machine.cpu(), "cores": machine.cores(), "load": load}
+    about |= {"cpu": machine.cpu(), "cores": cores(), "load": load}
     results: list[Result] = []
     peak = 0.0
     with machine.cold_compilation():

@@ -20,7 +20,7 @@ from typing import final
 import jax
 
 from eqprop.data import named as data
-from eqprop.data.named import Dataset
+from eqprop.data.dataset import Dataset
 from eqprop.errors import EqpropError, UsageError, typed
 from eqprop.paper import pages
 from eqprop.paper.item import PaperItem, Rendered, Scope

@@ -465,11 +465,6 @@ def settable() -> list[str]:
     return [field.name for field in dataclasses.fields(Recipe) if field.name not in fixed]
 
 
-def bias_order(nudge: str, points: int) -> int:
-    """The power of beta with which the bias of a nudge falls, where F is smooth."""
-    return {"centered": 2, "holomorphic": points}.get(nudge, 1)
-
-
 def changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[object, object]]:
     """The fields in which a recipe differs from another: name to (its value, value in the
     other).

@@ -12,11 +12,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from eqprop.recipes.recipe import bias_order
 from eqprop.reports.groups import Group
 from eqprop.reports.inspection import Relaxed, Trace
 from eqprop.reports.svg import COLOURS, MUTED, figure, tint
 from eqprop.theorem.figure import draw_fall, draw_tensor, sample
+from eqprop.theorem.questions import bias_order
 from eqprop.theorem.trained import Theorem
 from eqprop.training import metrics
 from eqprop.training.figures import draw_agreement

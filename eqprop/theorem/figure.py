@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eqprop.errors import EqpropError
-from eqprop.recipes.recipe import bias_order
+from eqprop.theorem.questions import bias_order
 from eqprop.training.figures import new_figure, save
 
 if TYPE_CHECKING:

@@ -156,3 +156,8 @@ FIGURES: dict[str, Question] = {
         ),
     )
 }
+
+
+def bias_order(nudge: str, points: int) -> int:
+    """The power of beta with which the bias of a nudge falls, where F is smooth."""
+    return {"centered": 2, "holomorphic": points}.get(nudge, 1)

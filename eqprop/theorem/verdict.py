@@ -6,8 +6,9 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
-from eqprop.recipes.recipe import Recipe, bias_order
+from eqprop.recipes.recipe import Recipe
 from eqprop.theorem.agreement import Order, fit_order
+from eqprop.theorem.questions import bias_order
 from eqprop.theorem.settling import Settling
 from eqprop.theorem.verification import Trial, Verification
 

@@ -216,7 +216,6 @@ def test_speed() -> None:
 def test_the_machine() -> None:
     assert machine.peak(64, repeats=2) > 0
     assert machine.cpu()
-    assert machine.cores() >= 1
     assert machine.describe().endswith("cores")
     before = jax.config.jax_enable_compilation_cache
     with machine.cold_compilation():
