@@ -119,7 +119,14 @@ class System(eqx.Module):
     def clamp(self, network: Model, x: Layer) -> Model:
         """The network with everything that the static input, ``(B, *shapes[0])``, contributes
         computed once.
+
+        Raises ``EqpropError`` for inputs of another shape.
         """
+        if x.shape[1:] != network.shapes[0]:
+            raise EqpropError(
+                f"inputs have shape {x.shape}, but the network takes {network.shapes[0]} of each "
+                "example: give a batch of these"
+            )
         return network.clamp(self.dynamics.rates(x, ())[0])
 
     def free_step(self, clamped: Model, x: Layer) -> Step:

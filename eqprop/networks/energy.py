@@ -1,6 +1,8 @@
 """Models of one's own: an energy that states descend, or a map that they iterate."""
 
+import copy
 import dataclasses
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, final, override
 
@@ -67,6 +69,10 @@ class OwnModel(Model):
             return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
 
         scaled = [times(part, f) for part, f in zip(self.parts, factors, strict=True)]
+        if isinstance(self.params, dict):
+            params = copy.copy(self.params)  # in its own order, which may be another
+            params.update(zip(sorted(self.params), scaled, strict=True))
+            return self._with(params)
         leaves = [leaf for part in scaled for leaf in jax.tree.leaves(part)]
         return self._with(jax.tree.unflatten(jax.tree.structure(self.params), leaves))
 
@@ -246,7 +252,7 @@ class Energy:
 
     def init(self, key: PRNGKeyArray) -> EnergyModel:
         """A model with parameters drawn from a key."""
-        return EnergyModel(params=self.draw(key), **_fields(self))
+        return EnergyModel(params=_parameters(self, key), **_fields(self))
 
 
 @final
@@ -292,7 +298,7 @@ class Map:
 
     def init(self, key: PRNGKeyArray) -> MapModel:
         """A model with parameters drawn from a key."""
-        return MapModel(params=self.draw(key), **_fields(self))
+        return MapModel(params=_parameters(self, key), **_fields(self))
 
 
 type Own = Energy | Map
@@ -306,7 +312,12 @@ _ROWS = 3  # of the batch that a function is tried with: no likely size of a lay
 
 
 def _shapes(layers: Sequence[int | Shape]) -> tuple[Shape, ...]:
-    return tuple((n,) if isinstance(n, int) else tuple(n) for n in layers)
+    return tuple((int(n),) if isinstance(n, int | np.integer) else tuple(n) for n in layers)
+
+
+def _parameters(own: Own, key: PRNGKeyArray) -> Params:
+    """Drawn ones, all of them arrays."""
+    return jax.tree.map(jnp.asarray, own.draw(key))
 
 
 def _fields(own: Own) -> dict[str, Any]:
@@ -320,17 +331,25 @@ def _outputs(own: Own) -> tuple[int, ...]:
 
 
 def _bounds(bounds: Bounds | Sequence[Bounds], layers: int) -> tuple[Bounds, ...]:
-    one = bounds is None or all(isinstance(end, int | float) for end in bounds)
-    each: Any = (bounds,) * layers if one else tuple(bounds)  # pyright: ignore[reportArgumentType]
-    if len(each) != layers:
+    one = bounds is None or _is_pair(bounds)
+    each: Any = (bounds,) * layers if one else bounds
+    if not isinstance(each, Sequence) or len(each) != layers:
         raise EqpropError(
             f"bounds are {bounds} for {layers} layers: give one pair, or one for each layer after "
             "the input"
         )
     for pair in each:
-        if pair is not None and not (len(pair) == 2 and pair[0] < pair[1]):
-            raise EqpropError(f"bounds are {pair}: give the lowest state, then a higher one")
-    return each
+        if pair is not None and not (_is_pair(pair) and pair[0] < pair[1]):
+            raise EqpropError(f"bounds are {bounds}: give the lowest state, then a higher one")
+    return tuple(each)
+
+
+def _is_pair(bounds: Any) -> bool:
+    return (
+        isinstance(bounds, Sequence)
+        and len(bounds) == 2
+        and all(isinstance(end, numbers.Real) for end in bounds)
+    )
 
 
 def _check(own: Own, bounds: tuple[Bounds, ...]) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection
-from eqprop.networks.edges import INPUT, Clamped, Edge, Plastic
+from eqprop.networks.edges import INPUT, Clamped, Edge, OneWay, Plastic
 from eqprop.networks.model import Model, check_shapes
 from eqprop.types import Array, Float, Inexact, Inputs, Layer, Rates, Shape, States
 
@@ -39,7 +39,8 @@ class Network(Model):
         check_shapes(self.shapes)
         for edge in self.edges:
             _check_edge(edge, self.shapes)
-        receives = {edge.post for edge in self.edges} | {edge.pre for edge in self.edges}
+        back = (edge.pre for edge in self.edges if not isinstance(edge, OneWay))
+        receives = {edge.post for edge in self.edges}.union(back)
         if silent := set(range(1, len(self.shapes))) - receives:
             raise EqpropError(f"layer {min(silent)} has no connection: add an edge to it")
         if self.readout is not None and len(self.score_shape) != 1:

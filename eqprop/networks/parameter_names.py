@@ -19,14 +19,16 @@ def dynamic_names(network: Model) -> list[str]:
 
     ``W2`` and ``b2`` lead from layer 1 to layer 2, ``Wb2`` back; a skip edge has ``W0->2``, a
     lateral one ``W1->1``. A second connection between the same two layers has ``W2#2``. Fields of a
-    connection other than ``weight`` and ``bias`` keep their own names.
+    connection other than ``weight`` and ``bias`` keep their own names; where a connection is made
+    of others, names that would be the same have the field before them, ``down.W2`` and ``up.W2``.
     """
     if not isinstance(network, Network):
         paths = jax.tree_util.tree_leaves_with_path(network.dynamic_parameters)
-        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-        return [name or "theta" for name in names]
+        own = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+        taken = state_names(network)
+        return [f"theta.{name}" if name in taken else name or "theta" for name in own]
     twins: Counter[tuple[int, int]] = Counter()
-    names: list[str] = []
+    names, within = list[str](), list[str]()
     for edge in network.edges:
         twins[edge.pre, edge.post] += 1
         where = f"{edge.post}" if edge.pre == edge.post - 1 else f"{edge.pre}->{edge.post}"
@@ -36,7 +38,10 @@ def dynamic_names(network: Model) -> list[str]:
             fields = [str(getattr(key, "name", key)) for key in path]
             back = "b" if "back" in fields else ""
             names.append(LETTERS.get(fields[-1], fields[-1]) + back + where)
-    return names
+            within.append(fields[-2])
+    # A connection may be made of others, each with a weight.
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    return [f"{of}.{n}" if n in twice else n for of, n in zip(within, names, strict=True)]
 
 
 def parameter_names(network: Model) -> list[str]:

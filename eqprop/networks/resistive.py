@@ -61,6 +61,12 @@ class ResistiveNetwork(Model):
 
     def __check_init__(self) -> None:
         check_shapes(self.shapes)
+        layers = self.shapes[1:]
+        if any(len(shape) != 1 for shape in layers) or layers[-1][0] % 2:
+            raise EqpropError(
+                f"layers have shapes {layers}: give a row of nodes for each, and of the last an "
+                "even number, two for each score"
+            )
         if not (self.gain > 0 and math.isfinite(self.gain)):
             raise EqpropError(f"gain is {self.gain}: give the voltage of an input of 1, above 0")
         if not (self.least >= 0 and math.isfinite(self.least)):

@@ -66,7 +66,9 @@ class Recipe:
     bytes, as those of images, to [0, 1] by 1/255, other numbers as standard.
     """
     mean: tuple[float, ...] = ()
-    """Subtract this from the input, channel by channel; as it is when left out."""
+    """Subtract this from the input, channel by channel; as it is when left out. In real time from
+    the rho of it, unless raw_input.
+    """
     std: tuple[float, ...] = ()
     """Divide the input by this, channel by channel, after mean."""
     channels: tuple[int, ...] = ()

@@ -41,7 +41,7 @@ from eqprop.learning.baselines import (
 )
 from eqprop.learning.learners import WithOptimizer
 from eqprop.learning.rules import Free, Rule
-from eqprop.networks.connections import Dense
+from eqprop.networks.connections import Connection, Dense
 from eqprop.networks.edges import Tied
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
@@ -339,6 +339,18 @@ def test_parameters_have_names() -> None:
         *("W1", "b1", "W2", "b2", "Wb2", "W0->2", "b0->2"),
         *("W1->1", "b1->1", "Wb1->1", "W2#2", "b2#2", "Wb2#2"),
     ]
+
+    class Two(Connection):
+        down: Dense
+        up: Dense
+
+        def __call__(self, r_pre):
+            return self.up(self.down(r_pre))
+
+    key = jax.random.key(0)
+    two = Two(Dense.init((4,), (2,), key, bias=False), Dense.init((2,), (3,), key))
+    made = Network(((4,), (3,)), (Tied(0, 1, two),))
+    assert parameter_names(made) == ["down.W1", "up.W1", "b1"]
     named = named_parameters(network)
     assert named["Wb2"] is network.edges[1].back.weight
     assert named["b0->2"] is network.edges[2].connection.bias

@@ -2,6 +2,7 @@
 write them; `jax.grad` through the whole free phase; the gradient of a net without feedback.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -498,6 +499,11 @@ def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[j
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.0), "dt is 0"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=(1.0, 0.0)), "bounds are"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=[None]), "for 2 layers"),
+        (
+            lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=(0, None)),
+            r"bounds are \(0, None",
+        ),
+        (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, bounds=1.0), "bounds are 1.0"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, outputs=(0,)), r"outputs are \(0,\)"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, outputs=(1, 1)), "each once"),
         (lambda: ep.Energy(swirl, (6, 5, 3), draw_swirl, outputs=(3,)), "layers from 1 to 2"),
@@ -514,6 +520,23 @@ def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[j
 def test_models_that_cannot_be(make: Callable[[], object], message: str) -> None:
     with pytest.raises(EqpropError, match=message):
         make()
+
+
+def test_parameters_may_be_in_any_order_and_plain_numbers() -> None:
+    def draw(key: jax.Array) -> collections.OrderedDict[str, Any]:
+        weights = jnp.full((3, 3), 1.0), jnp.full((3, 3), 2.0)
+        return collections.OrderedDict(w=weights[0], v=weights[1], g=3.0)
+
+    def energy(theta: Any, x: jax.Array, s: Any) -> jax.Array:
+        first = jnp.sum((s[0] - x @ theta["w"]) ** 2, axis=-1)
+        return first + theta["g"] * jnp.sum((s[1] - s[0] @ theta["v"]) ** 2, axis=-1)
+
+    layers = (np.int64(3), 3, 3)
+    model = ep.Energy(energy, layers, draw, bounds=(np.float32(0), 9)).init(jax.random.key(0))
+    assert model.part_names == ("g", "v", "w")
+    scaled = model.scale(jnp.array([2.0, 3.0, 5.0]))
+    assert {k: float(jnp.max(v)) for k, v in scaled.params.items()} == {"w": 5, "v": 6, "g": 6}
+    assert jax.tree.structure(scaled) == jax.tree.structure(model)
 
 
 @pytest.mark.parametrize(

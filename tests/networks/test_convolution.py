@@ -143,6 +143,12 @@ def test_rounding_in_single_precision() -> None:
     assert float(jnp.std(rounded - exact) / jnp.std(exact)) < 4e-6
 
 
+def test_a_kernel_of_one_tap_is_one_product() -> None:
+    x, w = draw(0, 4, 9, 9, 16), draw(1, 1, 1, 16, 16)
+    one = convolve(x, w, (1, 1), (0, 0))
+    np.testing.assert_array_equal(one, (x.reshape(-1, 16) @ w[0, 0]).reshape(one.shape))
+
+
 @pytest.mark.parametrize("geometry", [GEOMETRIES[0], GEOMETRIES[4]], ids=["tiles", "patches"])
 def test_replicas_by_vmap(geometry) -> None:
     connection, r_pre, r_post = make(geometry, MaxPool(2))

@@ -208,6 +208,13 @@ def test_links_that_do_not_fit(links: list[Link], message: str) -> None:
         graph(DENSE, links, KEY)
 
 
+def test_a_layer_that_only_sends_receives_nothing() -> None:
+    links = [(0, 2, Dense.init), (1, 2, Dense.init)]
+    with pytest.raises(EqpropError, match="layer 1 has no connection"):
+        graph([(3,), (4,), (2,)], links, KEY, feedback="none")
+    graph([(3,), (4,), (2,)], links, KEY)  # feedback is something
+
+
 def test_a_shortcut_that_no_window_makes() -> None:
     with pytest.raises(EqpropError, match=r"makes of a layer \(9, 7, 2\) one of \(4, 3, 5\)"):
         shortcut((9, 7, 2), (4, 4, 5), KEY)

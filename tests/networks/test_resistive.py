@@ -222,6 +222,9 @@ def test_bad_input() -> None:
     network, problem = ResistiveNetwork.init(LAYERS, key), circuit(diodes=True)
     with pytest.raises(EqpropError, match=r"conductances have shapes .*\(10, 6\)"):
         dataclasses.replace(network, conductances=network.conductances[1:])
+    for shapes in (((4,), (2, 2), (6,)), ((4,), (6,), (5,))):
+        with pytest.raises(EqpropError, match=r"layers have shapes .* an even number"):
+            dataclasses.replace(network, shapes=shapes)
     other = chain([(4,), (3,)], key)
     with pytest.raises(EqpropError, match=r"block descent is of resistive networks.*Network"):
         problem.system.dynamics.step(other, *_some(problem))

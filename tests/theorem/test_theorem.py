@@ -401,6 +401,9 @@ def test_problems_that_cannot_be_are_refused() -> None:
         verify(problem, Equilibrium(), Plan(eta=(0.1,)))
     with pytest.raises(EqpropError, match=r"not reciprocal.*untied weights"):
         verify(problem, Equilibrium(), Plan())
+    x, y = problem.batch
+    with pytest.raises(EqpropError, match=r"inputs have shape .* but the network takes \(4,\)"):
+        verify(problem._replace(batch=(x[:, :3], y)), VectorField(), Plan())
 
 
 # ------------------------------------------------------------------------------------ the results
