@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -26,6 +27,17 @@ def x64() -> Iterator[None]:
     """Double precision within one test; everywhere else JAX's default, single, holds."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_dropped() -> Iterator[None]:
+    """A compiled program takes several mappings of memory; where a process has more than Linux
+    allows it, 65,530 by default, XLA crashes.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

@@ -570,11 +570,12 @@ def test_figures_of_theorem_1_on_two_data_sets(tmp_path, monkeypatch):
     assert [folder.name for folder in whole] == ["fig-ep-1h", "fig-ep-1h-on-digits"]
     assert caption_of(out, name).startswith("Updates of the rule, dashed, over BPTT gradients.")
 
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
     (whole[1] / "verification.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(
-            theorem_launch.np, "savez_compressed", lambda *_, **__: signal.raise_signal(2)
-        )
+        patch.setattr(theorem_launch.np, "savez_compressed", interrupt)
         assert reproduce(out, name=name) == 130
     assert not list(whole[1].glob("*.[np]*"))  # no curves, no image
     records = ("--records", str(whole[1]))

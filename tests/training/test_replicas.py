@@ -217,7 +217,7 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeyp
             spoilt = jax.tree.map(lambda leaf: leaf.at[1].multiply(lost), state.network)
             return eqx.tree_at(lambda s: s.network, state, spoilt)
 
-        monkeypatch.setattr(trainer, "advance", advance)
+        monkeypatch.setitem(vars(trainer), "advance", advance)
         return dataclasses.replace(experiment, trainer=trainer)
 
     monkeypatch.setattr(Experiment, "lay_out", lay_out)

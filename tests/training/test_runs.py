@@ -43,9 +43,15 @@ def test_what_a_run_leaves_behind(oracle):
     assert record["recipe"]["hidden"] == [16]
     assert record["recipe"]["published"]["test"] == 2.0
     assert record["seeds"] == [0]
-    assert record["data"] | {"sha256": "", "source": ""} == {
+    assert record["data"] | {"sha256": "", "sha256_test": "", "source": ""} == {
         **{"name": "digits", "train": 1500, "test": 297, "image": [8, 8]},
-        **{"sha256": "", "source": "", "target": "classes", "names": list("0123456789")},
+        **{
+            "sha256": "",
+            "sha256_test": "",
+            "source": "",
+            "target": "classes",
+            "names": list("0123456789"),
+        },
         **{"features": [], "input_scaling": {"shift": [0.0], "scale": [255.0]}},
         **{"target_scaling": None, "validation": 0},
     }
