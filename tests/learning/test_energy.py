@@ -531,8 +531,7 @@ def test_parameters_may_be_in_any_order_and_plain_numbers() -> None:
         first = jnp.sum((s[0] - x @ theta["w"]) ** 2, axis=-1)
         return first + theta["g"] * jnp.sum((s[1] - s[0] @ theta["v"]) ** 2, axis=-1)
 
-    layers = (np.int64(3), 3, 3)
-    model = ep.Energy(energy, layers, draw, bounds=(np.float32(0), 9)).init(jax.random.key(0))
+    model = ep.Energy(energy, (3, 3, 3), draw).init(jax.random.key(0))
     assert model.part_names == ("g", "v", "w")
     scaled = model.scale(jnp.array([2.0, 3.0, 5.0]))
     assert {k: float(jnp.max(v)) for k, v in scaled.params.items()} == {"w": 5, "v": 6, "g": 6}
