@@ -125,7 +125,8 @@ def study(asked: Study, command: Sequence[str]) -> None:
     """Trains what has not ended, programs the ideal network, and writes the page after each.
 
     Raises:
-        EqpropError: it was stopped, or a member could not be trained; a divergence is a result.
+        Stopped: a signal came.
+        EqpropError: a member could not be trained; a divergence is a result.
     """
     members = asked.members()
     data = asked.dataset and keep(asked.dataset, asked.recipe, asked.out)
