@@ -25,11 +25,11 @@ from eqprop.errors import EqpropError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
 from eqprop.reports import charts
-from eqprop.reports.tables import Row, as_csv, field, markdown, score
+from eqprop.reports.tables import Row, as_csv, averaged, field, markdown, score
 from eqprop.sweeps.here import work_here
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
-from eqprop.training.metrics import OfExamples, mean_and_std, primary
+from eqprop.training.metrics import OfExamples, primary
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
 from eqprop.training.results import SeedResult, read_run
@@ -87,11 +87,10 @@ class Study:
         nudge, continually, with asymmetric EP.
         """
         recipe = self.recipe
-        own = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
         found: dict[str, Recipe] = {}
         for way, fields in _ways(recipe).items():
             try:
-                other = Recipe(**{**own, **fields})
+                other = dataclasses.replace(recipe, **fields)
             except EqpropError:
                 continue
             if other.essence != recipe.essence:
@@ -267,10 +266,10 @@ class _Page:
         part = self._asked.recipe.measured_part
         scores = [it.score(part) for it in self._results(name)]
         known = [score for score in scores if score is not None]
-        mean, std = mean_and_std(known) if known else (None, None)
-        planned = self._trainings[name]
-        end = "diverged" if planned.diverged else "" if planned.ended else "not ended"
-        return {"score": None if planned.diverged else mean, "score_std": std, "end": end}
+        found, planned = averaged("score", known), self._trainings[name]
+        if planned.diverged:
+            found["score"] = None
+        return {**found, "end": planned.end}
 
     def _rows(self) -> list[dict[str, Any]]:
         device, rows = self._asked.recipe.device, list[dict[str, Any]]()
@@ -278,8 +277,6 @@ class _Page:
             if _is_way(name):
                 continue
             what, _, factor = name.partition("-x")
-            offline = self._offline.get(name, [])
-            mean, std = mean_and_std(offline) if offline else (None, None)
             sized = what in device.effects
             rows.append(
                 {
@@ -287,8 +284,7 @@ class _Page:
                     "factor": float(factor) if factor else None,
                     "value": scaled(device, what, float(factor)) if sized else None,
                     **self._score(name),
-                    "offline": mean,
-                    "offline_std": std,
+                    **averaged("offline", self._offline.get(name, [])),
                     "run": name,
                 }
             )

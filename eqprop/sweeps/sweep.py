@@ -172,13 +172,12 @@ class _Table:
         part = self._part
         # What a training was worth before it diverged is no result of it.
         compared = {} if planned.diverged else numbers
-        end = "diverged" if planned.diverged else "" if planned.ended else "not ended"
         return {
             **{_column(k): value for k, value in self._asked.members[name].values.items()},
             **{key: numbers.get(key) for key in kept},
             "score": compared.get(part),
             "score_std": compared.get(f"{part}_std"),
-            "end": end,
+            "end": planned.end,
             "run": name,
         }
 

@@ -67,9 +67,15 @@ class PlannedTraining:
     @property
     def ended(self) -> bool:
         """Whether there is nothing to do."""
+        if self.diverged is not None:
+            return True
         begun = self._seeds()
-        over = bool(begun) and all(has_ended(self.recipe, place) for place in begun)
-        return over or self.diverged is not None
+        return bool(begun) and all(has_ended(self.recipe, place) for place in begun)
+
+    @property
+    def end(self) -> str:
+        """What a table says of it: diverged, not ended, or nothing."""
+        return "diverged" if self.diverged else "" if self.ended else "not ended"
 
     def work(self, command: Sequence[str], until: float = math.inf) -> None:
         """Trains to the end, or ``until`` that time of ``time.monotonic``; loads JAX.
