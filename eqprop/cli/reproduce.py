@@ -76,9 +76,8 @@ def run(args: Sequence[str]) -> None:
 
     asked = Reproduction(
         names=tuple(dict.fromkeys(names)),
-        scope=Scope(options.recipes, options.dataset, options.fast),
+        scope=Scope(options.recipes, options.dataset, options.fast, options.epochs),
         seeds=options.seeds,
-        epochs=options.epochs,
         budget=Budget(options.budget, budget) if options.budget and budget else None,
         out=options.out,
     )
@@ -110,8 +109,9 @@ def _check(options: ReproduceOptions) -> None:
         require_known("recipe", name, RECIPES, "eqprop list")
     if options.into and not options.records:
         raise UsageError("--into needs --records: it fills a page from runs that are there")
-    if options.records and options.budget:
-        raise UsageError("--budget has no place beside --records, which trains nothing")
+    for name in ("budget", "epochs"):
+        if options.records and getattr(options, name):
+            raise UsageError(f"--{name} has no place beside --records, which trains nothing")
 
 
 def _help() -> NoReturn:

@@ -27,7 +27,7 @@ from eqprop.theorem.figure import CURVES, draw_verification
 from eqprop.theorem.questions import Question, VerifyOptions, as_verified
 from eqprop.training.results import SeedResult, matching, of_equal_length
 
-_STEPS = "steps, as published"
+_STEPS, _SWEEPS, _FAST = "steps, as published", "sweeps", "as with --fast"
 
 
 @final
@@ -41,15 +41,14 @@ class FigureAngle(PaperItem):
     title = "C-VF: test error against the initial angle between forward and feedback weights"
 
     def _members(self) -> list[tuple[str, str, Recipe]]:
-        # By recipe: with --fast, a form may be the other one.
-        members = {
-            recipe: (series.base, form)
-            for series in SERIES.values()
-            if self.scope.allows(series.base)
-            for form, base in {_STEPS: RECIPES[series.base], "sweeps": series.settled}.items()
-            for recipe in series.members(self.scope.of(base)).values()
-        }
-        return [(network, form, recipe) for recipe, (network, form) in members.items()]
+        members: list[tuple[str, str, Recipe]] = []
+        for series in SERIES.values():
+            published = RECIPES[series.base]
+            forms = {_STEPS: published, _SWEEPS: series.settled}
+            for form, base in ({_FAST: published} if self.scope.fast else forms).items():
+                recipes = series.members(self.scope.of(base)).values()
+                members += [(series.base, form, recipe) for recipe in recipes]
+        return [member for member in members if self.scope.allows(member[0])]
 
     @override
     def trainings(self) -> list[Recipe]:
@@ -59,8 +58,8 @@ class FigureAngle(PaperItem):
     def show(self, results: Results) -> Rendered:
         rows, found = _by_angle(self._members(), results)
         # The published value is that of angle 0.
-        known = {"angle": 0, "rule": _STEPS}.items()
-        rows = [row if known <= row.items() else {**row, **UNPUBLISHED} for row in rows]
+        known = [row["angle"] == 0 and row["rule"] != _SWEEPS for row in rows]
+        rows = [row if it else {**row, **UNPUBLISHED} for row, it in zip(rows, known, strict=True)]
         through = [[_angles(seed) for seed in seeds] for seeds in found]
         caption = (
             f"Test error in % on {results.title} after the last epoch, mean ± standard "
@@ -123,13 +122,14 @@ class FigureGradientAngle(PaperItem):
 
     def _points(self) -> dict[Recipe, Recipe]:
         """What is verified, and what is trained for it."""
-        rules = [recipe for recipe in self.scope.base() if recipe.is_nudged]
-        points = {recipe: recipe for recipe in rules}
+        published = dataclasses.replace(self.scope, fast=False)
+        pairs = zip(published.base(), self.scope.base(), strict=True)
+        points = {recipe: trained for recipe, trained in pairs if recipe.is_nudged}
         for series in SERIES.values():
             if self.scope.allows(series.base):
                 settled = series.members(self.scope.of(series.settled))
-                published = series.members(self.scope.of(RECIPES[series.base]))
-                points |= {it: settled[name] for name, it in published.items()}
+                members = series.members(published.of(RECIPES[series.base]))
+                points |= {it: settled[name] for name, it in members.items()}
         return points
 
     @override
@@ -158,7 +158,7 @@ class FigureGradientAngle(PaperItem):
             used += found
         caption = (
             "Angle in degrees between the total update of the first minibatch (seed 0, settings as "
-            "in training, states not clipped) and the total BPTT gradient, as published; test "
+            "published, states not clipped) and the total BPTT gradient; test "
             f"error in % on {results.title} after the last epoch, mean ± standard deviation, of "
             "the training that is named. Blank: not run. "
         )

@@ -34,10 +34,13 @@ class Scope:
     """Of recipes; all that were published when empty."""
     dataset: str = "mnist"
     fast: bool = False
+    epochs: int | None = None
+    """At most; None for those of each recipe."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe as it is to be trained."""
-        recipe = dataclasses.replace(recipe, dataset=self.dataset)
+        epochs = min(recipe.epochs, self.epochs or recipe.epochs)
+        recipe = dataclasses.replace(recipe, dataset=self.dataset, epochs=epochs)
         return fast(recipe) if self.fast else recipe
 
     def base(self) -> list[Recipe]:

@@ -124,7 +124,8 @@ def _sources(rendered: Rendered, folder: Path) -> str:
 def _source(result: SeedResult, folder: Path) -> Row:
     """Where a number comes from."""
     started = result.record.started
-    error, epoch = result.lowest
+    # An error on what was held back is no test error.
+    error, epoch = result.lowest if result.recipe.measured_part == "test" else (None, None)
     return {
         "recipe": label(result.recipe),
         "seed": result.seed,
@@ -143,6 +144,11 @@ def _source(result: SeedResult, folder: Path) -> Row:
     }
 
 
+def _lowest(row: Row) -> str:
+    lowest = row["lowest_test"]
+    return "" if lowest is None else f"{shown(lowest, None)} ({row['lowest_epoch']})"
+
+
 def _commit(row: Row) -> str:
     if row["commit"] is None:
         return ""
@@ -152,7 +158,7 @@ def _commit(row: Row) -> str:
 _SOURCES: Sequence[Column] = (
     *(field(name, name) for name in ("recipe", "seed", "epochs")),
     field("test %", "test", ".2f"),
-    Column("lowest on the way", lambda r: f"{shown(r['lowest_test'], None)} ({r['lowest_epoch']})"),
+    Column("lowest on the way", _lowest),
     field("training %", "training", ".2f"),
     Column("run", lambda row: f"[{Path(row['run']).name}]({row['run']})"),
     Column("command", lambda row: f"`{row['command']}`"),

@@ -55,8 +55,6 @@ class Reproduction:
     names: tuple[str, ...]
     scope: Scope
     seeds: int
-    epochs: int | None
-    """None for those of each recipe."""
     budget: Budget | None
     """None for as long as it takes."""
     out: Path
@@ -161,7 +159,7 @@ class _Work:
         one does not need, those after it have. Further seeds of the trainings that are complete
         begin where there is as much time left as the first one took.
         """
-        trainings = {self._folder(recipe): self._shortened(recipe) for recipe in recipes}
+        trainings = {self._folder(recipe): recipe for recipe in recipes}
         if self._asked.budget is None:
             for folder, recipe in trainings.items():
                 for planned in self._planned(folder, recipe, self._asked.seeds):
@@ -259,11 +257,6 @@ class _Work:
         """A name for a directory, that tells the data set where it is not that one."""
         on = "" if self._dataset.name == dataset else f", on {self._dataset.name}"
         return re.sub(r"[^\w.+-]+", "-", name + on)
-
-    def _shortened(self, recipe: Recipe) -> Recipe:
-        """The recipe with no more epochs than were asked for."""
-        epochs = self._asked.epochs
-        return dataclasses.replace(recipe, epochs=min(recipe.epochs, epochs or recipe.epochs))
 
     def _planned(self, folder: Path, recipe: Recipe, seeds: int) -> list[PlannedTraining]:
         """The runs that make up a training: those that were begun, and others for missing seeds."""

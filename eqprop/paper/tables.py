@@ -91,7 +91,9 @@ class TableOthers(PaperItem):
             [
                 seed
                 for seed in results.seeds
-                if id(seed) not in published and seed.epochs > shown.get(seed.recipe.essence, 0)
+                if self.scope.allows(seed.recipe.name)
+                and id(seed) not in published
+                and seed.epochs > shown.get(seed.recipe.essence, 0)
             ],
             lambda seed: (seed.recipe.essence, seed.changed_checkout, seed.length),
         )
@@ -159,9 +161,7 @@ class TableTime(PaperItem):
         rows: list[Row] = []
         used: list[SeedResult] = []
         for goal, recipe in self._members():
-            # Of runs begun before it was measured nobody knows how long they took to begin.
-            seeds = of_equal_length(matching(results.seeds, recipe))
-            found = [seed for seed in seeds if not math.isnan(seed.seconds_to_start)]
+            found = of_equal_length(matching(filter(_timed, results.seeds), recipe))
             rows.append(
                 summary(recipe, found, results.dataset)
                 | UNPUBLISHED
@@ -186,3 +186,10 @@ class TableTime(PaperItem):
             field("on", "accelerator"),
         )
         return Rendered(caption + what_was_run(rows), rows, columns, None, used)
+
+
+def _timed(seed: SeedResult) -> bool:
+    """Whether its seconds are known: those before its first minibatch were not measured at first,
+    and seeds that were trained together have none of their own.
+    """
+    return seed.sharing == 1 and not math.isnan(seed.seconds_to_start)

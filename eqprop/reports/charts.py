@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from eqprop.reports.tables import Row
+from eqprop.reports.tables import Row, epochs_done
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,8 @@ def against_angle(figure: "Figure", rows: Sequence[Row]) -> None:
     figure.set_size_inches(6.4 * columns, 4.2 * lines)
     for n, panel in enumerate(panels, 1):
         axes = figure.add_subplot(lines, columns, n)
-        _rules_against_angle(axes, [row for row in rows if row["network"] == panel])
+        own = [row for row in rows if row["network"] == panel]
+        _rules_against_angle(axes, own, _rules(own))
         axes.set_title(panel, fontsize=10)
 
 
@@ -58,13 +59,12 @@ def angles_in_training(
     """Test error over the initial angle, a panel for each network, and below it the angle after
     each epoch, a line for each seed of a row.
     """
-    panels = list(dict.fromkeys(row["network"] for row in rows))
+    panels, rules = list(dict.fromkeys(row["network"] for row in rows)), _rules(rows)
     figure.set_size_inches(6.4 * len(panels), 8.4)
     for n, panel in enumerate(panels, 1):
         above, below = (figure.add_subplot(2, len(panels), n + at) for at in (0, len(panels)))
         above.set_title(panel, fontsize=10)
-        _rules_against_angle(above, [row for row in rows if row["network"] == panel])
-        rules = list(dict.fromkeys(row["rule"] for row in rows))
+        _rules_against_angle(above, [row for row in rows if row["network"] == panel], rules)
         for row, seeds in zip(rows, through, strict=True):
             for angles in seeds if row["network"] == panel else ():
                 line = [row["angle"], *angles]
@@ -74,9 +74,16 @@ def angles_in_training(
         below.grid(alpha=0.3)
 
 
-def _rules_against_angle(axes: "Axes", rows: Sequence[Row]) -> None:
-    for n, rule in enumerate(dict.fromkeys(row["rule"] for row in rows)):
+def _rules(rows: Sequence[Row]) -> list[str]:
+    """Each with the colour of its place."""
+    return list(dict.fromkeys(row["rule"] for row in rows))
+
+
+def _rules_against_angle(axes: "Axes", rows: Sequence[Row], rules: Sequence[str]) -> None:
+    for n, rule in enumerate(rules):
         own = [row for row in rows if row["rule"] == rule]
+        if not own:
+            continue
         style: dict[str, Any] = {**_OURS, "fmt": "o-", "color": f"C{n}", "label": rule}
         axes.errorbar([row["angle"] for row in own], *_errors(own), **style)
         if published := [row for row in own if row["published_test"] is not None]:
@@ -183,10 +190,9 @@ def _errors(rows: Sequence[Row], name: str = "") -> tuple[list[float], list[floa
 
 def _short(row: Row) -> str:
     """How much of a row's training was run, where that is not all."""
-    most = row["most_epochs_done"]
-    if most is None or row["least_epochs_done"] >= row["epochs"]:
+    if row["most_epochs_done"] is None or row["least_epochs_done"] >= row["epochs"]:
         return ""
-    return f" ({most} of {row['epochs']} epochs)"
+    return f" ({epochs_done(row)} epochs)"
 
 
 def _spread(axes: "Axes", axis: str, rows: Sequence[Row]) -> None:

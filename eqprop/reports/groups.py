@@ -78,15 +78,11 @@ class Group:
 
         Raises ``EqpropError`` where a seed has none.
         """
-        # The test set is looked at once, in the end, where a part is held back to choose by.
-        waits = part == "test" and any(
-            m.recipe.validation and f"test_{metric.name}" not in m.chosen for m in self.members
-        )
-        told = metric in self.headline and all(m.tells(metric, part) for m in self.members)
-        if waits or not told:
+        if metric not in self.headline:
             return "–"
-        values = [member.last(f"{part}_{metric.name}") for member in self.members]
-        return show_mean_and_std(values, metric.form)
+        scores = [member.score(part, metric) for member in self.members]
+        known = [score for score in scores if score is not None]
+        return show_mean_and_std(known, metric.form) if len(known) == len(scores) else "–"
 
     @property
     def headline(self) -> list[OfExamples]:
@@ -97,14 +93,16 @@ class Group:
 
 
 def expand(folder: Path) -> list[Path]:
-    """The run in a folder, or the runs in the folders within it: of a series, or seeds by
-    themselves.
+    """The run in a folder, or all runs below it: of a series, or seeds by themselves.
 
     Raises ``EqpropError`` where there is none, or a record is damaged.
     """
-    within = sorted(path.parent for path in folder.glob("*/run.json"))
-    found = [folder] if is_run(folder) or not within else within
-    for path in found:
+    found: list[Path] = []
+    for path in [folder] if is_run(folder) else sorted(p.parent for p in folder.rglob("run.json")):
+        # A run of several seeds knows those within it.
+        if not any(outer in path.parents for outer in found):
+            found.append(path)
+    for path in found or [folder]:
         read_record(path)
     return found
 

@@ -73,6 +73,8 @@ class Relaxed(NamedTuple):
     levels: tuple[float, ...]
     """What outputs should come to, where targets are real."""
     layers: list[Trace]
+    outputs: bool
+    """Whether the last layer is the output; else the scores are read from it."""
 
 
 NO_CHECKPOINT = "no checkpoint has been kept with this run"
@@ -212,7 +214,8 @@ def relax(
     if network.readout is not None:  # its scores are no states
         said = said._replace(marked={}, levels=())
     shape = experiment.test.inputs.shape[1:]
-    return Relaxed(_grey(np.asarray(x[0], np.float64), shape), *said, layers)
+    image = _grey(np.asarray(x[0], np.float64), shape)
+    return Relaxed(image, *said, layers, outputs=network.readout is None)
 
 
 class _Reading(NamedTuple):
@@ -254,18 +257,19 @@ def receptive_fields(
     """
     x, _ = fetch(experiment.test, jnp.asarray([example]), network, experiment.trainer.scaling)
     system, last = experiment.trainer.system, len(network.shapes) - 1
-    chosen: dict[int, Int[Array, " _"]] = {last: jnp.arange(network.shapes[last][0])}
-    captions = {last: "outputs"}
+    units = network.readout is None  # else outputs have no states
+    chosen = {last: jnp.arange(network.shapes[last][0])} if units else {}
+    captions = dict.fromkeys(chosen, "outputs")
     end = _settle(system, network, x)
-    for layer, shape in enumerate(network.shapes[2:-1], 2):
-        if len(shape) == 3:
+    for layer, shape in enumerate(network.shapes[2:], 2):
+        if len(shape) == 3 and layer not in chosen:
             rows, columns, channels = shape
             middle = (rows // 2 * columns + columns // 2) * channels
             active = np.asarray(end[layer - 1][0]).max(axis=(0, 1))
             order = np.sort(np.argsort(-active, kind="stable")[:_CHANNELS])
             chosen[layer] = jnp.asarray(middle + order)
             captions[layer] = f"layer {layer}, units amid the maps of the most active channels"
-    fields = jax.device_get(_jacobian(system, network, x, chosen))
+    fields = jax.device_get(_jacobian(system, network, x, chosen)) if chosen else {}
     return [
         Tiles(
             captions[layer],

@@ -179,13 +179,19 @@ def _commit(made: Made) -> str:
 
 def _commands(group: Group) -> list[str]:
     """What was typed, in order, each with the commit on which it was."""
-    lines: dict[str, None] = {}  # ordered and without repeats: seeds share a command
-    for member in group.members:
-        for made in (member.record.started, *member.record.resumed):
-            if made.git:
-                lines[f"git checkout {shlex.quote(str(made.git.get('commit')))}"] = None
-            lines[shlex.join(made.command)] = None
-    return list(lines)
+    once = dict.fromkeys(  # seeds share a command
+        (str(made.git.get("commit")) if made.git else "", shlex.join(made.command))
+        for member in group.members
+        for made in (member.record.started, *member.record.resumed)
+    )
+    lines: list[str] = []
+    at = ""
+    for commit, command in once:
+        if commit and commit != at:
+            lines.append(f"git checkout {shlex.quote(commit)}")
+            at = commit
+        lines.append(command)
+    return lines
 
 
 def _folders(group: Group) -> list[str]:

@@ -248,11 +248,11 @@ def _fall(
 
 def relaxation(relaxed: Relaxed, name: str) -> list[Markup]:
     """States against steps, layer by layer, and how the residuals fall."""
-    *hidden, output = relaxed.layers
-    panels = [_units(layer, n, f"{name}-s{n}") for n, layer in enumerate(hidden, 1)]
-    panels.append(_outputs(output, relaxed, f"{name}-out"))
-    panels.append(_residuals(relaxed.layers, f"{name}-residuals"))
-    return panels
+    layers = relaxed.layers
+    panels = [_units(layer, n, f"{name}-s{n}") for n, layer in enumerate(layers, 1)]
+    if relaxed.outputs:
+        panels[-1] = _outputs(layers[-1], relaxed, f"{name}-out")
+    return [*panels, _residuals(relaxed, f"{name}-residuals")]
 
 
 def _units(layer: Trace, number: int, name: str) -> Markup:
@@ -285,14 +285,13 @@ def _outputs(layer: Trace, relaxed: Relaxed, name: str) -> Markup:
         for unit, states in enumerate(layer.states.T):
             style: dict[str, Any] = {"color": MUTED, "lw": 0.8}
             if unit in marked:
-                colour = COLOURS[list(marked).index(unit) % len(COLOURS)]
+                colour = COLOURS[list(marked).index(unit)]
                 style = {"color": colour, "lw": 2, "label": _plain(marked[unit])}
             axes.plot(states, **style)
         if len(marked) < layer.states.shape[1]:
             axes.plot([], [], color=MUTED, lw=0.8, label="others")
-        for n, level in enumerate(relaxed.levels):
-            colour = COLOURS[n % len(COLOURS)]
-            axes.axhline(level, color=colour, ls="--", lw=1, label=None if n else "target")
+        for n, level in enumerate(relaxed.levels[: len(marked)]):
+            axes.axhline(level, color=COLOURS[n], ls="--", lw=1, label=None if n else "target")
         axes.set_ylabel("state")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
@@ -302,7 +301,9 @@ def _outputs(layer: Trace, relaxed: Relaxed, name: str) -> Markup:
     return _panel(draw, ("outputs", "step", label), name)
 
 
-def _residuals(layers: Sequence[Trace], name: str) -> Markup:
+def _residuals(relaxed: Relaxed, name: str) -> Markup:
+    layers = relaxed.layers
+
     def draw(axes: "Axes") -> None:
         some = False
         for n, layer in enumerate(layers, 1):
@@ -310,7 +311,7 @@ def _residuals(layers: Sequence[Trace], name: str) -> Markup:
             # There is no place for a 0 on a logarithmic axis.
             moved = np.where(layer.residuals > 0, layer.residuals, np.nan)
             some = some or bool(np.isfinite(moved).any())
-            name = f"layer {n}" if n < len(layers) else "outputs"
+            name = "outputs" if relaxed.outputs and n == len(layers) else f"layer {n}"
             axes.plot(steps, moved, color=COLOURS[(n - 1) % len(COLOURS)], lw=1.2, label=name)
         if some:
             axes.set_yscale("log")

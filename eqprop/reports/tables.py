@@ -97,7 +97,9 @@ def averaged(name: str, values: Sequence[float]) -> dict[str, float | None]:
 
 def _scores(name: str, results: Sequence[SeedResult], part: str) -> dict[str, float | None]:
     scores = [result.score(part) for result in results]
-    return averaged(name, [score for score in scores if score is not None])
+    known = [score for score in scores if score is not None]
+    # Not of some seeds only, as long as others have no test yet.
+    return averaged(name, known if len(known) == len(scores) else [])
 
 
 def _minutes(row: Row) -> str:
@@ -107,7 +109,8 @@ def _minutes(row: Row) -> str:
     return f"{minutes:.3g} ({accelerator})" if accelerator else f"{minutes:.3g}"
 
 
-def _epochs(row: Row) -> str:
+def epochs_done(row: Row) -> str:
+    """From the least that a seed has done to the most; blank where nothing was run."""
     least, most = row["least_epochs_done"], row["most_epochs_done"]
     if most is None:
         return ""
@@ -134,7 +137,7 @@ def score(head: str, name: str, std: str | None = None, form: str = ".2f") -> Co
     return Column(head, lambda row: shown(row[name], row[std] if std else None, form))
 
 
-DONE = (Column("epochs", _epochs), Column("seeds", _seeds))
+DONE = (Column("epochs", epochs_done), Column("seeds", _seeds))
 TEST = score("test error %", "test", "test_std")
 TRAINING = score("training error %", "training", "training_std")
 MINUTES = Column("minutes", _minutes)

@@ -90,10 +90,6 @@ def verdict(found: Verification, recipe: Recipe) -> str:
     if any(trial.comparison.together.angle is None for trial in found.beta_trials):
         return "There is nothing to verify: the updates or the gradients are all zero."
     sentences = [_about_beta(found, recipe)]
-    if recipe.setting == "prototypical" and recipe.inside:
-        sentences.append(
-            "States stay apart from their gradients by the slope of the activation; weights do not."
-        )
     if found.eta_trials:
         sentences.append(_about_eta(found))
     return " ".join(sentences)
@@ -112,9 +108,13 @@ def _about_beta(found: Verification, recipe: Recipe) -> str:
         return (
             "Theorem 1 holds: the difference between updates and BPTT gradients vanishes as "
             f"{power} (order {order:.2f} between the smallest betas), down to {size}."
+            f"{_apart(recipe)}"
         )
     if all(_within_noise(trial) and _relmse(trial) < 1e-3 for trial in trials):
-        return f"Theorem 1 holds: the updates equal the BPTT gradients within rounding ({size})."
+        return (
+            "Theorem 1 holds: the updates equal the BPTT gradients within rounding "
+            f"({size}).{_apart(recipe)}"
+        )
     if order is not None and order < 0.5:
         return (
             f"The updates do NOT tend to the BPTT gradients as beta tends to 0: {least.angle:.3g} "
@@ -159,10 +159,16 @@ def _limit(trials: Sequence[Trial], key: Literal["beta", "factor"]) -> float | N
 
     With all of them, a nudge as strong as those of trainings would spoil it.
     """
-    measured = [trial for trial in trials if not _within_noise(trial)]
-    pair = sorted(measured, key=lambda trial: abs(getattr(trial, key)))[:2]
-    sizes = [getattr(trial, key) for trial in pair]
-    return fit_order(sizes, [_relmse(trial) for trial in pair], [0.0] * len(pair)).slope
+    measured = {abs(getattr(it, key)): _relmse(it) for it in trials if not _within_noise(it)}
+    sizes = sorted(measured)[:2]
+    return fit_order(sizes, [measured[size] for size in sizes], [0.0] * len(sizes)).slope
+
+
+def _apart(recipe: Recipe) -> str:
+    """Of which tensors the theorem does not hold, though of all parameters."""
+    if recipe.setting != "prototypical" or not recipe.inside:
+        return ""
+    return " States stay apart from their gradients by the slope of the activation; weights do not."
 
 
 def _reason(recipe: Recipe) -> str:
@@ -170,6 +176,8 @@ def _reason(recipe: Recipe) -> str:
     reasons: list[str] = []
     if recipe.angle:
         reasons.append("Feedback weights that differ from the forward ones send back other errors.")
+    if recipe.feedback == "none":
+        reasons.append("Without feedback weights no error is sent back.")
     if recipe.setting == "prototypical" and not recipe.inside:
         reasons.append(
             "In discrete time a nudge outside the activation leaves out its slope at the output "

@@ -71,10 +71,11 @@ def report(run: Run, display: Display) -> None:
     parts: list[str] = []
     for part, words in words_of.items():
         for metric in told:
-            if not all(result.tells(metric, part) for result in results):
+            scores = [result.score(part, metric) for result in results]
+            known = [score for score in scores if score is not None]
+            if len(known) < len(scores):
                 continue
-            values = [result.last(f"{part}_{metric.name}") for result in results]
-            shown = metrics.show_mean_and_std(values, metric.form)
+            shown = metrics.show_mean_and_std(known, metric.form)
             what = (metric.title or metric.name).partition(" (")[0]
             parts.append(f"{words} {what} {shown}{metric.unit}")
     seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""

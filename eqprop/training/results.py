@@ -72,25 +72,21 @@ class SeedResult:
         """The metric that tells how good it is."""
         return primary(KINDS[self.record.data.target])
 
-    def score(self, part: str) -> float | None:
-        """The primary metric of the ``train``, ``validation`` or ``test`` part, after the last
-        epoch, or the best one where there is a validation part. None where there is no such part,
-        or the test waits until an end has been reached.
+    def score(self, part: str, metric: OfExamples | None = None) -> float | None:
+        """A metric, or the primary one, of the ``train``, ``validation`` or ``test`` part, after
+        the last epoch, or the best one where there is a validation part. None where there is no
+        such part, the test waits until an end has been reached, or the metric is undefined, as R²
+        is of equal targets.
 
         Raises ``EqpropError`` where it should be there, and is not.
         """
-        column, held_back = f"{part}_{self.primary.name}", self.recipe.validation > 0
+        metric = metric or self.primary
+        column, held_back = f"{part}_{metric.name}", self.recipe.validation > 0
         waits = part == "test" and held_back and column not in self.chosen
-        if waits or (part == "validation" and not held_back):
+        undefined = metric is not self.primary and not {column} & {*self.columns, *self.chosen}
+        if waits or undefined or (part == "validation" and not held_back):
             return None
         return self.last(column)
-
-    def tells(self, metric: OfExamples, part: str) -> bool:
-        """Whether there is that metric of a part, or should be: all but the primary one may be
-        undefined, as R² is of equal targets.
-        """
-        column = f"{part}_{metric.name}"
-        return metric is self.primary or column in self.columns or column in self.chosen
 
     def last(self, column: str) -> float:
         """A number of the last finished epoch, or of the best one where there is a validation part.

@@ -36,9 +36,11 @@ from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
+from eqprop.reports import charts
 from eqprop.theorem import launch as theorem_launch
 from eqprop.theorem.questions import FIGURES
 from eqprop.training import launch
+from eqprop.training.figures import new_figure
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import DataUsed, Made, Record
 from eqprop.training.results import SeedResult
@@ -73,6 +75,7 @@ BAD = {
     "records": (["table-mnist", "--records", "nowhere"], ["nowhere", "no folder"]),
     "into": (["table-mnist", "--into", "page.md"], ["--into needs --records"]),
     "budget of records": (["all", "--records", ".", "--budget", "3m"], ["--budget", "--records"]),
+    "epochs of records": (["all", "--records", ".", "--epochs", "3"], ["--epochs", "--records"]),
     "option": (["all", "--buget", "3m"], ["'--buget'", "--budget"]),
 }
 
@@ -157,6 +160,16 @@ def test_a_time_is_read(text, seconds):
 def test_what_is_no_time(text):
     with pytest.raises(UsageError, match=r"budget is .*30m"):
         _seconds(text)
+
+
+def test_fewer_epochs_of_a_cosine_schedule_fill_the_table(tmp_path):
+    """They are another training, which does not stand in the way of the whole one."""
+    args = ("--recipes", "ep-1h-few", "--seeds", "1")
+    for epochs in ("1", "2"):
+        assert reproduce(tmp_path, *args, "--epochs", epochs, name="table-time") == 0
+        (row,) = rows_of(tmp_path, "table-time")
+        assert (row["most_epochs_done"], row["seeds"]) == (epochs, "1")
+    assert len(list((tmp_path / "trainings").iterdir())) == 2
 
 
 def test_a_budget_is_shared_out(tmp_path, monkeypatch):
@@ -303,8 +316,8 @@ def test_tables_from_records(tmp_path, capsys):
         for name in ("table-others", "table-others-runs")
     ]
     page.write_text(f"before\n{places[0]}between\n{places[1]}after\n")
-    args = ("--records", str(records), "--recipes", "ep-1h")
-    assert reproduce(tmp_path / "out", *args) == 0
+    args = ("--records", str(records))
+    assert reproduce(tmp_path / "out", *args, "--recipes", "ep-1h") == 0
     assert [row["seeds"] for row in rows_of(tmp_path / "out")] == [""]
     into = (*args, "--into", str(page))
     assert reproduce(tmp_path / "out", *into, name="table-others") == 0
@@ -315,6 +328,9 @@ def test_tables_from_records(tmp_path, capsys):
     assert rows[1]["beta"] == "0.3"
     errors = [metrics_of(records / seed)[-1]["test_error"] for seed in ("0", "1")]
     assert float(rows[0]["test"]) == pytest.approx(np.mean(errors))
+    only = tmp_path / "only"
+    assert reproduce(only, *args, "--recipes", "ep-1h", name="table-others") == 0
+    assert rows_of(only, "table-others") == rows[:1]
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("<!-- /eqprop:table-others-runs -->\nafter\n")
@@ -431,6 +447,28 @@ def test_means_are_over_trainings_of_equal_length(tmp_path):
     assert (left["seeds"], left["most_epochs_done"]) == (1, 2)
 
 
+def test_no_test_error_of_some_seeds_only(tmp_path):
+    """Where a part is held back, the test waits for the end, and one seed has not come to it."""
+    held_back = dataclasses.replace(RECIPES["ep-1h"], validation=0.2)
+    results = made_up(tmp_path, [(held_back, 0, 2.4), (held_back, 1, 2.6)])
+    columns = {"validation_error": (3.0, 2.0, 2.5), "train_error": (1.0, 1.0, 1.0)}
+    tested = {"validation_error": 2.0, "train_error": 1.0, "test_error": 2.2}
+    seeds = [
+        dataclasses.replace(seed, columns=columns, chosen=chosen)
+        for seed, chosen in zip(
+            results.seeds, (tested, {"validation_error": 2.0, "train_error": 1.0}), strict=True
+        )
+    ]
+    item = paper_items(Scope())["table-others"]
+    for shown, test, count in ((seeds, None, 2), (seeds[:1], 2.2, 1)):
+        rendered = item.show(dataclasses.replace(results, seeds=shown))
+        (row,) = rendered.rows
+        assert (row["test"], row["validation"], row["seeds"]) == (test, 2.0, count)
+    pages.write("table-others", item, rendered, tmp_path, {})
+    (run,) = json.loads((tmp_path / "table-others.json").read_text())["runs"]
+    assert (run["test"], run["lowest_test"]) == (2.2, None)  # 2.0 was not of the test set
+
+
 def test_a_program_that_was_not_committed_is_told_and_gives_way_to_one_that_was(tmp_path):
     recipe = RECIPES["c-ep-2h"]
     results = made_up(tmp_path, [(recipe, 0, 2.4), (recipe, 1, 2.6)])
@@ -453,6 +491,9 @@ def test_a_program_that_was_not_committed_is_told_and_gives_way_to_one_that_was(
             assert of["recipe"].endswith(", uncommitted changes") == is_changed
 
 
+_2H = RECIPES["c-vf-2h"]
+
+
 def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     """Results that are made up: two seeds at 45 degrees, one at 0, which the table shares."""
     scope = Scope(("c-vf-1h",))
@@ -462,8 +503,12 @@ def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     for recipes, sweeps in ((published, False), (members, True)):
         assert [recipe.angle for recipe in recipes] == [22.5 * n for n in range(9)]
         assert {recipe.sweeps for recipe in recipes} == {sweeps}
-    # With --fast both forms of two hidden layers are one.
-    assert len(paper_items(Scope(("c-vf-2h",), fast=True))["figure-angle"].trainings()) == 9
+    # With --fast there is one form.
+    quick = paper_items(Scope(("c-vf-2h",), fast=True))["figure-angle"]
+    assert quick.trainings() == [fast(dataclasses.replace(_2H, angle=22.5 * n)) for n in range(9)]
+    rows = quick.show(Results("mnist", [], [])).rows
+    assert {row["rule"] for row in rows} == {"as with --fast"}
+    assert [row["published_test"] for row in rows] == [2.97, *[None] * 8]
     runs = [(members[2], 0, 5.0), (members[2], 1, 8.0), (members[0], 0, 2.5)]
     rendered = item.show(made_up(tmp_path, runs))
     assert [row["test"] for row in rendered.rows] == [*[None] * 9, 2.5, None, 6.5, *[None] * 6]
@@ -475,12 +520,35 @@ def test_the_figure_of_c_vf_against_the_angle(tmp_path):
     assert (tmp_path / "figure-angle.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_rule_has_one_colour_in_all_panels(tmp_path):
+    """Of one hidden layer both forms were trained, of two the second alone."""
+    item = paper_items(Scope(("c-vf-1h", "c-vf-2h")))["figure-angle"]
+    of_one, settled, settled_2h = (item.trainings()[n] for n in (0, 9, 27))
+    rendered = item.show(made_up(tmp_path, [(it, 0, 2.5) for it in (of_one, settled, settled_2h)]))
+    figure = new_figure()
+    charts.angles_in_training(
+        figure,
+        [row for row in rendered.rows if row["test"] is not None],
+        [[[50.0]], [[50.0]], [[60.0]]],
+    )
+    above, below, above_2h, below_2h = figure.axes
+    colours = [[line.get_color() for line in axes.lines] for axes in (below, below_2h)]
+    assert colours == [["C0", "C1"], ["C1"]]
+    for axes, (*_, last) in zip((above, above_2h), colours, strict=True):
+        (sweeps,) = (it for it in axes.containers if it.get_label() == "sweeps")
+        assert sweeps[0].get_color() == last
+
+
 def test_the_figure_against_the_gradient_angle_takes_what_was_trained(tmp_path):
     """With ``--fast``, and C-VF where its free phases settle, at each angle."""
     item = paper_items(Scope(("ep-2h", "c-vf-1h")))["figure-gradient-angle"]
     wanted = item.trainings()
     assert [recipe.angle for recipe in wanted] == [None, *(22.5 * n for n in range(9))]
     assert [question.recipe.sweeps for question in item.verifications()] == [False] * 10
+    # What is verified is what was published, whatever is trained.
+    quick = paper_items(Scope(("ep-2h", "c-vf-1h"), fast=True))["figure-gradient-angle"]
+    assert quick.verifications() == item.verifications()
+    assert quick.trainings() == [fast(recipe) for recipe in wanted]
     runs = [(fast(wanted[0]), 0, 2.1), (wanted[2], 0, 2.4), (RECIPES["c-vf-1h"], 0, 88.0)]
     rendered = item.show(made_up(tmp_path, runs))
     assert [row["test"] for row in rendered.rows] == [2.1, 88.0, 2.4, *[None] * 7]
@@ -623,7 +691,10 @@ def test_the_table_of_times(tmp_path):
     # Gone on with once, so begun twice.
     seeds = [seed(0, seconds_to_start=(5.0, 3.25)), seed(1, seconds_to_start=(7.0, math.nan))]
     untold = [seed(2), seed(3, seconds_to_start=(math.nan, 1.0))]
-    rendered = item.show(Results("mnist", [*seeds, *untold], []))
+    # What was trained with others has no seconds of its own; what tells none does not hide others.
+    together = dataclasses.replace(seed(4, seconds_to_start=(9.0, 9.0)), sharing=2)
+    longer = dataclasses.replace(untold[0], seed=0, epochs=5)
+    rendered = item.show(Results("mnist", [longer, *seeds, *untold, together], []))
     first, second = rendered.rows
     assert (first["test"], first["goal"], first["goal_seconds"]) == (2.0, 2.0, 30)
     assert (first["seconds"], first["to_start"]) == ((13.0 + 11.75) / 2, 6.0)

@@ -17,6 +17,8 @@ import trainings
 from trainings import digits, one_line, train
 
 from eqprop.cli.main import main
+from eqprop.reports.groups import gather
+from eqprop.reports.page import _commands
 from eqprop.training import metrics as metrics_module
 from eqprop.training.runs import read_metrics
 
@@ -414,6 +416,29 @@ def test_a_seed_that_has_not_begun(tmp_path: Path) -> None:
     page = report(tmp_path / "page.html", folder, "--no-theorem")
     assert page.table("test error").rows[0][5] == "0, 1, 2, 3, 4"
     assert "seed-5: seed 5 has not finished an epoch yet" in page.text
+
+
+def test_runs_at_any_depth(tmp_path: Path) -> None:
+    """Seeds within a run of several count once."""
+    shutil.copytree(RECORDS / "ep-1h", tmp_path / "a" / "deep" / "run")
+    (tmp_path / "b").mkdir()
+    copy(RECORDS / "c-vf-1h-sweeps", tmp_path / "b" / "run")
+    page = report(tmp_path / "page.html", tmp_path, "--no-theorem")
+    assert [row[5] for row in page.table("test error").rows] == ["0, 1, 2, 3, 4", "0"]
+
+
+def test_commands_stand_under_the_commits_on_which_they_were_typed(tmp_path: Path) -> None:
+    folders = [copy(RECORDS / "ep-1h" / f"seed-{n}", tmp_path / f"run-{n}") for n in range(2)]
+    for n, folder in enumerate(folders):
+        change(
+            folder, lambda it, n=n: it["started"].update(git={"commit": "c1"}, command=[f"s{n}"])
+        )
+    resumed = record(folders[0])["started"] | {"git": {"commit": "c2"}, "command": ["again"]}
+    change(folders[0], lambda it: it.update(resumed=[resumed]))
+    (group,) = gather(folders)[0]
+    assert _commands(group) == [
+        *("git checkout c1", "s0", "git checkout c2", "again", "git checkout c1", "s1"),
+    ]
 
 
 def test_seeds_that_have_come_less_far(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from test_report import Page, assert_self_contained, report
 
 import eqprop as ep
-from eqprop.reports.inspection import relax
+from eqprop.reports.inspection import Relaxed, Trace, relax
+from eqprop.reports.page_figures import _outputs
 from eqprop.training.display import Display
 from eqprop.training.experiment import prepare_again
 
@@ -80,6 +81,25 @@ def test_theorem_1_is_measured_on_scaled_inputs_and_linear_outputs(runs, tmp_pat
     for name in ("trees", "hills"):
         page: Page = report(tmp_path / f"{name}.html", runs[name].folder, "--no-mistakes")
         assert page.table("RelMSE").rows
+
+
+def test_units_that_a_readout_reads_are_no_outputs(tmp_path) -> None:
+    fields = {"hidden": (5,), "T": 12, "K": 4, "cost": "cross-entropy", "lr": (0.1, 0.1)}
+    run = ep.fit("ep-1h", CLASSES, tmp_path / "run", epochs=1, **fields)
+    page = report(tmp_path / "page.html", run.folder, "--no-theorem")
+    assert any(label.startswith("States of layer 1") for label in page.labels())
+    assert "outputs" not in page.text
+
+
+def test_a_target_has_the_colour_of_its_output() -> None:
+    """Of eight outputs six are told apart."""
+    states = np.zeros((3, 8))
+    layer = Trace((8,), states, np.zeros(2), states[-1])
+    marked, levels = {n: f"y{n}" for n in range(8)}, tuple(n / 8 for n in range(8))
+    relaxed = Relaxed(np.zeros((1, 4)), "", "", marked, levels, [layer], outputs=True)
+    figure = str(_outputs(layer, relaxed, "out"))
+    # An output, that in the legend, a target; of the first, that in the legend.
+    assert [figure.count(f"var(--c{n})") for n in range(6)] == [4, 3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("name", ["trees", "hills"])

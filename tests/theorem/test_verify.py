@@ -123,6 +123,7 @@ def test_the_place_of_the_nudge_in_discrete_time(tmp_path: Path, capsys) -> None
     assert "  all  " in capsys.readouterr().out
     inside = verify(tmp_path / "inside", [*typed, "--inside"])
     assert inside["verdict"].startswith("Theorem 1 holds")
+    assert inside["verdict"].endswith("weights do not.")
     assert inside["beta_orders"]["W1"]["slope"] == pytest.approx(1, abs=0.1)
     # The same network and minibatch: those of a training with this seed.
     assert inside["data"]["rows"] == outside["data"]["rows"]
@@ -138,6 +139,19 @@ def test_centered_and_at_betas_of_choice(tmp_path: Path) -> None:
     assert [trial["beta"] for trial in found["beta_trials"]] == [0.1, 0.03, 0.01]
     assert found["beta_orders"]["all parameters"]["slope"] == pytest.approx(2, abs=0.1)
     assert "vanishes as beta^2" in found["verdict"]
+
+
+def test_weights_that_stay_apart_are_not_said_to_come_together(tmp_path: Path) -> None:
+    typed = ["ep-1h", *TINY, "--T", "400", "--rule", "vf", "--inside", "--activation", "tanh"]
+    verdict = verify(tmp_path, [*typed, "--feedback", "none"])["verdict"]
+    assert verdict.startswith("The updates do NOT tend to the BPTT gradients")
+    assert verdict.endswith("Without feedback weights no error is sent back.")
+
+
+def test_two_betas_of_one_size_do_not_hide_the_order(tmp_path: Path) -> None:
+    typed = ["fig-toy", "--hidden", "8", "--T", "1500", "--K", "20", "--beta", "0.01"]
+    found = verify(tmp_path, [*typed, "--betas", "0.001", "-0.001"])
+    assert "vanishes as beta (order 1.0" in found["verdict"]
 
 
 def test_one_beta_is_not_called_noise(tmp_path: Path) -> None:
