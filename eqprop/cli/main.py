@@ -4,6 +4,7 @@ Exit codes: 0, done; 1, failed; 2, what was typed cannot be done; 130 and 143, s
 by the system, as the shell has it.
 """
 
+import errno
 import importlib
 import importlib.metadata
 import io
@@ -104,7 +105,8 @@ def _explain(error: BaseException) -> str:
         return str(error) or "interrupted"
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        return f"{error.strerror}{where}{'; make room, and try again' if full else ''}"
     if not _has_device():
         wanted = os.environ.get("JAX_PLATFORMS")
         return f"JAX_PLATFORMS is {wanted!r}, and JAX finds no such device: correct or unset it"

@@ -109,13 +109,21 @@ def _train_series(
 ) -> None:
     """Trains each member in a directory of its own; goes on with those that have begun."""
     from eqprop.training.launch import resume, train  # loads JAX
+    from eqprop.training.planned import PlannedTraining
+    from eqprop.training.run_data import KeptData, describe
 
+    start = _start(options)
+    for name, recipe in members.items():
+        data = dataset and KeptData(out, describe(dataset, recipe))
+        origin = start and start.origin
+        with typed():
+            PlannedTraining(recipe, tuple(seeds), out / name, data, origin).check()
     for name, recipe in members.items():
         if is_run(out / name):
             resume(out / name, recipe.epochs, command, options.hardware)
         else:
             where = out / name, command, options.replicas, options.hardware
-            train(recipe, seeds, *where, dataset=dataset, start=_start(options))
+            train(recipe, seeds, *where, dataset=dataset, start=start)
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[TrainOptions, Recipe]:

@@ -138,6 +138,10 @@ def _existing(path: Path | str) -> Path:
     # Unlike those of pathlib, these bear a name that is too long.
     if not (os.path.isdir(path) or os.path.isfile(path)):
         raise EqpropError(f"{path} is no file and no folder: correct the path")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise EqpropError(f"the name {str(path)!r} is not in UTF-8: rename it") from error
     if path.is_file() and (size := path.stat().st_size) > MAX_FILE:
         raise EqpropError(f"{path} has {size} bytes: split it or thin it out, to {MAX_FILE}")
     return path

@@ -25,13 +25,14 @@ from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
 from eqprop.reports.groups import Group
 from eqprop.theorem.trained import Theorem, examine
-from eqprop.training.checkpoint import newest_path
 from eqprop.training.display import Display
 from eqprop.training.experiment import Experiment, load_best, precision, prepare_again
 from eqprop.training.metrics import predicted
 from eqprop.training.mistakes import Mistakes, find
+from eqprop.training.places import newest_path
 from eqprop.training.results import SeedResult
 from eqprop.training.run_data import scalings, target
+from eqprop.training.runs import CHECKPOINTS
 from eqprop.training.settled import settle
 from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, Shape, States
@@ -104,7 +105,7 @@ def inspect(
     Without one, Theorem 1 is measured on the network as it was before training. What cannot be had
     (a checkpoint, the data, a free phase that settles) is left out.
     """
-    kept = [m for m in group.members if newest_path(m.folder / "checkpoints")]
+    kept = [m for m in group.members if newest_path(m.folder / CHECKPOINTS)]
     member = (kept or group.members)[0]
     if not kept and not theorem:
         return Inspection(missing={"network": NO_CHECKPOINT})

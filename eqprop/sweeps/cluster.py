@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final, override
 
+import msgspec
+
 from eqprop.errors import EqpropError
 from eqprop.training.files import write_whole
 from eqprop.training.planned import PlannedTraining
@@ -196,6 +198,6 @@ def _absolute(planned: PlannedTraining) -> PlannedTraining:
 def _read(folder: Path) -> dict[str, str]:
     path = folder / _JOBS
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+    except msgspec.MsgspecError as error:
         raise EqpropError(f"{path} is damaged ({error}): delete it") from error

@@ -1,7 +1,7 @@
 """Checkpoints: the state of a training on disk, exactly; never half-written, nor read when damaged.
 
-A checkpoint is one safetensors file, ``<epochs finished>-<minibatches learnt>.safetensors``, with
-the arrays by name, ``network.edges.0.connection.weight`` and the like. Its metadata are the
+A checkpoint is one safetensors file, named by its place in the training (places.py), with the
+arrays by name, ``network.edges.0.connection.weight`` and the like. Its metadata are the
 ``format``, ``notes`` in JSON, and the ``sha256`` of all names, types, shapes, values and notes. It
 is written under a hidden name, flushed, and renamed. So whatever is killed whenever, the
 checkpoints that are there are whole; and what a disk did to one later shows in its sum.
@@ -9,7 +9,6 @@ checkpoints that are there are whole; and what a disk did to one later shows in 
 
 import hashlib
 import json
-import re
 import reprlib
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -25,17 +24,13 @@ from safetensors import SafetensorError, safe_open
 from eqprop.errors import EqpropError
 from eqprop.training import files, metrics, old_checkpoint
 from eqprop.training.old_checkpoint import Damaged, remove
+from eqprop.training.places import Position, is_name, name_of, newest_path, paths, position_of
 from eqprop.training.trainer import TrainState
 
 KEEP = 3
 """Checkpoints kept: the newest, and those that stand in should it be damaged."""
 
-type Position = tuple[int, int]
-"""Epochs finished, and minibatches of the next one learnt."""
-
 _FORMAT = "eqprop 1"
-# A folder is one of an older version.
-_NAME = re.compile(r"(\d{4,})-(\d{5,})(\.safetensors)?")
 
 
 @final
@@ -57,15 +52,15 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
     Raises:
         EqpropError: it could not be written; the earlier checkpoints are still there.
     """
-    path = root / "{:04d}-{:05d}.safetensors".format(*state.position)
+    path = root / name_of(state.position)
     try:
         root.mkdir(parents=True, exist_ok=True)
         for left_over in root.glob(".*"):
-            if _NAME.fullmatch(left_over.name[1:].removesuffix(".partial")):
+            if is_name(left_over.name[1:].removesuffix(".partial")):
                 remove(left_over)
         files.write_whole(path, pack(state, notes))
-        before = [other for other in _paths(root) if _position(other) < state.position]
-        for other in _paths(root):
+        before = [other for other in paths(root) if position_of(other) < state.position]
+        for other in paths(root):
             if other != path and other not in before[1 - KEEP :]:
                 remove(other)
     except OSError as error:
@@ -109,15 +104,15 @@ def newest(
         EqpropError: no checkpoint is whole, or the newest whole one is of another network.
     """
     damaged: list[str] = []
-    for path in reversed(_paths(root)):
-        if among is not None and _position(path) not in among:
+    for path in reversed(paths(root)):
+        if among is not None and position_of(path) not in among:
             continue
         try:
             state, notes = _read(path, like)
         except (Damaged, OSError) as fault:
             damaged.append(f"{path} is damaged ({fault})")
             continue
-        if (holds := state.position) != _position(path):
+        if (holds := state.position) != position_of(path):
             damaged.append(f"{path} is damaged (it is of {holds}, under another name)")
             continue
         return Restored(state, notes, path, tuple(damaged))
@@ -126,26 +121,6 @@ def newest(
             f"no checkpoint is whole: {'; '.join(damaged)}. Delete {root} to start all over"
         )
     return None
-
-
-def newest_path(root: Path) -> Path | None:
-    """Where the newest checkpoint is, whole or not."""
-    return next(reversed(_paths(root)), None)
-
-
-def positions(root: Path) -> set[Position]:
-    """The positions in the training that a folder has checkpoints of, whole or not."""
-    return {_position(path) for path in _paths(root)}
-
-
-def _paths(root: Path) -> list[Path]:
-    paths = [path for path in root.glob("*") if _NAME.fullmatch(path.name)]
-    return sorted(paths, key=lambda path: (_position(path), path.suffix))
-
-
-def _position(path: Path) -> Position:
-    epochs, minibatches = path.name.partition(".")[0].split("-")
-    return int(epochs), int(minibatches)
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.display import Display
+from eqprop.training.places import positions
 from eqprop.training.records import Origin, Record
 from eqprop.training.replicas import Layout
 from eqprop.training.run_data import fit_scalings, hold_back, load_again
-from eqprop.training.runs import BEST, START, Run, read_metrics
+from eqprop.training.runs import BEST, CHECKPOINTS, START, Run, read_metrics
 from eqprop.training.trainer import Examples, Trainer, TrainState
 from eqprop.types import PRNGKeyArray, Shape
 
@@ -263,7 +264,7 @@ def load_best(
     """
     if recipe.validation and read_metrics(folder):
         return _of_seed(checkpoint.read(folder / BEST, like), seed)
-    return _of_seed(checkpoint.newest(folder / "checkpoints", like), seed)
+    return _of_seed(checkpoint.newest(folder / CHECKPOINTS, like), seed)
 
 
 def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
@@ -351,13 +352,17 @@ def _load_common(
 ) -> tuple[list[checkpoint.Restored] | None, list[str]]:
     """The newest checkpoints of one place in the training; None where there are none."""
     damaged: list[str] = []
-    positions = [checkpoint.positions(run.checkpoints) for run in runs]
-    among = set.intersection(*positions)
-    if all(positions) and not among:
-        # Not where a first save was cut short: then there are some without any.
+    found_at = [positions(run.checkpoints) for run in runs]
+    among = set.intersection(*found_at)
+    # Where a save was cut short, a seed has one more than others, or is the first to have one.
+    alone = all(found_at) and (
+        not among or any(len([p for p in own if p > max(among)]) > 1 for own in found_at)
+    )
+    done = max(len(read_metrics(run.folder)) for run in runs)
+    if alone or (len(runs) > 1 and done > experiment.recipe.epochs):
         raise EqpropError(
-            "the seeds of this run have gone on alone, and have no checkpoint of the same place "
-            f"any more: go on with each alone, eqprop resume {runs[0].folder} and so on"
+            "seeds of this run have gone on alone, beyond the last place that all have a "
+            f"checkpoint of: go on with each alone, eqprop resume {runs[0].folder} and so on"
         )
     while among:
         found = [

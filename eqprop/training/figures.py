@@ -1,5 +1,6 @@
 """Figures: how all are made and written, the curves of a training, and a network's mistakes."""
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eqprop.errors import EqpropError
+from eqprop.training.files import write_whole
 from eqprop.training.metrics import METRICS, flat, of_examples
 from eqprop.training.runs import read_metrics
 
@@ -38,7 +40,10 @@ def new_figure(size: tuple[float, float] | None = None) -> "Figure":
 def save(figure: "Figure", *paths: Path) -> None:
     """Writes a figure to each of some files, ``.png`` or ``.svg``."""
     for path in paths:
-        figure.savefig(path, dpi=150, metadata=_METADATA[path.suffix])
+        drawn = io.BytesIO()
+        kind = path.suffix.removeprefix(".")
+        figure.savefig(drawn, format=kind, dpi=150, metadata=_METADATA[path.suffix])
+        write_whole(path, drawn.getvalue())
 
 
 def training_curves(folders: Sequence[Path], out: Path, title: str) -> Path:

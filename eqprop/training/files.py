@@ -11,9 +11,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     It is written under a hidden name, ``partial``, flushed to the disk, and renamed.
 
     Raises:
-        OSError: it could not be written; what was there before is still there.
+        OSError: it could not be written, and names the file; what was there before is still there.
     """
-    content = content.encode() if isinstance(content, str) else content
+    # Names of files may hold what is no UTF-8.
+    content = content.encode(errors="replace") if isinstance(content, str) else content
     hidden = partial(path)
     try:
         with hidden.open("wb") as file:
@@ -26,7 +27,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError:
+    except OSError as error:
+        error.filename = str(path)
         with contextlib.suppress(OSError):
             hidden.unlink()
         raise

@@ -34,11 +34,13 @@ from eqprop.training.experiment import (
     restore,
 )
 from eqprop.training.hardware import DEFAULT, Hardware
+from eqprop.training.places import newest_path, positions
 from eqprop.training.records import Made, Record, Replicas, made
 from eqprop.training.replicas import arrange
 from eqprop.training.run_data import describe, pack
 from eqprop.training.runs import (
     BEST,
+    CHECKPOINTS,
     START,
     Run,
     is_run,
@@ -148,9 +150,15 @@ def _is_parallel() -> bool:
 
 
 def _check_epochs(run: Run, epochs: int) -> None:
-    done = max(len(read_metrics(place)) for _, place in seed_folders(run.folder, run.record))
-    if epochs < done:
-        raise UsageError(f"epochs is {epochs}, but {done} are done: give more, or leave it out")
+    folders = [place for _, place in seed_folders(run.folder, run.record)]
+    measured = max((len(read_metrics(place)), 0) for place in folders)
+    saved = {position for place in folders for position in positions(place / CHECKPOINTS)}
+    done, minibatches = max({measured, *saved})
+    if (epochs, 0) < (done, minibatches):
+        more = f" and {minibatches} minibatches" if minibatches else ""
+        raise UsageError(
+            f"epochs is {epochs}, but {done}{more} are done: give more, or leave it out"
+        )
 
 
 def _train_seeds(
@@ -180,8 +188,12 @@ def _train_seeds(
 
 
 def _pending(experiment: Experiment, seeds: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
-    """The seeds that are not at their end."""
-    return [(seed, place) for seed, place in seeds if not has_ended(experiment.recipe, place)]
+    """The seeds that are not at their end, with a network to show for it."""
+    return [
+        (seed, place)
+        for seed, place in seeds
+        if not (has_ended(experiment.recipe, place) and newest_path(place / CHECKPOINTS))
+    ]
 
 
 def _in_processes(experiment: Experiment, replicas: Replicas) -> bool:
@@ -232,7 +244,9 @@ def _train_some(
             display.say(f"{where}: stopped after {done} epochs, as its patience says")
         elif done >= epochs:
             display.say(f"{where}: {done} epochs are done (eqprop resume --epochs E adds some)")
+        session = Session(experiment, runs, display, str(run.folder))
         if done >= epochs or waited:
+            session.catch_up(start.state)
             _conclude(experiment, runs, seeds, display)
             return
         line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
@@ -243,7 +257,7 @@ def _train_some(
             again = dataclasses.replace(now, epoch=done, minibatch=minibatch)
             hosts.on_lead(lambda: [_note(own, experiment.recipe, again) for own in runs])
         display.say(line)
-        Session(experiment, runs, display, str(run.folder)).train(start, epochs, until)
+        session.train(start, epochs, until)
         _conclude(experiment, runs, seeds, display)
 
 
@@ -259,7 +273,7 @@ def _conclude(
         tested = [read_result(run.folder) for run in runs]
         if all(row and row["epoch"] == epoch for row, epoch in zip(tested, best, strict=True)):
             return None
-        return [checkpoint.read(run.folder / BEST, state).state for run, state in pairs]
+        return [_best(run, state, epoch) for (run, state), epoch in zip(pairs, best, strict=True)]
 
     pairs = list(zip(runs, map(experiment.start, seeds), strict=True))
     found = hosts.on_lead(find)
@@ -275,6 +289,18 @@ def _conclude(
             run.conclude(state.position[0], score)
 
     hosts.on_lead(write)
+
+
+def _best(run: Run, like: TrainState, epoch: int) -> TrainState:
+    """The state of the best epoch of a run. Raises ``EqpropError`` where what is kept is not it."""
+    path = run.folder / BEST
+    state = checkpoint.read(path, like).state
+    if state.position != (epoch, 0):
+        raise EqpropError(
+            f"{path} is of epoch {state.position[0]}, but the best one was {epoch}: put that back, "
+            "or train again"
+        )
+    return state
 
 
 def _note(run: Run, recipe: Recipe, resumed: Made) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, final
 
 from eqprop.errors import Diverged, EqpropError
 from eqprop.recipes.recipe import Recipe
+from eqprop.training.files import write_whole
+from eqprop.training.records import Origin
 from eqprop.training.runs import is_run, read_metrics, read_record, seed_folders
 from eqprop.training.selection import has_ended
 
@@ -31,6 +33,8 @@ class PlannedTraining:
     folder: Path
     data: "KeptData | None" = None
     """Data of one's own; None for those that the recipe names."""
+    origin: Origin | None = None
+    """The network that it starts from; None for a drawn one."""
 
     def check(self) -> None:
         """Raises ``EqpropError`` where the directory holds another training."""
@@ -42,10 +46,11 @@ class PlannedTraining:
                 f"{self.folder} is a run on other data ({record.data.source}) than it would be "
                 "here: give another directory with --out"
             )
-        if record.recipe.essence != self.recipe.essence or record.seeds != self.seeds:
+        wanted = self.recipe.essence, self.seeds, Origin.of(self.origin)
+        if (record.recipe.essence, record.seeds, Origin.of(record.origin)) != wanted:
             raise EqpropError(
-                f"{self.folder} is a run of another recipe, or of other seeds, than it would be "
-                "here: give another directory with --out"
+                f"{self.folder} is a run of another recipe, of other seeds, or from another start, "
+                "than it would be here: give another directory with --out"
             )
 
     def epochs_done(self) -> int:
@@ -62,7 +67,7 @@ class PlannedTraining:
     def diverged(self) -> str | None:
         """How the training ended early, if it did."""
         path = self.folder / _DIVERGED
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        return path.read_text(encoding="utf-8") or None if path.exists() else None
 
     @property
     def ended(self) -> bool:
@@ -99,5 +104,5 @@ class PlannedTraining:
                 where = self.folder, command
                 train(self.recipe, self.seeds, *where, until=until, dataset=dataset)
         except Diverged as error:
-            (self.folder / _DIVERGED).write_text(f"{error}\n", encoding="utf-8")
+            write_whole(self.folder / _DIVERGED, f"{error}\n")
             print(f"NOTE: {error}", flush=True)

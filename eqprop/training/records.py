@@ -89,6 +89,11 @@ class Origin:
     sha256: str
     """Of its weights."""
 
+    @staticmethod
+    def of(origin: "Origin | None") -> "tuple[int, int, str] | None":
+        """What tells a start from others, wherever its run is now."""
+        return origin and (origin.epoch, origin.minibatch, origin.sha256)
+
 
 @final
 @dataclasses.dataclass(frozen=True)

@@ -159,7 +159,14 @@ def keep(dataset: Dataset, recipe: Recipe, folder: Path) -> KeptData:
             )
         return KeptData(folder, before)
     if (packed := pack(dataset)) is not None:
-        write_whole(folder / DATA, packed)
+        path = folder / DATA
+        # What a crash has left of the same is no other's.
+        if path.exists() and path.read_bytes() != packed:
+            raise EqpropError(
+                f"{path} is there already, and was not put there by eqprop: give another directory "
+                "with --out"
+            )
+        write_whole(path, packed)
     write_whole(about, msgspec.json.encode(used))
     return KeptData(folder, used)
 

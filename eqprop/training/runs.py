@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from eqprop.training.events import Events
 
 _RECORD, _METRICS, _LOCK = "run.json", "metrics.jsonl", ".lock"
+CHECKPOINTS = "checkpoints"
 DATA = "data.npz"
 """Where data of one's own are kept (run_data.py)."""
 START = "start.safetensors"
@@ -112,7 +113,7 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     def rewrite(self, record: Record) -> None:
         """Replaces the record in ``run.json``. Raises ``EqpropError`` where that cannot be."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import metrics
-from eqprop.training.runs import read_metrics, read_result
+from eqprop.training.places import newest_path, position_of
+from eqprop.training.runs import CHECKPOINTS, read_metrics, read_result
 
 
 def best_epoch(rows: Sequence[metrics.Row]) -> int:
@@ -38,8 +39,15 @@ def is_over(recipe: Recipe, rows: Sequence[metrics.Row]) -> bool:
 
 
 def has_ended(recipe: Recipe, folder: Path) -> bool:
-    """Whether there is nothing left to do for the seed in a run directory: where a best epoch was
-    chosen, it has been tested, too.
+    """Whether there is nothing left to do for the seed in a run directory: what its last epoch has
+    learnt was saved and, where a best epoch was chosen, that has been tested. One whose checkpoints
+    were all deleted has ended, too.
     """
-    tested = not recipe.validation or read_result(folder) is not None
-    return tested and is_over(recipe, read_metrics(folder))
+    rows = read_metrics(folder)
+    saved = newest_path(folder / CHECKPOINTS)
+    if not is_over(recipe, rows) or (saved and position_of(saved) < (len(rows), 0)):
+        return False
+    if not recipe.validation:
+        return True
+    tested = read_result(folder)
+    return tested is not None and tested["epoch"] == best_epoch(rows)

@@ -20,6 +20,7 @@ from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.display import Display, Now, Stopwatch
 from eqprop.training.divergence import copy, find, whole
 from eqprop.training.experiment import Experiment, Start, evaluate
+from eqprop.training.places import newest_path
 from eqprop.training.runs import Run, read_metrics
 from eqprop.training.selection import best_epoch, has_waited
 from eqprop.training.trainer import TrainState
@@ -84,9 +85,7 @@ class Session:
         state, seconds = start
         self._epochs = epochs
         with hosts.watched(self._top), Signals(until) as signals:
-            read = [run.folder for run in self._runs]
-            self._rows = hosts.on_lead(lambda: [*map(read_metrics, read)]) or self._rows
-            self._keep_best(state)  # should it have been cut just before that
+            self.catch_up(state)
             state = self._compile(state)
             self._seconds_to_start = self._display.idle.seconds
             with self._display.training(epochs):
@@ -106,8 +105,23 @@ class Session:
                         self._keep_best(state)
                     if stopped and not finished:
                         self._stop(state, signals)
+            if hosts.any_of(signals.heard is not None):
+                # Nothing is left to learn, but other seeds, or a test, may come next.
+                raise Stopped(
+                    f"stopped by {signals.name} after its last epoch; to go on: eqprop resume "
+                    f"{self._top}",
+                    signals.heard,
+                )
         self._display.idle.restart()
         return state
+
+    def catch_up(self, state: TrainState) -> None:
+        """Reads what was measured before; and keeps the state of the best epoch, should the
+        training have been cut just before that.
+        """
+        folders = [run.folder for run in self._runs]
+        self._rows = hosts.on_lead(lambda: [*map(read_metrics, folders)]) or self._rows
+        self._keep_best(state)
 
     def _compile(self, state: TrainState) -> TrainState:
         experiment, watch = self._experiment, Stopwatch()
@@ -289,7 +303,7 @@ class Session:
         return f"the training of seed {self._runs[replica].record.seeds[0]}"
 
     def _remedy(self, replica: int) -> str:
-        last = checkpoint.newest_path(self._runs[replica].checkpoints) or "none yet"
+        last = newest_path(self._runs[replica].checkpoints) or "none yet"
         others = [str(run.folder) for n, run in enumerate(self._runs) if n != replica]
         alone = f"; or go on with another seed alone: eqprop resume {others[0]}" if others else ""
         return f"{_calmer(self._experiment.recipe)}{alone}. Last good checkpoint: {last}"

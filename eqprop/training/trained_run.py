@@ -88,7 +88,7 @@ def fit(
         return open_run(folder, model=own)
     record = read_record(folder)
     same = record.data.same(run_data.describe(dataset, wanted))
-    same = same and _origin(record.origin) == _origin(start and start.warm_start.origin)
+    same = same and Origin.of(record.origin) == Origin.of(start and start.warm_start.origin)
     if not same or record.recipe.essence != wanted.essence or record.seeds != (seed,):
         raise EqpropError(
             f"{folder} is a run of another recipe, of other data, of another seed or from another "
@@ -96,11 +96,6 @@ def fit(
         )
     launch.resume(folder, wanted.epochs, command, own=own)
     return open_run(folder, model=own)
-
-
-def _origin(origin: Origin | None) -> tuple[Any, ...]:
-    """What tells it from others, wherever its run is now."""
-    return () if origin is None else (origin.epoch, origin.minibatch, origin.sha256)
 
 
 def own_recipe(own: Own) -> Recipe:

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from trainings import (
     digits,
     metrics_of,
     one_line,
+    signal_in,
     train,
 )
 
@@ -163,6 +165,17 @@ def test_fewer_epochs_than_done(tmp_path, capsys):
     assert read_record(run).recipe.epochs == 2
     assert main(["resume", str(run), "--epochs", "0"]) == 2
     assert "epochs is 0" in one_line(capsys.readouterr().err)
+
+
+def test_fewer_epochs_than_what_is_learnt(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    signal_in(monkeypatch, 5)  # in the second epoch
+    assert train(run, "--epochs", "2") == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert main(["resume", str(run), "--epochs", "1"]) == 2
+    line = one_line(capsys.readouterr().err)
+    assert re.search(r"epochs is 1, but 1 and \d+ minibatches are done: give more", line)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -413,6 +426,10 @@ def test_a_series_trains_a_recipe_at_each_value_and_goes_on(tmp_path, capsys, mo
         run = out / f"angle-{angle:g}"
         assert read_record(run).recipe.angle == angle
         assert [row["epoch"] for row in metrics_of(run)] == [1, 2]
+    capsys.readouterr()
+    for other in (["--T", "7"], ["--seeds", "2"], ["--from", str(out / "angle-0")]):
+        assert train(out, "--epochs", "2", *other, recipe="c-vf-1h-angle") == 2
+        assert "give another directory with --out" in capsys.readouterr().err
 
 
 def test_the_angles_of_the_series_are_those_of_the_paper():

@@ -3,6 +3,7 @@ is said in one line.
 """
 
 import dataclasses
+import os
 import pickle
 import shutil
 import zipfile
@@ -641,6 +642,9 @@ def test_path_that_is_none(tmp_path):
     wrong("leave out the target column 'a'", load_path, tmp_path, target="a")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(1))
     wrong("a.pkl is no", load_path, tmp_path / "a.pkl")
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")
+    Path(odd).write_text("a,y\n1,2\n")
+    wrong("is not in UTF-8: rename it", load_path, odd)
 
 
 def test_own_data_never_have_the_name_of_others(tmp_path):

@@ -210,6 +210,11 @@ def test_a_divergence_is_a_result(tmp_path, capsys):
     capsys.readouterr()
     assert sweep(tmp_path, *args) == 0
     assert "2 members, 2 of them ended" in capsys.readouterr().out
+    # One that a full disk has left empty is written again.
+    (tmp_path / "lr.0-1e30" / "diverged.txt").write_text("")
+    assert sweep(tmp_path, *args) == 0
+    assert "2 members, 1 of them ended" in capsys.readouterr().out
+    assert [row["end"] for row in rows_of(tmp_path)] == ["", "diverged"]
 
 
 def test_what_has_diverged_is_last_however_good_it_was_before(swept, tmp_path):
@@ -406,6 +411,25 @@ def test_data_that_have_changed_are_refused(swept_own, tmp_path, capsys):
     line = one_line(capsys.readouterr().err)
     assert "was begun with other data" in line
     assert "--out" in line
+
+
+def test_a_file_of_the_user_stays(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    out = tmp_path / "own"
+    out.mkdir()
+    path = out / "data.npz"
+    np.savez(path, x=rng.normal(size=(40, 2)), y=rng.normal(size=40), notes=np.arange(3))
+    before = path.read_bytes()
+    args = ["--data", str(path), *OWN, "--grid", "beta=0.1", "--out", str(out)]
+    assert main(["sweep", "ep-1h", *args]) != 0
+    assert "is there already, and was not put there by eqprop" in one_line(capsys.readouterr().err)
+    assert path.read_bytes() == before
+
+
+def test_numbers_of_jobs_that_are_none(tmp_path, capsys):
+    (tmp_path / "jobs.json").write_text("[]")
+    assert sweep(tmp_path, *GRID, "--on", "processes") == 1
+    assert "jobs.json is damaged" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

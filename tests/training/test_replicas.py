@@ -203,6 +203,24 @@ def test_seeds_that_have_gone_apart(tmp_path, capsys):
     assert len(read_metrics(run / "seed-1")) == 4
 
 
+def test_a_seed_that_has_gone_on_alone_loses_nothing(tmp_path, monkeypatch, capsys):
+    """Neither beyond the last epoch of the others, nor to it where these stay behind."""
+    run, behind = tmp_path / "run", tmp_path / "behind"
+    assert train(run, "--epochs", "2", *TOGETHER) == 0
+    assert main(["resume", str(run / "seed-0"), "--epochs", "4"]) == 0
+    signal_in(monkeypatch, 3)
+    assert train(behind, "--epochs", "3", *TOGETHER) == 130
+    monkeypatch.undo()
+    save_often(monkeypatch)
+    assert main(["resume", str(behind / "seed-0")]) == 0
+    monkeypatch.undo()
+    capsys.readouterr()
+    for folder, rows in ((run, 4), (behind, 3)):
+        assert main(["resume", str(folder)]) == 1
+        assert "go on with each alone" in one_line(capsys.readouterr().err)
+        assert len(read_metrics(folder / "seed-0")) == rows
+
+
 def test_a_seed_that_diverges_is_named_and_the_others_are_kept(tmp_path, monkeypatch, capsys):
     def lay_out(experiment: Experiment, layout: Layout) -> Experiment:
         trainer = experiment.trainer.lay_out(layout)

@@ -32,7 +32,7 @@ from trainings import (
 from eqprop.cli.main import main
 from eqprop.data import named as data
 from eqprop.errors import EqpropError
-from eqprop.training import announcements, launch, records, session
+from eqprop.training import announcements, checkpoint, launch, records, session
 from eqprop.training.experiment import evaluate
 from eqprop.training.figures import training_curves
 from eqprop.training.runs import Run, check_new, read_metrics, read_record
@@ -73,6 +73,17 @@ def test_the_curves_are_drawn(oracle, tmp_path, monkeypatch):
     monkeypatch.setattr(announcements, "training_curves", training_curves)
     assert main(["resume", str(run)]) == 0
     assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is full")
+def test_curves_that_there_is_no_room_for(oracle, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(oracle, run)
+    monkeypatch.setattr(announcements, "training_curves", training_curves)
+    (run / ".training.png.partial").symlink_to("/dev/full")
+    assert main(["resume", str(run)]) == 1
+    line = one_line(capsys.readouterr().err)
+    assert f"No space left on device: {run / 'training.png'}; make room" in line
 
 
 def test_a_backend_of_matplotlib_that_is_none(tmp_path):
@@ -171,6 +182,26 @@ def test_a_signal_while_testing(oracle, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     assert main(["resume", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "run", oracle)
+
+
+def test_a_signal_in_the_last_save(oracle, tmp_path, monkeypatch, capsys):
+    """Nothing is left to learn, but no other seed begins."""
+
+    def save(*args: object) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return whole(*args)
+
+    whole = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", save)
+    run = tmp_path / "run"
+    options = ("--epochs", "3", "--seeds", "2", "--replicas", "in-turn")
+    assert train(run, *options) == 130
+    assert "after its last epoch; to go on: eqprop resume" in one_line(capsys.readouterr().err)
+    assert not (run / "seed-1").exists()
+    monkeypatch.undo()
+    assert main(["resume", str(run)]) == 0
+    assert_same(run / "seed-0", oracle)
+    assert len(read_metrics(run / "seed-1")) == 3
 
 
 def test_cutting_everywhere_changes_nothing(oracle, tmp_path, monkeypatch):

@@ -112,6 +112,33 @@ def test_the_test_set_is_looked_at_once(patient, iris, tmp_path, monkeypatch, ca
     assert "test error" in capsys.readouterr().out
 
 
+def test_cut_before_the_last_epoch_is_kept_as_the_best(patient, iris, tmp_path):
+    """The last epoch was the best: it is tested, whatever an earlier best one has left."""
+    best = best_epoch(read_metrics(patient.folder))
+    whole = ep.fit("ep-1h", iris, tmp_path / "whole", epochs=best, **HOW).folder
+    earlier = ep.fit("ep-1h", iris, tmp_path / "earlier", epochs=1, **HOW).folder
+    for left in (None, earlier):
+        cut = tmp_path / f"cut-{left is None}"
+        shutil.copytree(whole, cut)
+        for name in (BEST, "result.json"):
+            (cut / name).unlink() if left is None else shutil.copy(left / name, cut / name)
+        assert not PlannedTraining(read_record(cut).recipe, (0,), cut).ended
+        assert main(["resume", str(cut)]) == 0
+        assert read_result(cut) == read_result(whole)
+        assert_same_best(cut, whole)
+
+
+def test_another_network_is_not_tested_for_the_best(patient, iris, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(patient.folder, run)
+    earlier = ep.fit("ep-1h", iris, tmp_path / "earlier", epochs=1, **HOW).folder
+    shutil.copy(earlier / BEST, run / BEST)
+    (run / "result.json").unlink()
+    assert main(["resume", str(run)]) == 1
+    assert "is of epoch 1, but the best one was" in one_line(capsys.readouterr().err)
+    assert not (run / "result.json").exists()
+
+
 @pytest.mark.parametrize("place", ["between", "within", "at the best", "often"])
 def test_cut_and_resumed_it_is_the_one_that_was_not(patient, iris, tmp_path, monkeypatch, place):
     out = tmp_path / "run"
@@ -138,7 +165,11 @@ def test_cut_and_resumed_it_is_the_one_that_was_not(patient, iris, tmp_path, mon
     fit()
     assert json.dumps(metrics_of(out)) == json.dumps(metrics_of(patient.folder))
     assert read_result(out) == read_result(patient.folder)
-    with safe_open(out / BEST, "np") as ours, safe_open(patient.folder / BEST, "np") as theirs:
+    assert_same_best(out, patient.folder)
+
+
+def assert_same_best(run, oracle):
+    with safe_open(run / BEST, "np") as ours, safe_open(oracle / BEST, "np") as theirs:
         # The sum of all names, types, shapes, values and notes among them.
         assert ours.metadata() == theirs.metadata()
 
@@ -180,8 +211,22 @@ def test_a_planned_training_ends_with_its_patience(patient, tmp_path):
     calm = dataclasses.replace(record.recipe, patience=0)
     assert not is_over(calm, read_metrics(patient.folder))
     shutil.copytree(patient.folder, tmp_path / "run")
-    (tmp_path / "run" / "result.json").unlink()
-    assert not PlannedTraining(record.recipe, record.seeds, tmp_path / "run").ended
+    cut = PlannedTraining(record.recipe, record.seeds, tmp_path / "run")
+    assert cut.ended
+    result = tmp_path / "run" / "result.json"
+    told = json.loads(result.read_text())
+    result.write_text(json.dumps(told | {"epoch": told["epoch"] - 1}))  # of a shorter training
+    assert not cut.ended
+    result.unlink()
+    assert not cut.ended
+    result.write_text(json.dumps(told))
+    # Killed between its last metrics and the checkpoint; where there is none, all were deleted.
+    *before, last = (tmp_path / "run" / "checkpoints").iterdir()
+    assert last == max([*before, last])
+    last.unlink()
+    assert cut.ended != bool(before)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert cut.ended
 
 
 def test_rows_by_hand():
