@@ -22,7 +22,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from eqprop.cli.list import errors
-from eqprop.recipes.catalogue import RECIPES, SERIES
+from eqprop.recipes.catalogue import RECIPES
+from eqprop.recipes.series import SERIES
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

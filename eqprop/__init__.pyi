@@ -62,6 +62,7 @@ from .dynamics.step import (
 from .dynamics.step import (
     dynamics_of as dynamics_of,
 )
+from .dynamics.system import Free as Free
 from .dynamics.system import System as System
 from .errors import EqpropError as EqpropError
 from .learning.asymmetric import AsymmetricEP as AsymmetricEP
@@ -89,7 +90,6 @@ from .learning.learners import (
     WithOptimizer as WithOptimizer,
 )
 from .learning.rules import AfterPhase as AfterPhase
-from .learning.rules import Free as Free
 from .learning.rules import Rule as Rule
 from .networks.connections import Connection as Connection
 from .networks.connections import Dense as Dense

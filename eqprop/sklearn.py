@@ -9,8 +9,8 @@ import dataclasses
 import functools
 import math
 import numbers
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, final, no_type_check, override
+from collections.abc import Mapping
+from typing import Any, final, no_type_check, override
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,10 @@ from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.divergence import whole
-from eqprop.training.experiment import plan, precision
+from eqprop.training.experiment import Program, plan, precision
 from eqprop.training.settled import ROWS, settle_rows
 from eqprop.training.trainer import Examples, Trainer
-from eqprop.types import Float, PRNGKeyArray, Shape
+from eqprop.types import Float, Shape
 
 
 class _Estimator(BaseEstimator, abc.ABC):
@@ -196,7 +196,7 @@ class _Estimator(BaseEstimator, abc.ABC):
             (self.n_features_in_,) if self.shape is None else tuple(np.ravel(self.shape).tolist())
         )
 
-    def _program(self, n: int) -> "_Program":
+    def _program(self, n: int) -> Program:
         """What trains on n examples."""
         recipe = dataclasses.replace(self.recipe_, batch=min(self.recipe_.batch, n))
         batches = 1 if recipe.schedule == "constant" else n // recipe.batch
@@ -433,19 +433,11 @@ class EPRegressor(RegressorMixin, _Estimator):
         return 0.25
 
 
-@final
-class _Program(NamedTuple):
-    """What trains, and what draws a network."""
-
-    trainer: Trainer
-    init: Callable[[PRNGKeyArray], Model]
-
-
 @functools.lru_cache(maxsize=32)
-def _program(recipe: Recipe, shape: Shape, target: Target, batches: int) -> _Program:
+def _program(recipe: Recipe, shape: Shape, target: Target, batches: int) -> Program:
     """Made once, so that the fits of a cross-validation share what is compiled."""
     with precision(recipe):
-        return _Program(*plan(recipe, shape, target, batches, None))
+        return plan(recipe, shape, target, batches, None)
 
 
 def _padded(n: int) -> int:

@@ -18,10 +18,10 @@ import numpy as np
 
 from eqprop.data import named
 from eqprop.dynamics.nudges import OneSided
-from eqprop.dynamics.system import System
+from eqprop.dynamics.system import Free, System
 from eqprop.learning.increments import VectorField
 from eqprop.learning.learners import Learner, Memory
-from eqprop.learning.rules import AfterPhase, Free
+from eqprop.learning.rules import AfterPhase
 from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import recipe
 from eqprop.training.experiment import Experiment, evaluate, prepare

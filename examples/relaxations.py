@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 from jax import lax
 
 from eqprop.data.named import load
-from eqprop.dynamics.anderson import Anderson, Progress, states
+from eqprop.dynamics.anderson import Anderson, Iteration, states
 from eqprop.dynamics.nudges import Centered, Nudge, OneSided
 from eqprop.dynamics.relaxation import ToTolerance, iterate
 from eqprop.dynamics.system import System
@@ -86,9 +86,9 @@ def course(
         ]
         return jnp.max(jnp.stack(changes), axis=0)
 
-    def accelerated(progress: Progress, _: None) -> tuple[Progress, Float[Array, " B"]]:
-        progress = relaxation.advance(step, s0, progress)
-        return progress, residual(states(progress.kept, s0))
+    def accelerated(now: Iteration, _: None) -> tuple[Iteration, Float[Array, " B"]]:
+        now = relaxation.advance(step, s0, now)
+        return now, residual(states(now.kept, s0))
 
     def plain(s: States, _: None) -> tuple[States, Float[Array, " B"]]:
         s = step(s)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import final
 
 from eqprop.cli.arguments import parse
-from eqprop.recipes.catalogue import RECIPES, SERIES
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Published
+from eqprop.recipes.series import SERIES
 
 _NOT_A_TERMINAL = 1000  # columns: what reads a pipe takes lines of any length
 

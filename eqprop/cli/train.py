@@ -11,9 +11,10 @@ from eqprop.cli.arguments import listing, split_name
 from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, choose_data
 from eqprop.cli.recipe_options import as_options, parse_with_fields
 from eqprop.errors import UsageError, typed
-from eqprop.recipes.catalogue import RECIPES, SERIES
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe, changes
+from eqprop.recipes.series import SERIES
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.records import Replicas
 from eqprop.training.runs import check_new, is_run

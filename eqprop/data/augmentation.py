@@ -20,7 +20,7 @@ from eqprop.types import Array, Float, PRNGKeyArray, UInt8
 
 type Images = UInt8[Array, "B rows columns *channels"] | Float[Array, "B rows columns *channels"]
 
-type Inputs = UInt8[Array, "B ..."] | Float[Array, "B ..."]
+type RawInputs = UInt8[Array, "B ..."] | Float[Array, "B ..."]
 """Images, or inputs of any shape where there is nothing to alter them."""
 
 
@@ -161,7 +161,9 @@ class Erase(Augmentation):
         return jnp.where(square, jnp.zeros((), images.dtype), images)
 
 
-def augment(augmentations: tuple[Augmentation, ...], images: Inputs, key: PRNGKeyArray) -> Inputs:
+def augment(
+    augmentations: tuple[Augmentation, ...], images: RawInputs, key: PRNGKeyArray
+) -> RawInputs:
     """The images after all augmentations, one after the other, each with random numbers of its
     own.
     """

@@ -20,7 +20,7 @@ READING = ("read_noise", "read_offset", "adc_bits")
 
 # Those that make a device imperfect; the others name it, or say more about one of these.
 _EFFECTS = (*SYNAPSES, *NEURONS, *READING, "feedback_spread")
-_BOUNDS = ("w_max", "w_min")
+BOUNDS = ("w_max", "w_min")
 NEEDS: dict[str, tuple[str, ...]] = {
     "slope_up": ("dw_min", "w_max"),
     "slope_down": ("dw_min", "w_min"),
@@ -30,7 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "w_min_spread": ("w_min",),
     "levels": ("w_max", "w_min"),
 }
-_MOST_BITS = 24
+MOST_BITS = 24
 _LEAST = 1e-12  # that single precision can still count with
 
 
@@ -126,7 +126,7 @@ class Device:
                 if isinstance(number, int):
                     require(abs(number) < 2**31, field.name, "give less than 2^31")
         for name in (*_EFFECTS, "chip", "samples"):
-            if name not in _BOUNDS:
+            if name not in BOUNDS:
                 least = int(name == "samples")
                 require(getattr(self, name) >= least, name, f"give at least {least}")
         for name in ("stuck", "drift"):
@@ -148,7 +148,7 @@ class Device:
         require(self.levels != 1, "levels", "give at least 2, or 0 for any weight")
         alone = not (self.levels and self.dw_min)
         require(alone, "levels", "leave dw_min out: the distance of levels is the step")
-        require(self.adc_bits <= _MOST_BITS, "adc_bits", f"give at most {_MOST_BITS}, 0 for none")
+        require(self.adc_bits <= MOST_BITS, "adc_bits", f"give at most {MOST_BITS}, 0 for none")
         require(
             self.adc_low < self.adc_high, "adc_low", f"give less than {self.adc_high}, adc_high"
         )

@@ -4,11 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-from eqprop.devices.record import NEEDS, Device
+from eqprop.devices.record import BOUNDS, MOST_BITS, NEEDS, Device
 
 _ALWAYS = ("chip", "scale", "samples", "adc_low", "adc_high")
-_BOUNDS = ("w_max", "w_min")
-_ABOUT = {**NEEDS, "stuck": _BOUNDS}
+_ABOUT = {**NEEDS, "stuck": BOUNDS}
 """What an imperfection is about, where the device has it: stuck weights are within its bounds."""
 
 
@@ -26,7 +25,7 @@ def together(device: Device, factor: float) -> Device:
     """All imperfections of a device, each multiplied by ``factor``; but for bounds that weights are
     stuck between: wider ones would make that worse.
     """
-    kept = _BOUNDS if device.stuck else ()
+    kept = BOUNDS if device.stuck else ()
     fields = {n: scaled(device, n, factor) for n in device.effects if n not in kept}
     low, high = (fields.get(name, getattr(device, name)) for name in ("w_min", "w_max"))
     if "dw_min" in fields and low is not None and high is not None:
@@ -41,7 +40,7 @@ def scaled(device: Device, field: str, factor: float) -> float | int:
     value = getattr(device, field)
     match field:
         case "adc_bits":
-            return min(24, max(1, round(value - math.log2(factor))))
+            return min(MOST_BITS, max(1, round(value - math.log2(factor))))
         case "levels":
             return max(2, round((value - 1) / factor) + 1)
         case "w_max" | "w_min":

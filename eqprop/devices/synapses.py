@@ -1,6 +1,5 @@
 """Synapses that take pulses: what a learner writes, and what then stands there."""
 
-from collections.abc import Callable
 from typing import NamedTuple, final, override
 
 import equinox as eqx
@@ -14,9 +13,6 @@ from eqprop.errors import EqpropError
 from eqprop.learning.writing import Writing
 from eqprop.networks.model import Model
 from eqprop.types import Array, Bool, Float, PRNGKeyArray
-
-type Change = Callable[[Array, "Cells"], Array]
-"""What becomes of an array of weights."""
 
 _NEAR = 0.01  # of the range: at a bound
 _LEAST = 0.01  # of a bound or a step, however its devices are spread
@@ -93,7 +89,7 @@ class Pulsed(Writing):
         """Weights that have just been written, with write noise; stuck ones have none."""
         noise = self.device.write_noise * cells.scale
         noisy = (leaf + noise * normal(key, leaf.shape, leaf.dtype)).astype(leaf.dtype)
-        return noisy if cells.stuck is None else jnp.where(cells.stuck, leaf, noisy)
+        return _unless_stuck(cells, leaf, noisy)
 
     @override
     def init(self, network: Model) -> Held:
@@ -135,23 +131,22 @@ class Pulsed(Writing):
         if self.device.drift:
             left = jnp.asarray(1 - self.device.drift, network.dtype)
 
-            def leak(leaf: Array, cells: Cells) -> Array:
-                leaked = leaf * left.astype(leaf.dtype)
-                return leaked if cells.stuck is None else jnp.where(cells.stuck, leaf, leaked)
+            def leaked(model: Model) -> Model:
+                leaves, structure = jax.tree.flatten(model)
+                made = [
+                    _unless_stuck(cells, leaf, leaf * left.astype(leaf.dtype))
+                    for leaf, cells in zip(leaves, self.cells, strict=True)
+                ]
+                return jax.tree.unflatten(structure, made).projected()
 
-            network = self._each(network, leak).projected()
-            clean = None if clean is None else self._each(clean, leak).projected()
+            network = leaked(network)
+            clean = None if clean is None else leaked(clean)
         share = self._share_at_bounds(network if clean is None else clean)
         return network, Held(clean, stored.pulses, share)
 
     @override
     def seen(self, stored: Held) -> dict[str, Float[Array, ""]]:
         return {"pulses": stored.pulses, "at_bounds": stored.at_bounds}
-
-    def _each(self, network: Model, change: Change) -> Model:
-        leaves, structure = jax.tree.flatten(network)
-        made = [change(leaf, cells) for leaf, cells in zip(leaves, self.cells, strict=True)]
-        return jax.tree.unflatten(structure, made)
 
     def _device_weight(self, leaf: Array, cells: Cells) -> Array:
         return leaf / cells.scale + self.zero
@@ -185,7 +180,7 @@ class Pulsed(Writing):
             levelled = self._levelled(self._device_weight(moved, cells))
             moved = jnp.where(given > 0, (levelled - self.zero) * cells.scale, moved)
         moved = jnp.clip(moved, low, high).astype(leaf.dtype)
-        return (moved if cells.stuck is None else jnp.where(cells.stuck, leaf, moved)), given
+        return _unless_stuck(cells, leaf, moved), given
 
     def _pulses(self, leaf: Array, sign: Array, given: Array, cells: Cells, draw: Array) -> Array:
         """How far pulses move device weights, with the scatter of numbers between 0 and 1."""
@@ -268,6 +263,11 @@ def _cells(device: Device, place: int, shape: tuple[int, ...], scale: float) -> 
         spread("w_min", device.w_min, device.w_min_spread, -np.inf),
         stuck,
     )
+
+
+def _unless_stuck(cells: Cells, before: Array, after: Array) -> Array:
+    """Weights after a change; those of stuck devices before it."""
+    return after if cells.stuck is None else jnp.where(cells.stuck, before, after)
 
 
 def _left(share: Array, draw: Array) -> Array:

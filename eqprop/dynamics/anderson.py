@@ -19,7 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.types import Array, Bool, Float, Int, States
 
 
-class Progress(NamedTuple):
+class Iteration(NamedTuple):
     """Where each example stands. ``n`` units of all layers in a row, ``m`` remembered pairs."""
 
     point: Float[Array, "B n"]
@@ -85,10 +85,10 @@ class Anderson(Relaxation):
 
     @override
     def __call__(self, step: Step, s0: States) -> tuple[States, Settled]:
-        def unsettled(progress: Progress) -> Array:
+        def unsettled(now: Iteration) -> Array:
             # A residual that is not a number also ends the loop, as in ``ToTolerance``.
-            largest = _largest(progress.residual)
-            return (progress.steps < self.steps) & (largest >= self.tolerance)
+            largest = _largest(now.residual)
+            return (now.steps < self.steps) & (largest >= self.tolerance)
 
         end = lax.while_loop(unsettled, lambda p: self.advance(step, s0, p), self.start(s0))
         return states(end.kept, s0), Settled(end.steps, _largest(end.residual))
@@ -97,7 +97,7 @@ class Anderson(Relaxation):
     def until(self, tolerance: float) -> "Anderson":
         return Anderson(self.steps, tolerance, self.memory, self.damping)
 
-    def start(self, s0: States) -> Progress:
+    def start(self, s0: States) -> Iteration:
         """Before the first step from ``s0``."""
         point = units(s0)
         batch, n = point.shape
@@ -105,29 +105,27 @@ class Anderson(Relaxation):
         endless = jnp.full_like(point, jnp.inf)
         yes = jnp.ones(batch, bool)
         none = jnp.zeros((batch, self.memory), bool)
-        return Progress(point, yes, point, endless, pairs, pairs, none, jnp.asarray(0))
+        return Iteration(point, yes, point, endless, pairs, pairs, none, jnp.asarray(0))
 
-    def advance(self, step: Step, like: States, progress: Progress) -> Progress:
+    def advance(self, step: Step, like: States, now: Iteration) -> Iteration:
         """One evaluation of F, and where to go on; ``like`` has the shapes of the states."""
-        after = units(step(states(progress.point, like)))
-        residual = after - progress.point
-        keep = progress.trusted | (_norm(residual) < _norm(progress.residual))
-        pair = keep[:, None] & (progress.steps > 0)
-        slot = progress.steps % self.memory
-        valid = progress.valid.at[:, slot].set(pair[:, 0]) & keep[:, None]
-        d_kept = progress.d_kept.at[:, slot].set(jnp.where(pair, after - progress.kept, 0))
-        d_residual = progress.d_residual.at[:, slot].set(
-            jnp.where(pair, residual - progress.residual, 0)
-        )
-        kept = jnp.where(keep[:, None], after, progress.kept)
-        residual = jnp.where(keep[:, None], residual, progress.residual)
+        after = units(step(states(now.point, like)))
+        residual = after - now.point
+        keep = now.trusted | (_norm(residual) < _norm(now.residual))
+        pair = keep[:, None] & (now.steps > 0)
+        slot = now.steps % self.memory
+        valid = now.valid.at[:, slot].set(pair[:, 0]) & keep[:, None]
+        d_kept = now.d_kept.at[:, slot].set(jnp.where(pair, after - now.kept, 0))
+        d_residual = now.d_residual.at[:, slot].set(jnp.where(pair, residual - now.residual, 0))
+        kept = jnp.where(keep[:, None], after, now.kept)
+        residual = jnp.where(keep[:, None], residual, now.residual)
         gamma = self._mixing(d_residual, residual, valid)
         mixed = kept - _sum("bm,bmn->bn", gamma, d_kept)
         # An example that was sent back, or has no pairs, or no solution, is not accelerated.
         accelerate = jnp.any(valid, axis=1) & jnp.all(jnp.isfinite(mixed), axis=1)
         point = jnp.where(accelerate[:, None], mixed, kept)
-        steps = progress.steps + 1
-        return Progress(point, ~accelerate, kept, residual, d_kept, d_residual, valid, steps)
+        steps = now.steps + 1
+        return Iteration(point, ~accelerate, kept, residual, d_kept, d_residual, valid, steps)
 
     def _mixing(
         self,

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -29,6 +29,13 @@ from eqprop.types import (
 
 type Layers = tuple[int, ...] | None
 """Layers to move; None for all."""
+
+
+class Free(NamedTuple):
+    """A free phase: the states ``s*`` and how the relaxation ended."""
+
+    states: States
+    settled: Settled
 
 
 class Reading(eqx.Module):
@@ -137,11 +144,11 @@ class System(eqx.Module):
 
         return _sweep(clamped, part) if self.sweeps else lambda s: part(s, None)
 
-    def free(self, clamped: Model, x: Layer) -> tuple[States, Settled]:
+    def free(self, clamped: Model, x: Layer) -> Free:
         """Phase 1: from ``s = 0`` to the fixed point ``s*``: the states of the layers 1 ... N,
         ``(B, *shapes[n])``, and how the relaxation ended.
         """
-        return self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0]))
+        return Free(*self.relaxation(self.free_step(clamped, x), clamped.zeros(x.shape[0])))
 
     def force(self, network: Model, states: States, y: Targets) -> Forces:
         """``-dl/ds`` of each example, by way of the scores: of the layers 1 ... N, None for those

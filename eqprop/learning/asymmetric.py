@@ -26,13 +26,13 @@ from jax import lax
 from eqprop.dynamics.nudges import Nudge, by_row, weighted
 from eqprop.dynamics.relaxation import iterate
 from eqprop.dynamics.step import Place, Prototypical, pushed
-from eqprop.dynamics.system import System
+from eqprop.dynamics.system import Free, System
 from eqprop.errors import EqpropError
 from eqprop.learning.baselines import total_gradient
 from eqprop.learning.continual import Batch, Strengths, divided, divisor, part_factors
 from eqprop.learning.increments import weights_of_rows
 from eqprop.learning.learners import InsidePhase, Schedule, constant
-from eqprop.learning.rules import Free, Rule, with_readout
+from eqprop.learning.rules import Rule, with_readout
 from eqprop.networks.connections import Connection, Dense, Lateral, multiply
 from eqprop.networks.convolution import AveragePool, Conv, NoPool
 from eqprop.networks.edges import Clamped, Edge, OneWay, Tied, Untied
@@ -195,7 +195,7 @@ class AsymmetricEP(Rule):
         stencil = self.nudge.of_batch(key, len(x))
         if stencil.is_complex:
             system.check_analytic(network)
-        free = Free(*system.free(system.clamp(network, x), x))
+        free = system.free(system.clamp(network, x), x)
         phase = AsymmetricPhase(system, network, x, y, free.states)
         dtype = stencil.dtype(network.dtype)
         nudged = phase.stepper()

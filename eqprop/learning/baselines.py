@@ -20,11 +20,11 @@ from jax.core import Tracer
 from jax.scipy.sparse.linalg import gmres
 
 from eqprop.dynamics.relaxation import Settled, largest_change
-from eqprop.dynamics.system import System
+from eqprop.dynamics.system import Free, System
 from eqprop.errors import EqpropError
-from eqprop.learning.rules import Free, Rule
+from eqprop.learning.rules import Rule
 from eqprop.networks.model import Model
-from eqprop.types import Array, Float, Inexact, Int, Layer, PRNGKeyArray, States, Targets
+from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, States, Targets
 
 type StateCurves = tuple[Inexact[Array, "K B ..."], ...]
 """States of the layers 1 ... N, or something of their shapes, at K consecutive times."""
@@ -37,15 +37,6 @@ class Window(NamedTuple):
     """``s_{T-K} ... s_{T-1}``, the states from which the steps start."""
     last: States
     """``s_T``."""
-
-
-class StepGradients(NamedTuple):
-    """Gradients through the last K steps: t = 0 ... K-1, back in time, along the leading axis."""
-
-    states: StateCurves
-    """``grad_s(t)`` of each example, not divided by B."""
-    network: Model
-    """``grad_theta(t)``, mean over the batch: each parameter with the leading axis K."""
 
 
 class Truncated(NamedTuple):
@@ -67,39 +58,6 @@ class Adjoint(NamedTuple):
     states: States
     residual: Float[Array, ""]
     """``|dl/ds - (I - J^T) lambda| / |dl/ds|`` over the batch; infinite where there is none."""
-
-
-def unroll(system: System, network: Model, x: Layer, steps: int) -> tuple[Window, Settled]:
-    """The free phase of T steps from ``s = 0``, keeping the last ``steps`` of them.
-
-    The first T - K steps are the system's own relaxation (which may stop early or sweep), the last
-    K are synchronous. Memory grows with K, not with T. Raises ``EqpropError`` when K > T.
-    """
-    clamped = system.clamp(network, x)
-    s, taken = _before(system, clamped, x, steps)
-    window = follow(system, clamped, x, s, steps)
-    return window, _settled(window, taken)
-
-
-def _before(system: System, clamped: Model, x: Layer, steps: int) -> tuple[States, Int[Array, ""]]:
-    """``s_{T-K}``, and how many steps it took."""
-    total = system.relaxation.steps
-    if not 1 <= steps <= total:
-        raise EqpropError(
-            f"K = {steps} steps cannot be followed back through a free phase of T = {total}: "
-            "give K from 1 to T"
-        )
-    s, taken = clamped.zeros(x.shape[0]), jnp.asarray(0)
-    if total > steps:
-        relax = dataclasses.replace(system.relaxation, steps=total - steps)
-        s, (taken, _) = relax(system.free_step(clamped, x), s)
-    return s, taken
-
-
-def _settled(window: Window, taken: Int[Array, ""]) -> Settled:
-    """The whole free phase, of which the window is the end, after ``taken`` steps."""
-    residual = largest_change(window.last, tuple(layer[-1] for layer in window.before))
-    return Settled(taken + len(window.before[-1]), residual)
 
 
 def follow(
@@ -141,32 +99,23 @@ def pull_back(
     return by_states, by_network
 
 
-def bptt(system: System, network: Model, x: Layer, y: Targets, steps: int) -> StepGradients:
-    """``grad_s(t)`` and ``grad_theta(t)`` for t = 0 ... ``steps`` - 1, from one reverse scan.
-
-    All K gradients of the parameters are kept: for large networks see
-    ``theorem.agreement.compare``, whose memory does not grow with K times the parameters. Raises
-    ``EqpropError`` when K > T.
-    """
-    window, _ = unroll(system, network, x, steps)
-
-    def body(adjoint: States, before: States) -> tuple[States, StepGradients]:
-        earlier, gradient = pull_back(system, network, x, before, adjoint)
-        mean = jax.tree.map(lambda leaf: leaf / x.shape[0], gradient)
-        return earlier, StepGradients(adjoint, mean)
-
-    start = loss_gradient(system, network, window.last, y)
-    _, forwards = lax.scan(body, start, window.before, reverse=True)
-    return jax.tree.map(lambda leaf: leaf[::-1], forwards)
-
-
 def truncated(system: System, network: Model, x: Layer, y: Targets, steps: int) -> Truncated:
     """The gradient through the last ``steps`` of the free phase, which are taken once.
 
-    Raises ``EqpropError`` when K > T.
+    The first T - K steps are the system's own relaxation (which may stop early or sweep), the last
+    K are synchronous. Memory grows with K, not with T. Raises ``EqpropError`` when K > T.
     """
+    total = system.relaxation.steps
+    if not 1 <= steps <= total:
+        raise EqpropError(
+            f"K = {steps} steps cannot be followed back through a free phase of T = {total}: "
+            "give K from 1 to T"
+        )
     clamped = system.clamp(network, x)
-    s, taken = _before(system, clamped, x, steps)
+    s, taken = clamped.zeros(x.shape[0]), jnp.asarray(0)
+    if total > steps:
+        relax = dataclasses.replace(system.relaxation, steps=total - steps)
+        s, (taken, _) = relax(system.free_step(clamped, x), s)
 
     def reach(pushes: StateCurves) -> tuple[States, Window]:
         window = follow(system, clamped, x, s, steps, pushes)
@@ -177,7 +126,8 @@ def truncated(system: System, network: Model, x: Layer, y: Targets, steps: int) 
     last, back, window = jax.vjp(reach, none, has_aux=True)
     (curves,) = back(loss_gradient(system, network, last, y))
     gradient = total_gradient(system, network, x, window.before, curves)
-    return Truncated(window, _settled(window, taken), curves, gradient)
+    residual = largest_change(last, tuple(layer[-1] for layer in window.before))
+    return Truncated(window, Settled(taken + steps, residual), curves, gradient)
 
 
 def total_gradient(
@@ -278,7 +228,7 @@ class RecurrentBackprop(Rule):
         self, system: System, network: Model, x: Layer, y: Targets, key: PRNGKeyArray
     ) -> tuple[Model, Free]:
         clamped = system.clamp(network, x)
-        free = Free(*system.free(clamped, x))
+        free = system.free(clamped, x)
         adjoint = solve_adjoint(system, clamped, x, y, free.states, self.tolerance)
         solved = adjoint.residual <= self.refuse
         if not isinstance(solved, Tracer) and not solved:

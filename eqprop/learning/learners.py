@@ -14,11 +14,11 @@ import optax
 from jax import lax
 
 from eqprop.dynamics.nudges import Nudge
-from eqprop.dynamics.system import System
+from eqprop.dynamics.system import Free, System
 from eqprop.errors import EqpropError
 from eqprop.learning.continual import Batch, Strengths, continual_phase, continual_step
 from eqprop.learning.increments import Increment
-from eqprop.learning.rules import Free, Rule
+from eqprop.learning.rules import Rule
 from eqprop.learning.writing import Stored, Writing
 from eqprop.networks.model import Model
 from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, States, Targets
@@ -201,7 +201,7 @@ class InsidePhase(Learner):
         key: PRNGKeyArray,
     ) -> tuple[Model, Memory, Free]:
         x, _ = batch
-        free = Free(*system.free(system.clamp(network, x), x))
+        free = system.free(system.clamp(network, x), x)
         nudge, rates, schedule = self.settings
         beta = nudge.of_batch(key, len(x)).betas[0].astype(network.dtype)
         step = jnp.asarray(memory if self.writing is None else memory[0])

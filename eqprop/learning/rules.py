@@ -1,24 +1,16 @@
 """Rules: how an update of the parameters is found from a batch, for an optimizer to apply."""
 
 import abc
-from typing import NamedTuple, final, override
+from typing import final, override
 
 import equinox as eqx
 import jax
 
 from eqprop.dynamics.nudges import Nudge
-from eqprop.dynamics.relaxation import Settled
-from eqprop.dynamics.system import System
+from eqprop.dynamics.system import Free, System
 from eqprop.learning.increments import Increment
 from eqprop.networks.model import Model
 from eqprop.types import Layer, PRNGKeyArray, States, Targets
-
-
-class Free(NamedTuple):
-    """A free phase: the states ``s*`` and how the relaxation ended."""
-
-    states: States
-    settled: Settled
 
 
 class Rule(eqx.Module):
@@ -57,7 +49,7 @@ class AfterPhase(Rule):
         stencil = self.nudge.of_batch(key, len(x))
         if stencil.is_complex:
             system.check_analytic(network)
-        free = Free(*system.free(system.clamp(network, x), x))
+        free = system.free(system.clamp(network, x), x)
         total = self.increment.total(system, network, x, y, free.states, stencil)
         mean = jax.tree.map(lambda leaf: leaf / x.shape[0], total)
         return with_readout(system, mean, network, free.states, y), free

@@ -221,7 +221,8 @@ class Energy:
     name: str = "own-energy"
 
     def __post_init__(self) -> None:
-        _check(self, self.bounds_of_layers)
+        bounds = self.bounds_of_layers
+        _check(self)
         model, rates = _abstract(self)
         energies = _evaluated(lambda m, x, *s: m.energies(x, s), self, model, *rates)
         if not isinstance(energies, jax.ShapeDtypeStruct) or energies.shape != (_ROWS,):
@@ -233,7 +234,7 @@ class Energy:
         _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
         _check_rows(self, lambda m, x, s: m.energies(x, s))
         if self.analytic:
-            if any(self.bounds_of_layers):
+            if any(bounds):
                 raise EqpropError(
                     "states kept within bounds are no analytic functions of beta: leave bounds or "
                     "analytic out"
@@ -274,7 +275,7 @@ class Map:
     name: str = "own-map"
 
     def __post_init__(self) -> None:
-        _check(self, ())
+        _check(self)
         model, rates = _abstract(self)
         new = _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
         made = [getattr(layer, "shape", None) for layer in new]
@@ -352,7 +353,7 @@ def _is_pair(bounds: Any) -> bool:
     )
 
 
-def _check(own: Own, bounds: tuple[Bounds, ...]) -> None:
+def _check(own: Own) -> None:
     check_shapes(own.shapes)
     if isinstance(own, Energy) and not 0 < own.dt < float("inf"):
         raise EqpropError(f"dt is {own.dt}: the time of a step must be above 0")

@@ -42,7 +42,7 @@ def convolve(x: Maps, w: Kernel, stride: Pair, padding: Pair, tiled: Tiled | Non
         x.astype(dtype),
         w.astype(dtype),
         cpu=lambda x, w: _convolve_on_cpu(x, w, stride, padding, held),
-        cuda=lambda x, w: _convolve_padded(x, w, stride, padding),
+        cuda=lambda x, w: convolve_by(multiply, x, w, stride, padding),
         default=lambda x, w: _convolve_by_xla(x, w, stride, padding),
     )
 
@@ -52,7 +52,7 @@ def convolve_by(product: Product, x: Maps, w: Kernel, stride: Pair, padding: Pai
 
     The patches take ``rows columns`` times the memory of ``x``.
     """
-    return _convolve_padded(x, w, stride, padding, product)
+    return _convolve_patches(_padded(x, padding), w, stride, product)
 
 
 def tiled_kernel(w: Kernel, size: Pair, stride: Pair, padding: Pair) -> Tiled | None:
@@ -103,12 +103,6 @@ def _in_tiles(w: Kernel, stride: Pair, dtype: jnp.dtype) -> bool:
     # Tiles trade products of channels for sums over units, and lose a digit to rounding.
     wide = min(w.shape[2:]) >= 8 and w.shape[:2] != (1, 1)
     return stride == (1, 1) and wide and jnp.finfo(dtype).bits >= 32
-
-
-def _convolve_padded(
-    x: Maps, w: Kernel, stride: Pair, padding: Pair, product: Product = multiply
-) -> Maps:
-    return _convolve_patches(_padded(x, padding), w, stride, product)
 
 
 def _padded(x: Maps, padding: Pair) -> Maps:

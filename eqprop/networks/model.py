@@ -2,8 +2,8 @@
 
 ``Network``, wired of connections, is one; others are energies and maps of one's own (``energy.py``)
 and circuits (``resistive.py``). Nothing above this folder knows more of a model than what stands
-here, but for what is about connections: increments of an edge, and the shortcuts of continual
-rules.
+here, but for what is about connections, increments of an edge and the shortcuts of continual rules,
+and about circuits, block descent and the power that they dissipate.
 """
 
 import abc

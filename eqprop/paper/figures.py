@@ -8,8 +8,9 @@ from typing import final, override
 
 from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, run_of
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import ASYMMETRIC, CONTRASTIVE, RECIPES, SERIES
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.series import ASYMMETRIC, CONTRASTIVE, SERIES
 from eqprop.reports import charts
 from eqprop.reports.tables import (
     DONE,

@@ -9,9 +9,10 @@ from typing import Any
 
 from eqprop.errors import EqpropError
 from eqprop.paper.item import PaperItem, Rendered
-from eqprop.reports.tables import Column, Row, as_csv, field, markdown, shown
+from eqprop.reports.tables import Column, Row, as_csv, field, markdown
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
+from eqprop.training.metrics import shown
 from eqprop.training.results import SeedResult, label
 
 FORMAT = 1

@@ -7,8 +7,9 @@ from typing import final, override
 from eqprop.paper.figures import FigureAsymmetric, FigureContrastive
 from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, run_of
 from eqprop.paper.results import Results
-from eqprop.recipes.catalogue import GOALS, RECIPES, Goal
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.series import GOALS, Goal
 from eqprop.reports import charts
 from eqprop.reports.tables import (
     DONE,

@@ -95,7 +95,7 @@ def _section(group: Group, title: str, inspection: Inspection, name: str) -> dic
         "theorem": draw.theorem(theorem, f"{name}-theorem") if theorem else (),
         "relaxation": draw.relaxation(relaxed, f"{name}-relaxation") if relaxed else (),
         "maps": _maps(relaxed) if relaxed else (),
-        "agreements": draw.agreements(mistakes, f"{name}-agreement") if mistakes else (),
+        "predictions": draw.predictions(mistakes, f"{name}-agreement") if mistakes else (),
         "worst": _worst(mistakes) if mistakes else (),
         "environment": _environment(group),
         "commands": _commands(group),

@@ -19,9 +19,9 @@ from eqprop.theorem.figure import draw_fall, draw_tensor, sample
 from eqprop.theorem.questions import bias_order
 from eqprop.theorem.trained import Theorem
 from eqprop.training import metrics
-from eqprop.training.figures import draw_agreement
+from eqprop.training.figures import draw_predictions
 from eqprop.training.metrics import show_mean_and_std
-from eqprop.training.mistakes import Agreement, Mistakes
+from eqprop.training.mistakes import Mistakes, Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,17 +69,17 @@ def comparison(titles: Sequence[str], groups: Sequence[Group]) -> list[Markup]:
     return panels
 
 
-def agreements(found: Mistakes, name: str) -> list[Markup]:
+def predictions(found: Mistakes, name: str) -> list[Markup]:
     """Predicted against true values of each real target."""
     panels = []
-    for n, agreement in enumerate(found.agreements):
+    for n, one in enumerate(found.predictions):
 
-        def draw(axes: "Axes", agreement: Agreement = agreement) -> None:
-            draw_agreement(axes, agreement)
+        def draw(axes: "Axes", one: Predictions = one) -> None:
+            draw_predictions(axes, one)
             axes.set_ylabel("predicted")
 
-        title = _plain(agreement.name)
-        label = f"Predicted against true values of {agreement.name}, {len(agreement.true)} examples"
+        title = _plain(one.name)
+        label = f"Predicted against true values of {one.name}, {len(one.true)} examples"
         panels.append(_panel(draw, (title, "true", label), f"{name}-{n}"))
     return panels
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from eqprop.recipes.catalogue import published_for
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.metrics import mean_and_std
+from eqprop.training.metrics import mean_and_std, shown
 from eqprop.training.results import SeedResult, catalogued, label
 
 type Row = Mapping[str, Any]
@@ -49,13 +49,6 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)  # None is written as nothing
     return text.getvalue()
-
-
-def shown(mean: float | None, std: float | None, form: str = ".2f") -> str:
-    """A mean, with its standard deviation where there is one; blank where there is none."""
-    if mean is None:
-        return ""
-    return f"{mean:{form}}" if std is None else f"{mean:{form}} ± {std:{form}}"
 
 
 def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from eqprop.data.dataset import Dataset
 from eqprop.data.targets import Classes
 from eqprop.errors import typed
 from eqprop.reports import charts
-from eqprop.reports.tables import MINUTES, Column, as_csv, field, markdown, score, shown, summary
+from eqprop.reports.tables import MINUTES, Column, as_csv, field, markdown, score, summary
 from eqprop.sweeps.cluster import Workers, work_all
 from eqprop.sweeps.here import work_here
 from eqprop.sweeps.space import Member
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
-from eqprop.training.metrics import OfExamples, primary
+from eqprop.training.metrics import OfExamples, primary, shown
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
 from eqprop.training.results import collect, matching

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, final, override
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from eqprop.dynamics.nudges import Stencil, weighted
 from eqprop.dynamics.system import System
@@ -166,8 +165,3 @@ class AsymmetricUpdates(NudgedPhase):
             return network, new, jax.tree.map(lambda leaf: leaf / beta, seen)
         strengths = (beta, self.eta)
         return continual_asymmetric_step(system, network, self.free, states, batch, strengths)
-
-
-def trace(source: Source, steps: int) -> Changes:
-    """All changes for t = 0 ... ``steps`` - 1 along a leading axis: for small networks."""
-    return lax.scan(lambda carry, _: source.step(carry), source.start(), length=steps)[1]

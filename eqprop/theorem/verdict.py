@@ -199,7 +199,7 @@ def _at(recipe: Recipe) -> str:
     signs = {"random-sign": " (sign drawn from the seed)", "mixed-sign": " (of both signs)"}
     sign = signs.get(recipe.nudge, "")
     eta = f", eta {' '.join(f'{rate:g}' for rate in recipe.lr)}"
-    return f"beta {recipe.beta:g}{sign}{eta if recipe.rule.startswith('c-') else ''}"
+    return f"beta {recipe.beta:g}{sign}{eta if recipe.is_continual else ''}"
 
 
 def _show_order(order: Order) -> str:

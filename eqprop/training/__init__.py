@@ -2,6 +2,6 @@
 
 Read first `trainer.py` (the compiled epoch; a state that is all there is to a run), then
 `session.py`, the loop around it, and `runs.py`, the run directory. `metrics.py` says what is
-measured; `launch.py` and `evaluation.py` are what commands call. Replicas, devices and hosts are in
-`replicas.py`.
+measured; `launch.py` and `evaluation.py` are what commands call. Replicas and devices are in
+`replicas.py`, hosts in `hosts.py`.
 """

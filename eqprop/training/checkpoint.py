@@ -10,6 +10,7 @@ checkpoints that are there are whole; and what a disk did to one later shows in 
 import hashlib
 import json
 import reprlib
+import shutil
 from collections.abc import Container, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from eqprop.errors import EqpropError
 from eqprop.training import files, metrics, old_checkpoint
-from eqprop.training.old_checkpoint import Damaged, remove
+from eqprop.training.old_checkpoint import Damaged
 from eqprop.training.places import Position, is_name, name_of, newest_path, paths, position_of
 from eqprop.training.trainer import TrainState
 
@@ -57,12 +58,12 @@ def save(root: Path, state: TrainState, notes: Mapping[str, Any]) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         for left_over in root.glob(".*"):
             if is_name(left_over.name[1:].removesuffix(".partial")):
-                remove(left_over)
+                _remove(left_over)
         files.write_whole(path, pack(state, notes))
         before = [other for other in paths(root) if position_of(other) < state.position]
         for other in paths(root):
             if other != path and other not in before[1 - KEEP :]:
-                remove(other)
+                _remove(other)
     except OSError as error:
         there = "earlier checkpoints are intact, and `eqprop resume` goes on from them"
         none = "there is no earlier one, and `eqprop resume` begins again"
@@ -121,6 +122,15 @@ def newest(
             f"no checkpoint is whole: {'; '.join(damaged)}. Delete {root} to start all over"
         )
     return None
+
+
+def _remove(path: Path) -> None:
+    """Deletes a checkpoint, of today or of the old kind, or what has come in the place of one."""
+    if path.is_dir() and not path.is_symlink():
+        # Out of sight first: one that is half-deleted is no checkpoint.
+        shutil.rmtree(path.rename(path.with_name(f".{path.name.removeprefix('.')}")))
+    else:
+        path.unlink()
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:

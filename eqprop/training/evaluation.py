@@ -15,7 +15,6 @@ from eqprop.training.checkpoint import Restored
 from eqprop.training.display import Display
 from eqprop.training.experiment import (
     Experiment,
-    WarmStart,
     begin,
     evaluate,
     load_best,
@@ -24,7 +23,7 @@ from eqprop.training.experiment import (
 )
 from eqprop.training.figures import mistakes_figure
 from eqprop.training.mistakes import find
-from eqprop.training.records import Origin, Record
+from eqprop.training.records import Record
 from eqprop.training.runs import read_record, seed_folders
 from eqprop.training.settled import ranges, settle
 from eqprop.training.trainer import Examples
@@ -71,10 +70,8 @@ def program_run(folder: Path, recipe: Recipe) -> list[float]:
     with precision(recipe):
         source = prepare_again(folder, record, record.recipe, display)
         device = prepare_again(folder, record, recipe, display)
-        for seed, place, restored in _trained(source, folder, record):
-            (epoch, minibatch), network = restored.state.position, restored.state.network
-            start = WarmStart(network, Origin(str(place), epoch, minibatch, ""))
-            programmed = begin(device, seed, start).network
+        for seed, _, restored in _trained(source, folder, record):
+            programmed = begin(device, seed, restored.state.network).network
             (scores,) = evaluate(device.trainer, programmed, device.measured)
             found.append(scores[metrics.primary(device.trainer.target).name])
     return found

@@ -75,6 +75,14 @@ class Experiment:
 
 
 @final
+class Program(NamedTuple):
+    """What trains a recipe, and what draws a network."""
+
+    trainer: Trainer
+    init: Callable[[PRNGKeyArray], Model]
+
+
+@final
 class Start(NamedTuple):
     """A state to train from, of one network or of replicas, and the seconds that its unfinished
     epoch has taken.
@@ -155,9 +163,9 @@ def plan(
     batches: int,
     scaling: Scaling | None,
     own: Own | None = None,
-) -> tuple[Trainer, Callable[[PRNGKeyArray], Model]]:
-    """What trains a recipe on inputs of a shape, with that many minibatches an epoch, and what
-    draws a network. Needs no data.
+) -> Program:
+    """The program of a recipe on inputs of a shape, with that many minibatches an epoch. Needs no
+    data.
 
     Raises:
         EqpropError: values in the recipe that cannot be, or do not fit such data.
@@ -184,7 +192,7 @@ def plan(
         scaling=scaling,
         target=type(target),
     )
-    return trainer, built.init
+    return Program(trainer, built.init)
 
 
 def _check_size(recipe: Recipe, network: Model, batches: int) -> None:
@@ -267,13 +275,13 @@ def load_best(
     return _of_seed(checkpoint.newest(folder / CHECKPOINTS, like), seed)
 
 
-def begin(experiment: Experiment, seed: int, start: WarmStart) -> TrainState:
-    """The state before the first minibatch, with other weights than drawn ones.
+def begin(experiment: Experiment, seed: int, trained: Model) -> TrainState:
+    """The state before the first minibatch, with the weights of a network, not with drawn ones.
 
     Raises ``EqpropError`` where they do not fit.
     """
     like = experiment.start(seed).network
-    ours, theirs = named_parameters(like), named_parameters(start.network)
+    ours, theirs = named_parameters(like), named_parameters(trained)
     for name in {**ours, **theirs}:
         here, there = (part[name].shape if name in part else "none" for part in (ours, theirs))
         if here != there:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from eqprop.training.mistakes import Agreement, Counts, Mistakes
+    from eqprop.training.mistakes import Counts, Mistakes, Predictions
 
 _PICTURES = 4  # in a row of a figure
 _MOST_NUMBERS = 400  # that a matrix has room for
@@ -84,7 +84,7 @@ def mistakes_figure(found: "Mistakes", out: Path) -> Path:
     pictures, as an image ``out``. Raises ``EqpropError`` where that cannot be written.
     """
     captions = found.captions if found.pictures else []
-    left = max(1, len(found.agreements))
+    left = max(1, len(found.predictions))
     rows = -(-len(captions) // _PICTURES)
     figure = new_figure((4.2 * left + 4.8 * bool(captions), max(3.8, 1.3 * rows)))
     ratios = [4.2 * left, *([4.8] if captions else [])]
@@ -92,9 +92,9 @@ def mistakes_figure(found: "Mistakes", out: Path) -> Path:
     panels = parts[0].subplots(1, left, squeeze=False)[0]
     if found.counts is not None:
         _draw_counts(panels[0], found.counts)
-    for panel, agreement in zip(panels, found.agreements, strict=False):
-        draw_agreement(panel, agreement)
-        panel.set(title=agreement.name, xlabel="true", ylabel="predicted")
+    for panel, one in zip(panels, found.predictions, strict=False):
+        draw_predictions(panel, one)
+        panel.set(title=one.name, xlabel="true", ylabel="predicted")
     if captions:
         places = parts[-1].subplots(rows, _PICTURES, squeeze=False).ravel()
         for place in places:
@@ -111,9 +111,9 @@ def mistakes_figure(found: "Mistakes", out: Path) -> Path:
     return out
 
 
-def draw_agreement(axes: "Axes", agreement: "Agreement") -> None:
+def draw_predictions(axes: "Axes", found: "Predictions") -> None:
     """Predicted over true values, a point each, and the line where they are equal."""
-    true, predicted = agreement.true, agreement.predicted
+    true, predicted = found.true, found.predicted
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     axes.plot(ends, ends, color="#808080", lw=0.8)
     axes.plot(true, predicted, ".", color="C0", ms=4, alpha=0.6)

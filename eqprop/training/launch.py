@@ -99,7 +99,7 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
             layout = arrange(len(seeds) if together else None, recipe.batch, hardware.devices)
             used = describe(dataset, recipe)
             kept = pack(dataset) if recipe.dataset == "own" else None
-            begun = None if start is None else checkpoint.pack(begin(experiment, seeds[0], start))
+            begun = start and checkpoint.pack(begin(experiment, seeds[0], start.network))
             files = {name: it for name, it in ((DATA_FILE, kept), (START, begun)) if it is not None}
             origin = start and start.origin
             now = made(command)

@@ -132,8 +132,8 @@ class Metric(abc.ABC):
         for name, key in self.keys(flats[0]).items():
             if words := self.words(key):
                 values = [row[name] for row in flats if name in row]
-                shown = values[:1] if len(set(values)) == 1 else values
-                told += words + show_mean_and_std(shown, self.form) + self.unit
+                different = values[:1] if len(set(values)) == 1 else values
+                told += words + show_mean_and_std(different, self.form) + self.unit
         return told
 
 
@@ -469,8 +469,13 @@ def mean_and_std(values: Sequence[int | float]) -> tuple[float, float | None]:
     return float(statistics.mean(values)), std
 
 
+def shown(mean: float | None, std: float | None, form: str = ".2f") -> str:
+    """A mean, with its standard deviation where there is one; blank where there is no mean."""
+    if mean is None:
+        return ""
+    return f"{mean:{form}}" if std is None else f"{mean:{form}} ± {std:{form}}"
+
+
 def show_mean_and_std(values: Sequence[int | float], form: str = ".2f") -> str:
     """``2.01 ± 0.10``; a single value as it is."""
-    mean, std = mean_and_std(values)
-    shown = f"{mean:{form}}"
-    return shown if std is None else f"{shown} ± {std:{form}}"
+    return shown(*mean_and_std(values), form)

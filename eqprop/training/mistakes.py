@@ -53,7 +53,7 @@ class Counts(NamedTuple):
 
 
 @final
-class Agreement(NamedTuple):
+class Predictions(NamedTuple):
     """True and predicted values of a real target, ``(n,)`` each, in the units of the data."""
 
     name: str
@@ -69,7 +69,7 @@ class Mistakes:
     tables: tuple[Table, ...]
     counts: Counts | None
     """The confusion matrix, where there are classes or labels."""
-    agreements: tuple[Agreement, ...]
+    predictions: tuple[Predictions, ...]
     """Of each output, where targets are real."""
     worst: Table
     """The worst mistakes, the worst first: the example, counted from 0, what it is, what was
@@ -99,7 +99,7 @@ class _Found(NamedTuple):
     true: list[str]
     predicted: list[str]
     counts: Counts | None = None
-    agreements: tuple[Agreement, ...] = ()
+    predictions: tuple[Predictions, ...] = ()
 
 
 def find(
@@ -121,7 +121,7 @@ def find(
         ("example", "true", "predicted", *shown),
         [(row, true, taken, *(numbers if shown else ())) for row, true, taken, numbers in said],
     )
-    return Mistakes(found.tables, found.counts, found.agreements, worst, inputs)
+    return Mistakes(found.tables, found.counts, found.predictions, worst, inputs)
 
 
 def _of_classes(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, cost: Cost) -> _Found:
@@ -184,7 +184,7 @@ def _of_real(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, _: Cost)
     )
     pairs = zip(names, y.T, scores.T, strict=True)
     return _Found(
-        (table,), worst, true, taken, agreements=tuple(Agreement(*pair) for pair in pairs)
+        (table,), worst, true, taken, predictions=tuple(Predictions(*pair) for pair in pairs)
     )
 
 

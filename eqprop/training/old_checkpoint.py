@@ -7,7 +7,6 @@
 import hashlib
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import final
 
@@ -42,15 +41,6 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], str]:
             "another version of eqprop?"
         ) from error
     return {_RENAMED.get(name, name): array for name, array in arrays.items()}, notes
-
-
-def remove(path: Path) -> None:
-    """Deletes a checkpoint, of that kind or of today's, or what has come in the place of one."""
-    if path.is_dir() and not path.is_symlink():
-        # Out of sight first: one that is half-deleted is no checkpoint.
-        shutil.rmtree(path.rename(path.with_name(f".{path.name.removeprefix('.')}")))
-    else:
-        path.unlink()
 
 
 def _array(folder: Path) -> np.ndarray:

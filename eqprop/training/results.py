@@ -16,7 +16,7 @@ from eqprop.training.records import Record
 from eqprop.training.runs import is_run, read_metrics, read_record, read_result, seed_folders
 from eqprop.training.selection import best_epoch
 
-type Column = tuple[float, ...]
+type Curve = tuple[float, ...]
 """A number for each finished epoch; NaN where that epoch has none."""
 
 
@@ -30,7 +30,7 @@ class SeedResult:
     record: Record
     epochs: int
     """Epochs finished."""
-    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     """The metrics by the names of their columns (``metrics.py``), such as ``test_error``, or
     ``angles/1-2``; what the run does not have is not there.
     """
@@ -234,7 +234,7 @@ def _chosen(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]
     return flat({**rows[best - 1], **(tested if tested and tested["epoch"] == best else {})})
 
 
-def _columns(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def _columns(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     """The rows as columns. Raises ``EqpropError`` for a metric that changes its parts."""
     parts: dict[str, frozenset[str] | None] = {}
     for number, row in enumerate(rows, 1):

@@ -47,7 +47,9 @@ _SUMMARY = "summary.json"
 
 @final
 class Run:
-    """A run directory, held by this process until it is closed; from ``create`` or ``resume``."""
+    """A run directory, held by this process until it is closed, from ``create`` or ``resume``; or
+    only looked at, from ``watch``.
+    """
 
     def __init__(self, folder: Path, record: Record, lock: io.TextIOWrapper | None) -> None:
         self.folder, self.record, self._lock = folder, record, lock

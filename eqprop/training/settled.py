@@ -17,7 +17,7 @@ from eqprop.types import Array, Float, Int, Layer
 
 
 @final
-class Ends(NamedTuple):
+class Outcome(NamedTuple):
     """What free phases of n examples ended in."""
 
     scores: Float[np.ndarray, "n outputs"]
@@ -33,7 +33,7 @@ def settle(
     network: Model,
     examples: Examples,
     tell: Callable[[int], None] = lambda _: None,
-) -> Ends:
+) -> Outcome:
     """The free phases of examples of the data of a run, as in a test.
 
     ``tell`` is told, now and then, how many are done.
@@ -53,7 +53,7 @@ def settle_rows(
     *,
     block: int | None = None,
     tell: Callable[[int], None] = lambda _: None,
-) -> Ends:
+) -> Outcome:
     """The free phases of n examples: ``inputs`` gives the scaled inputs of those of some numbers.
 
     ``block`` of them settle together, ``ROWS`` or all n where it is None. The last block is filled
@@ -66,21 +66,21 @@ def settle_rows(
         parts.append(_settle(system, network, x))
     scores, lows, highs, powers = zip(*parts, strict=True)
     power = np.concatenate(powers)[:n] if isinstance(network, ResistiveNetwork) else None
-    return Ends(np.concatenate(scores)[:n], np.min(lows, axis=0), np.max(highs, axis=0), power)
+    return Outcome(np.concatenate(scores)[:n], np.min(lows, axis=0), np.max(highs, axis=0), power)
 
 
-def ranges(network: Model, ends: Ends) -> Table:
+def ranges(network: Model, found: Outcome) -> Table:
     """The lowest and the highest state of each layer; of a resistive network voltages, and the
     power that it dissipates.
     """
     sizes = ("x".join(map(str, shape)) for shape in network.shapes[1:])
     what = "states"
-    if ends.power is not None:
+    if found.power is not None:
         what = (
-            f"power {ends.power.mean():.3g} on average, {ends.power.max():.3g} at most, in "
+            f"power {found.power.mean():.3g} on average, {found.power.max():.3g} at most, in "
             "units of a voltage squared times a conductance; voltages"
         )
-    rows = enumerate(zip(sizes, ends.lowest, ends.highest, strict=True), 1)
+    rows = enumerate(zip(sizes, found.lowest, found.highest, strict=True), 1)
     return Table(
         f"{what} at the end of a free phase",
         ("layer", "units", "lowest", "highest"),

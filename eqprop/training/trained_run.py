@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -30,13 +30,20 @@ from eqprop.networks.parameter_names import named_parameters
 from eqprop.recipes.catalogue import recipe as recipe_of
 from eqprop.recipes.recipe import Recipe, settable
 from eqprop.training import checkpoint, launch, metrics, run_data
-from eqprop.training.experiment import WarmStart, evaluate, load_best, plan, precision, put_scaled
+from eqprop.training.experiment import (
+    Program,
+    WarmStart,
+    evaluate,
+    load_best,
+    plan,
+    precision,
+    put_scaled,
+)
 from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
 from eqprop.training.results import read_run
 from eqprop.training.runs import is_run, read_record, seed_folders
 from eqprop.training.settled import settle_rows
-from eqprop.training.trainer import Trainer
 from eqprop.types import Array, Layer, States
 
 
@@ -180,10 +187,10 @@ class TrainedRun:
 
     @functools.cached_property
     def _restored(self) -> checkpoint.Restored:
-        (trainer, init), (seed,) = self._plan, self.record.seeds
+        program, (seed,) = self._program, self.record.seeds
         recipe = dataclasses.replace(self.recipe, validation=0.0, patience=0)
         with precision(self.recipe):
-            like = jax.eval_shape(lambda: trainer.start(init, seed))
+            like = jax.eval_shape(lambda: program.trainer.start(program.init, seed))
             found = load_best(self.folder, recipe if self._last else self.recipe, like, seed)
         if found is None:
             raise EqpropError(f"{self.folder} has no checkpoint yet: eqprop resume {self.folder}")
@@ -192,7 +199,7 @@ class TrainedRun:
     @property
     def system(self) -> System:
         """What settles, and how, in a test."""
-        return self._plan[0].tested
+        return self._program.trainer.tested
 
     def scores(self, x: Any) -> np.ndarray:
         """The outputs ``(n, outputs)`` for raw inputs ``(n, *shape)``: of classes the largest is
@@ -253,7 +260,7 @@ class TrainedRun:
         with precision(self.recipe):
             test = dataset.test_x, dataset.test_y
             examples = put_scaled(*test, self.network, self._scalings[1])
-            (scores,) = evaluate(self._plan[0], self.network, examples)
+            (scores,) = evaluate(self._program.trainer, self.network, examples)
         return scores
 
     def relax(
@@ -267,7 +274,7 @@ class TrainedRun:
         that do not fit.
         """
         x = self._raw(x)
-        system = self._plan[0].system
+        system = self._program.trainer.system
         if held:
             dtype = self.network.dtype
             system = system.holding({n: jnp.asarray(v, dtype) for n, v in held.items()})
@@ -305,7 +312,7 @@ class TrainedRun:
         return path
 
     @functools.cached_property
-    def _plan(self) -> tuple[Trainer, Callable[..., Model]]:
+    def _program(self) -> Program:
         used = self.record.data
         batches = max(1, used.train // self.recipe.batch)
         with precision(self.recipe):

@@ -17,18 +17,17 @@ import numpy as np
 import optax
 from jax import lax
 
-from eqprop.data.augmentation import Augmentation, Inputs, augment
+from eqprop.data.augmentation import Augmentation, RawInputs, augment
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Target
 from eqprop.dynamics.dropout import Dropout
-from eqprop.dynamics.relaxation import Settled
-from eqprop.dynamics.system import System
+from eqprop.dynamics.system import Free, System
 from eqprop.errors import EqpropError
 from eqprop.learning.learners import Learner, writing_key
 from eqprop.networks.model import Model
 from eqprop.training import metrics
 from eqprop.training.replicas import DATA, Layout
-from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Shape, States, Targets, UInt8
+from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, Shape, Targets, UInt8
 
 ROWS = 200
 """As a test takes them: rows that are iterated together stop together."""
@@ -147,7 +146,7 @@ def fetch(
     rows: Int[Array, " B"],
     network: Model,
     scaling: Scaling | None = None,
-    alter: Callable[[Inputs], Inputs] = lambda images: images,
+    alter: Callable[[RawInputs], RawInputs] = lambda images: images,
 ) -> tuple[Layer, Targets]:
     """The input, scaled, in the shape of the network's, and the targets, classes as one-hot ones,
     of some examples; images altered.
@@ -343,13 +342,10 @@ class Trainer:
         totals = metrics.add(state.totals, seen._replace(written=self.learner.seen(memory)))
         return TrainState(network, memory, state.seed, state.epoch, state.minibatch + 1, totals)
 
-    def _seen(
-        self, network: Model, free: tuple[States, Settled], y: Targets, examples: Examples
-    ) -> metrics.Seen:
-        states, settled = free
-        scores = network.scores_of(states)
+    def _seen(self, network: Model, free: Free, y: Targets, examples: Examples) -> metrics.Seen:
+        scores = network.scores_of(free.states)
         real = examples.variance, examples.parts_of_unit
-        return metrics.Seen(self.system.cost, scores, states, y, settled, *real)
+        return metrics.Seen(self.system.cost, scores, free.states, y, free.settled, *real)
 
     def _order_plain(
         self, seed: Int[Array, "*replicas"], epoch: Int[Array, "*replicas"], n: int

@@ -26,9 +26,10 @@ from eqprop.cli.main import COMMANDS, main
 from eqprop.data.files import DATA_DIR
 from eqprop.data.idx import header
 from eqprop.errors import EqpropError
-from eqprop.recipes.catalogue import RECIPES, SERIES
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
+from eqprop.recipes.series import SERIES
 from eqprop.training.display import clock
 from eqprop.training.runs import read_record
 

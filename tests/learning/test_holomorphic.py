@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import trace
 from problems import chain_graph, make_network, make_problem
 
 from eqprop.dynamics.activations import hardsigm, is_analytic, sigm, tanh
@@ -28,7 +29,7 @@ from eqprop.networks.model import Model
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import RECIPES
-from eqprop.theorem.curves import Problem, Updates, trace
+from eqprop.theorem.curves import Problem, Updates
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 

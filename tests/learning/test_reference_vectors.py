@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gradients import trace, unroll
 
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.costs import SquaredError
@@ -19,7 +20,6 @@ from eqprop.dynamics.nudges import OneSided
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
-from eqprop.learning.baselines import unroll
 from eqprop.learning.continual import continual_step
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
 from eqprop.learning.learners import Continual, Learner, WithOptimizer
@@ -28,7 +28,7 @@ from eqprop.networks.connections import Connection, Dense
 from eqprop.networks.convolution import Conv, MaxPool
 from eqprop.networks.edges import Edge, Tied, Untied
 from eqprop.networks.network import Network
-from eqprop.theorem.curves import Gradients, Problem, Updates, trace
+from eqprop.theorem.curves import Gradients, Problem, Updates
 
 FOLDER = Path(os.environ.get("EQPROP_VECTORS_DIR", Path(__file__).parents[1] / "vectors"))
 FILES = sorted(FOLDER.glob("*.npz"))
@@ -216,7 +216,7 @@ def test_curves_of_the_theorem(path: Path) -> None:
 
     @jax.jit
     def curves(problem: Problem):
-        window, _ = unroll(system, problem.network, problem.batch[0], steps)
+        window = unroll(system, problem.network, problem.batch[0], steps)
         updates = Updates(problem, vectors.increment(), window.last, stencil, eta)
         return window.last, trace(updates, steps), trace(Gradients(problem, window), steps)
 

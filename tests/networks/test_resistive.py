@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import trace, unroll
 from scipy.optimize import minimize
 
 from eqprop.dynamics.costs import SquaredError
@@ -15,7 +16,7 @@ from eqprop.dynamics.step import BlockDescent
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.asymmetric import AsymmetricEP
-from eqprop.learning.baselines import BPTT, RecurrentBackprop, unroll
+from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium
 from eqprop.learning.learners import WithOptimizer
 from eqprop.learning.rules import AfterPhase
@@ -23,7 +24,7 @@ from eqprop.networks.graphs import chain
 from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
-from eqprop.theorem.curves import Gradients, Problem, Updates, trace
+from eqprop.theorem.curves import Gradients, Problem, Updates
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
@@ -185,7 +186,7 @@ def test_each_step_of_parameters_is_that_of_bptt() -> None:
     the gradient of it.
     """
     problem = circuit(diodes=False, steps=(3000, 6))
-    window, _ = unroll(*problem[:2], problem.batch[0], 6)
+    window = unroll(*problem[:2], problem.batch[0], 6)
     stencil = Centered(1e-4).stencil(jax.random.key(0))
     eta = jnp.zeros(3)
     ours = Updates(

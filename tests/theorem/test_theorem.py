@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from gradients import trace, unroll
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
@@ -30,7 +31,6 @@ from eqprop.dynamics.activations import sigm, tanh
 from eqprop.dynamics.nudges import Centered, Nudge, OneSided
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.errors import EqpropError
-from eqprop.learning.baselines import unroll
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
 from eqprop.learning.learners import Continual
 from eqprop.learning.rules import AfterPhase
@@ -40,7 +40,7 @@ from eqprop.networks.edges import Tied
 from eqprop.networks.graphs import chain
 from eqprop.networks.network import Network
 from eqprop.theorem.agreement import compare, fit_order, pick_synapses
-from eqprop.theorem.curves import Changes, Gradients, Problem, Updates, trace
+from eqprop.theorem.curves import Changes, Gradients, Problem, Updates
 from eqprop.theorem.settling import Settling, examine
 from eqprop.theorem.verification import Plan, Verification, verify
 
@@ -183,7 +183,7 @@ def sources(
 ) -> tuple[Updates, Gradients]:
     """A rule and BPTT, from a free phase that need not have settled."""
     system, network, (x, _) = problem
-    window, _ = unroll(system, network, x, system.nudged_steps)
+    window = unroll(system, network, x, system.nudged_steps)
     rates = jnp.broadcast_to(eta, len(network.edges))
     update = Updates(problem, increment, window.last, nudge.stencil(KEY), rates)
     return update, Gradients(problem, window)
@@ -324,7 +324,7 @@ def test_memory_does_not_grow_with_nudged_steps_times_parameters() -> None:
 def settle(dynamics: Dynamics, steps: int, tolerance: float) -> Settling:
     problem = chain_problem([8, 6, 4], dynamics, (steps, 5))
     system, network, (x, _) = problem
-    window, _ = jax.jit(lambda n: unroll(system, n, x, 5))(network)
+    window = jax.jit(lambda n: unroll(system, n, x, 5))(network)
     return examine(problem, window, tolerance)
 
 

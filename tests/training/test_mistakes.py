@@ -103,8 +103,10 @@ def test_a_regression_is_judged_in_the_units_of_the_data(real) -> None:
         assert name == ("height", "slope")[n]
         assert float(rmse) == pytest.approx(np.sqrt(squares), rel=1e-3)
         assert float(r2) == pytest.approx(1 - squares / y[:, n].var(), abs=1e-3)
-        np.testing.assert_allclose(found.agreements[n].true, y[:, n], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(found.agreements[n].predicted, taken[:, n], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.predictions[n].true, y[:, n], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            found.predictions[n].predicted, taken[:, n], rtol=1e-4, atol=1e-4
+        )
     far = (np.abs(y - taken) / y.std(axis=0)).max(axis=1)
     assert int(found.worst.rows[0][0]) == far.argmax()
 
