@@ -20,8 +20,8 @@ from eqprop.networks.network import Network
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.experiment import load as load_checkpoint
 from eqprop.training.experiment import prepare
+from eqprop.training.restore import load as load_checkpoint
 from eqprop.training.trainer import fetch
 
 C_EP, FEW = recipe("c-ep-1h"), recipe("c-ep-1h-few")

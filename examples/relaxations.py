@@ -39,8 +39,8 @@ from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
-from eqprop.training.experiment import load as load_checkpoint
 from eqprop.training.experiment import prepare
+from eqprop.training.restore import load as load_checkpoint
 from eqprop.training.trainer import fetch
 from eqprop.types import Array, Float, Int, Layer, States, Targets
 

@@ -19,8 +19,9 @@ from eqprop.data.dataset import Dataset
 from eqprop.networks.energy import Own
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import announcements, experiment, launch, session
-from eqprop.training.experiment import Experiment, load
+from eqprop.training.experiment import Experiment
 from eqprop.training.replicas import Layout
+from eqprop.training.restore import load
 from eqprop.training.run_data import load_again
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trainer import Trainer

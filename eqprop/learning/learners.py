@@ -21,7 +21,7 @@ from eqprop.learning.increments import Increment
 from eqprop.learning.rules import Rule
 from eqprop.learning.writing import Stored, Writing
 from eqprop.networks.model import Model
-from eqprop.types import Array, Float, Int, Layer, PRNGKeyArray, States, Targets
+from eqprop.types import Array, Float, Int, PRNGKeyArray, States
 
 type Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 """Factor on all learning rates, given the number of minibatches learnt so far."""
@@ -75,7 +75,7 @@ class Learner(eqx.Module):
         system: System,
         network: Model,
         memory: Memory,
-        batch: tuple[Layer, Targets],
+        batch: Batch,
         key: PRNGKeyArray,
     ) -> tuple[Model, Memory, Free]:
         """The network and the learner's state after one batch ``(x, y)``, and the batch's free
@@ -118,7 +118,7 @@ class WithOptimizer(Learner):
         system: System,
         network: Model,
         memory: Memory,
-        batch: tuple[Layer, Targets],
+        batch: Batch,
         key: PRNGKeyArray,
     ) -> tuple[Model, Memory, Free]:
         state, step, *held = memory
@@ -197,7 +197,7 @@ class InsidePhase(Learner):
         system: System,
         network: Model,
         memory: Memory,
-        batch: tuple[Layer, Targets],
+        batch: Batch,
         key: PRNGKeyArray,
     ) -> tuple[Model, Memory, Free]:
         x, _ = batch

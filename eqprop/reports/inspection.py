@@ -26,10 +26,11 @@ from eqprop.networks.parameter_names import named_parameters
 from eqprop.reports.groups import Group
 from eqprop.theorem.trained import Theorem, examine
 from eqprop.training.display import Display
-from eqprop.training.experiment import Experiment, load_best, precision, prepare_again
+from eqprop.training.experiment import Experiment, precision, prepare_again
 from eqprop.training.metrics import predicted
 from eqprop.training.mistakes import Mistakes, find
 from eqprop.training.places import newest_path
+from eqprop.training.restore import load_best
 from eqprop.training.results import SeedResult
 from eqprop.training.run_data import scalings, target
 from eqprop.training.runs import CHECKPOINTS

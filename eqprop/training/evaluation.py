@@ -17,13 +17,13 @@ from eqprop.training.experiment import (
     Experiment,
     begin,
     evaluate,
-    load_best,
     precision,
     prepare_again,
 )
 from eqprop.training.figures import mistakes_figure
 from eqprop.training.mistakes import find
 from eqprop.training.records import Record
+from eqprop.training.restore import load_best
 from eqprop.training.runs import read_record, seed_folders
 from eqprop.training.settled import ranges, settle
 from eqprop.training.trainer import Examples

@@ -31,12 +31,12 @@ from eqprop.training.experiment import (
     precision,
     prepare,
     prepare_again,
-    restore,
 )
 from eqprop.training.hardware import DEFAULT, Hardware
 from eqprop.training.places import newest_path, positions
 from eqprop.training.records import Made, Record, Replicas, made
 from eqprop.training.replicas import arrange
+from eqprop.training.restore import restore
 from eqprop.training.run_data import describe, pack
 from eqprop.training.runs import (
     BEST,

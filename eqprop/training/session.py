@@ -19,8 +19,9 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.training import checkpoint, hosts, metrics
 from eqprop.training.display import Display, Now, Stopwatch
 from eqprop.training.divergence import copy, find, whole
-from eqprop.training.experiment import Experiment, Start, evaluate
+from eqprop.training.experiment import Experiment, evaluate
 from eqprop.training.places import newest_path
+from eqprop.training.restore import Start
 from eqprop.training.runs import Run, read_metrics
 from eqprop.training.selection import best_epoch, has_waited
 from eqprop.training.trainer import TrainState

@@ -34,13 +34,13 @@ from eqprop.training.experiment import (
     Program,
     WarmStart,
     evaluate,
-    load_best,
     plan,
     precision,
     put_scaled,
 )
 from eqprop.training.files import write_whole
 from eqprop.training.records import Origin, Record
+from eqprop.training.restore import load_best
 from eqprop.training.results import read_run
 from eqprop.training.runs import is_run, read_record, seed_folders
 from eqprop.training.settled import settle_rows
