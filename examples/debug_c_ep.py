@@ -3,10 +3,10 @@ moving weights (arXiv:2005.04169, appendix, "debug C-EP").
 
     python examples/debug_c_ep.py [MINIBATCHES]
 
-ep-1h and ep-2h learn the first minibatches of MNIST twice, in double precision: by EP, and by C-EP
-with learning rates 1e-5 times as large, whose change of the weights is multiplied by 1e5 after
-each minibatch. Prints the largest difference of a weight, relative to the largest change of one
-since the start, and the error of both on the first 1000 test images.
+ep-1h and ep-2h learn the first minibatches of MNIST, 500 unless told, in double precision: by EP,
+and by C-EP with learning rates 1e-3 and 1e-5 times as large, whose change of the weights is divided
+by that factor after each minibatch. Prints the largest difference of a weight, relative to the
+largest change of one since the start, and the error of both on the first 1000 test images.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ COMMANDS: dict[str, Command] = {
     "data": Command("data PATH [options]", "what would be trained on, of data of your own"),
     "train": Command("train RECIPE [options]", "train a network, from the beginning"),
     "resume": Command("resume RUN [--epochs E]", "go on with a training that was stopped"),
-    "evaluate": Command("evaluate RUN", "loss and error of a run's newest checkpoint"),
+    "evaluate": Command("evaluate RUN", "loss and error of a run, and what it mistakes for what"),
     "predict": Command("predict RUN --data PATH", "what a trained network makes of other data"),
     "export": Command("export RUN FILE", "the weights of a trained network, for other programs"),
     "report": Command("report RUN ...", "one HTML page on runs: results, curves, what was learnt"),
