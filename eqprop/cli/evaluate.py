@@ -25,9 +25,9 @@ class EvaluateOptions:
     """
 
 
-_ABOUT = """Print loss and error of a run on the test and the training set; the confusion matrix, the
-errors by class, and the worst mistakes in the test set. Of its newest checkpoint or, where a part
-is held back for validation, of its best epoch."""
+_ABOUT = """Print loss and error of a run on the test and the training set; the confusion matrix,
+the errors by class, and the worst mistakes in the test set. Of its newest checkpoint or, where a
+part is held back for validation, of its best epoch."""
 
 
 def run(args: Sequence[str]) -> None:
