@@ -256,13 +256,6 @@ RECIPES: dict[str, Recipe] = {
         _EP_CONV_FAST,
         _EP_CONV_FEW,
         dataclasses.replace(
-            _EP_CONV_FEW,
-            name="ep-conv-shift",
-            about="our own: ep-conv-few for longer, on images shifted at random",
-            shift=2,
-            epochs=45,
-        ),
-        dataclasses.replace(
             _EP_CONV_FAST,
             name="ep-conv-best",
             about="our own: ep-conv-fast for longer, on images shifted at random",

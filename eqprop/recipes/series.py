@@ -26,7 +26,7 @@ GOALS = (
     Goal("ep-1h-few", 2.0, 30),
     Goal("ep-1h-shift", 1.2, 90),
     Goal("ep-conv-few", 1.0, 100),
-    Goal("ep-conv-shift", 0.5, 25 * 60),
+    Goal("ep-conv-best", 0.5, 25 * 60),
 )
 """What our own recipes are to reach, the quickest first."""
 
