@@ -22,8 +22,8 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from eqprop.data.scaling import Scaling, ScalingName
-from eqprop.data.targets import Classes, Real, Target, check_told_apart
+from eqprop.data.scaling import BRIGHT, Scaling, ScalingName
+from eqprop.data.targets import Classes, Real, Target, as_float32, check_told_apart
 from eqprop.errors import Diverged, EqpropError, suggest
 from eqprop.networks.model import Model
 from eqprop.recipes.catalogue import recipe as recipe_of
@@ -152,7 +152,8 @@ class _Estimator(BaseEstimator, abc.ABC):
         self.recipe_ = self._recipe()
         names = getattr(self, "feature_names_in_", ())
         check_told_apart(X, names, "feature", type(self).__name__)
-        self._scaling = Scaling.fit(self.recipe_.scaling, X)
+        counts = X.dtype == np.uint8 and X.max() <= BRIGHT  # no images
+        self._scaling = Scaling.fit(self.recipe_.scaling, as_float32(X) if counts else X)
         self.loss_curve_: list[float] = []
         self.validation_losses_: list[float] = []
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -170,6 +171,10 @@ class _Estimator(BaseEstimator, abc.ABC):
         known = [field.name for field in dataclasses.fields(Recipe)]
         for name in (fields := dict(self.fields or {})).keys() - set(known):
             raise EqpropError(f"fields has no field of a recipe: {suggest(name, known)}")
+        if held := fields.keys() & {"validation", "patience"}:
+            raise EqpropError(
+                f"fields has {min(held)}, which has no place here: use early_stopping"
+            )
         given |= {"dataset": "own", "published": None, "test_tolerance": 0.0} | fields
         recipe = dataclasses.replace(base, **given)
         rates = self.lr
@@ -255,7 +260,10 @@ class _Estimator(BaseEstimator, abc.ABC):
 
     def _inputs(self, X: np.ndarray) -> np.ndarray:
         self._scaling.check_range(X)
-        x = np.asarray(self._scaling.apply(X), self.network_.dtype)
+        with np.errstate(over="ignore"):
+            x = np.asarray(self._scaling.apply(X), self.network_.dtype)
+        if not np.isfinite(x).all():
+            raise EqpropError("X has a number too large for float32: give it in another unit")
         return x.reshape(len(x), *self.network_.shapes[0])
 
     def _scores(self, X: Any) -> Float[np.ndarray, "n outputs"]:

@@ -222,3 +222,17 @@ def test_verbose_tells_each_epoch(iris: Arrays, capsys: pytest.CaptureFixture[st
         "epoch 1",
         "epoch 2",
     ]
+
+
+def test_bytes_that_are_no_images_and_fields_without_a_place(iris: Arrays) -> None:
+    x = np.random.default_rng(0).integers(0, 2, (80, 6))
+    y = x[:, 0]
+    ours, plain = (
+        EPClassifier(hidden=(8,), epochs=5, batch=10, random_state=0).fit(x.astype(kind), y)
+        for kind in (np.uint8, np.float64)
+    )
+    assert np.array_equal(ours.predict(x.astype(np.uint8)), plain.predict(x.astype(float)))
+    with pytest.raises(EqpropError, match="use early_stopping"):
+        EPClassifier(fields={"patience": 1}).fit(*iris)
+    with pytest.raises(EqpropError, match="too large for float32"):
+        plain.predict(np.full((1, 6), 1e39))

@@ -13,6 +13,7 @@ from typing import Any, final
 
 import numpy as np
 
+from eqprop.data.scaling import BRIGHT
 from eqprop.data.targets import (
     Real,
     Target,
@@ -111,17 +112,21 @@ class Dataset:
         """Inputs ``(n, *shape)`` and targets ``(n,)`` or ``(n, outputs)``, some drawn for testing:
         that fraction, or that number; of each class alike if ``stratify``.
 
-        Unsigned bytes stay, other numbers become float32. Integers, booleans or text ``(n,)`` are
-        classes, ``(n, d)`` of 0 and 1 are labels, other numbers are real, unless ``target`` says
-        otherwise. ``names`` are those of the classes, in their order, or of the outputs.
+        Unsigned bytes stay, as those of images, unless all are small; other numbers become float32.
+        Columns of a table go in the order of ``features``, where these name them. Integers,
+        booleans or text ``(n,)`` are classes, ``(n, d)`` of 0 and 1 are labels, other numbers are
+        real, unless ``target`` says otherwise. ``names`` are those of the classes, in their order,
+        or of the outputs.
 
         Raises:
             EqpropError: in one line, what is wrong with which of them, and where.
         """
         where = _where(name, source)
-        features, names = as_names(features, where) or _column_names(x), as_names(names, where)
+        features, names = as_names(features, where), as_names(names, where)
+        features, x = _columns_of(x, features, where)
         given, y = _inputs(x, where), _targets(y, where)
         x = as_inputs(given, where, features)
+        x = as_float32(x) if _are_counts(x) else x
         _check_lengths(x, y, where)
         kind = (target or kind_of(y, where)).infer(y, names, where)
         _check_told_apart(given, features, y, kind, where)
@@ -152,12 +157,13 @@ class Dataset:
         where = _where(name, source)
         places = [f"{where}, {part} part" for part in ("training", "test")]
         features, names = as_names(features, where), as_names(names, where)
-        columns = _column_names(x_train)
-        x_test = in_order(x_test, columns or features, places[1])
-        features, given = features or columns, (_inputs(x_train, places[0]), x_test)
+        features, x_train = _columns_of(x_train, features, places[0])
+        x_test = in_order(x_test, _column_names(x_train) or features, places[1])
+        given = _inputs(x_train, places[0]), x_test
         xs = [as_inputs(x, place, features) for x, place in zip(given, places, strict=True)]
-        if {x.dtype for x in xs} != {np.dtype(np.uint8)}:
+        if {x.dtype for x in xs} != {np.dtype(np.uint8)} or _are_counts(xs[0]):
             xs = [as_float32(x) for x in xs]
+        y_test = _in_order_of(y_train, y_test)
         ys = [_targets(y, place) for y, place in zip((y_train, y_test), places, strict=True)]
         for x, y, place in zip(xs, ys, places, strict=True):
             _check_lengths(x, y, place)
@@ -212,6 +218,29 @@ def in_order(
     return _inputs(x, where)
 
 
+def _columns_of(x: Any, features: tuple[str, ...], where: str) -> tuple[tuple[str, ...], Any]:
+    """Features, those of a table where none are given, and the inputs; the columns of a table in
+    their order, where that has all of them.
+    """
+    names = _column_names(x)
+    if features and {*features} <= {*names}:
+        x = x[[x.columns[names.index(feature)] for feature in features]]
+    return features or names, x
+
+
+def _in_order_of(y_train: Any, y_test: Any) -> Any:
+    """Test targets, whose columns go by name, where both are tables of the same columns."""
+    ours, theirs = _column_names(y_train), _column_names(y_test)
+    if len(ours) < 2 or sorted(ours) != sorted(theirs):
+        return y_test
+    return y_test[[y_test.columns[theirs.index(name)] for name in ours]]
+
+
+def _are_counts(x: np.ndarray) -> bool:
+    """Whether bytes are no images, but small numbers."""
+    return x.dtype == np.uint8 and bool(x.max(initial=0) <= BRIGHT)
+
+
 def as_names(names: Iterable[Any], where: str) -> tuple[str, ...]:
     """Names of any kind as text; bytes are UTF-8."""
     return tuple(map(str, _decoded(np.asarray([*names]), "names", where)))
@@ -229,8 +258,23 @@ def _column_names(x: Any) -> tuple[str, ...]:
 def _targets(y: Any, where: str) -> np.ndarray:
     """Numbers or text as an array ``(n,)`` or ``(n, d)``; a column of classes is ``(n,)``."""
     y = _decoded(_array(y, "targets", where), "targets", where)
-    if y.dtype.kind == "O" and all(isinstance(value, str) for value in y.flat):
+    if y.dtype.kind == "T":
         y = y.astype(str)
+    if y.dtype.kind == "O" and y.ndim:
+        missing = [str(v) in _MISSING and not isinstance(v, str) for v in y.flat]
+        if any(missing):
+            row, *_ = np.unravel_index(missing.index(True), y.shape)
+            raise EqpropError(
+                f"{where}: target {row} is missing: leave that row out, or fill it in"
+            )
+        kinds: list[tuple[type | tuple[type, ...], type]] = [
+            (str, str),
+            ((bool, np.bool), bool),
+            (numbers.Integral, np.int64),
+            (numbers.Real, np.float64),
+        ]
+        made = (to for own, to in kinds if all(isinstance(value, own) for value in y.flat))
+        y = y.astype(next(made, object))
     if y.dtype.kind not in "biufU" or y.ndim not in (1, 2):
         raise EqpropError(
             f"{where}: targets are {y.dtype} of shape {y.shape}: give numbers or text, (n,) or "
@@ -331,14 +375,14 @@ def _split(
     """
     from sklearn.model_selection import train_test_split  # a slow import
 
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise EqpropError(f"{where}: the seed of the split is {seed}: give 0 to {2**32 - 1}")
     try:
         size = int(size) if size >= 1 and size == int(size) else size
         parts = train_test_split(
             np.arange(number), test_size=size, random_state=seed, stratify=strata
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise EqpropError(
             f"{where}: cannot be split with {what} {size} ({error}): give another size, or "
             "parts that are split already"

@@ -64,7 +64,8 @@ def load_path(
         EqpropError: in one line, what is wrong in which file.
     """
     path = _existing(path)
-    if target is not None and path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if target is not None and suffix not in SUFFIXES:
         raise EqpropError(
             f"{path} is no table ({', '.join(SUFFIXES)}): leave out the target column {target!r}"
         )
@@ -90,12 +91,12 @@ def load_path(
                 return ready(*train, *test, source=source)
             case (images,):
                 return split(*images, source=source)
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         arrays = _read_npz(path, _WHOLE, _SPLIT)
         features, names = (np.ravel(arrays.pop(key, ())) for key in _NAMES)
         make = split if "x" in arrays else ready
         return make(*arrays.values(), source=f"{path}.", features=features, names=names)
-    if path.suffix not in SUFFIXES:
+    if suffix not in SUFFIXES:
         raise EqpropError(
             f"{path} is no .npz file, table ({', '.join(SUFFIXES)}) or folder: save the data as one"
         )
@@ -123,9 +124,9 @@ def load_inputs(path: Path | str, features: tuple[str, ...] = ()) -> np.ndarray:
         if not (files := image_files(path)):
             raise EqpropError(f"{path} is empty: put images there")
         return read_images(files)
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         return read_features(path, features)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         arrays, where = _read_npz(path, ("x",)), str(path)
         names = as_names(np.ravel(arrays.get("features", ())), where)
         return in_order(as_inputs(arrays["x"], where, names), features, where, names)
@@ -165,4 +166,9 @@ def _read_npz(path: Path, *choices: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not arrays.keys() - {*_NAMES}:
         needed = " or with ".join(map(", ".join, choices))
         raise EqpropError(f"{path} has arrays {', '.join(sizes) or 'none'}: save it with {needed}")
+    if more := {*sizes} & {name for names in choices for name in names} - {*wanted}:
+        raise EqpropError(
+            f"{path} has {', '.join(wanted)}, but {', '.join(sorted(more))}, too: save it without "
+            "one or the other"
+        )
     return arrays

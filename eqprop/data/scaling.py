@@ -6,6 +6,9 @@ import numpy as np
 
 from eqprop.errors import EqpropError
 
+BRIGHT = 50
+"""Of images in bytes, 0 to 255, some go beyond; bytes that do not are counts, or truth values."""
+
 type ScalingName = Literal["auto", "none", "unit", "standard"]
 
 
@@ -55,7 +58,7 @@ class Scaling(NamedTuple):
         # What lies between 0 and 1 has means there, and a standard deviation of 1/2 at most.
         shift, scale = self
         of_units = shift.ndim > 0 and np.all((shift >= 0) & (shift <= 1) & (scale <= 1))
-        if of_units and values.dtype == np.uint8 and values.max() > 50:
+        if of_units and values.dtype == np.uint8 and values.max() > BRIGHT:
             raise EqpropError(
                 f"inputs are bytes up to {values.max()}, but what was learnt were numbers of about "
                 "0 to 1: scale them as you did then, x / 255"

@@ -6,6 +6,7 @@ A column of text is a feature for each of its values, ``colour=red``: 1 where it
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -21,7 +22,9 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 """Of the files that are read."""
 
 _TARGETS = ("target", "label", "class", "y")
-_EMPTY = ["NA", "N/A", "NaN", "nan", "null", "?"]
+_EMPTY = ["NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "None", "?"]
+# What the index of a table of Pandas, and the row names of R, are called in files.
+_NUMBERING = re.compile(r"|_duplicated_\d+|Unnamed: \d+|__index_level_\d+__")
 _MOST_CLASSES = 20  # of whole numbers; more of them are a quantity
 _MOST_VALUES = 100  # of a column of text; more of them are names
 _FEW = 10  # columns of a table whose first row may fall by chance
@@ -49,16 +52,38 @@ def read_table(path: Path, target: str | None, kind: type[Target] | None = None)
     that of the targets, where their values do not say it.
 
     Raises:
-        EqpropError: no such column, an empty field, or a file that cannot be read.
+        EqpropError: no such column, an empty field, a column that numbers the rows or has another
+            text in most of them, or a file that cannot be read.
     """
     table = _read(path)
+    for number, name in enumerate(table.columns, 1):
+        if _NUMBERING.fullmatch(name):
+            raise EqpropError(
+                f"{path}: column {number}, {name!r}, numbers the rows, and would be learnt from: "
+                "save the table without it, to_csv(..., index=False), or give it a name"
+            )
     targets = _targets(table.columns, target, path)
     inputs = [name for name in table.columns if name not in targets]
     if not inputs:
         raise EqpropError(f"{path} has no column but {', '.join(targets)}: add features")
     x, features = zip(*(f for name in inputs for f in _features(table[name], path)), strict=True)
+    for name in inputs:
+        _check_categories(table[name], path)
     y, kind, names = _target([table[name] for name in targets], kind, path)
     return Columns(np.stack(x, axis=1), y, features, kind, names, targets)
+
+
+def _check_categories(column: pl.Series, path: Path) -> None:
+    """Raises ``EqpropError`` where a column has another text in most rows: dates, say, or numbers
+    that are none.
+    """
+    import polars as pl
+
+    if column.dtype == pl.String and (many := column.n_unique()) > max(_FEW, len(column) / 2):
+        raise EqpropError(
+            f"{path}: column {column.name!r} has {many} different texts in {len(column)} rows, "
+            f"such as {column[0]!r}: leave it out, or write them as numbers"
+        )
 
 
 def read_features(path: Path, features: tuple[str, ...]) -> np.ndarray:
@@ -97,8 +122,9 @@ def _read(path: Path, features: tuple[str, ...] = ()) -> pl.DataFrame:
     import polars as pl
 
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             table = pl.read_parquet(path, use_pyarrow=False)
+            table = table.with_columns(pl.col(pl.String).str.strip_chars())
             table = table.cast(dict.fromkeys(_texts(table.columns, features), pl.String))
         else:
             table = _read_csv(path, features)
@@ -110,9 +136,20 @@ def _read(path: Path, features: tuple[str, ...] = ()) -> pl.DataFrame:
         ) from error
     if not len(table):
         raise EqpropError(f"{path} has no rows: give a header and a row for each example")
-    if _are_values(table.columns):
+    if _are_values(table.columns) or (not features and _have_their_names(table)):
         raise EqpropError(f"{path} has no header: put the names of the columns into its first line")
     return table
+
+
+def _have_their_names(table: pl.DataFrame) -> bool:
+    """Whether there are columns of text, all of which have their own name among their values: that
+    of the first row, where there is no header.
+    """
+    import polars as pl
+
+    texts = [column for column in table if column.dtype == pl.String]
+    names = [column.name.partition("_duplicated_")[0] for column in texts]
+    return bool(texts) and all((c == n).any() for c, n in zip(texts, names, strict=True))
 
 
 def _texts(columns: list[str], features: tuple[str, ...]) -> list[str]:
@@ -147,7 +184,7 @@ def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
     return table.with_columns(
         _numbers(table[name], separator, path)
         for name, kind in table.schema.items()
-        if kind == pl.String and name not in texts
+        if kind == pl.String and name not in texts and (not features or name in features)
     )
 
 
@@ -163,7 +200,11 @@ def _numbers(column: pl.Series, separator: str, path: Path) -> pl.Series:
         return numbers
     plain, decimal, grouped = (
         column.str.contains(rf"^[+-]?{form}$").fill_null(value=False)
-        for form in (r"\d+", r"\d+,\d+", r"[1-9]\d{0,2}(,\d{3})+")
+        for form in (
+            r"\d+([eE][+-]?\d+)?",
+            r"\d*,\d+([eE][+-]?\d+)?",
+            r"[1-9]\d{0,2}(,\d{3})+",
+        )
     )
     with_comma = decimal | grouped
     if not with_comma.any() or not (plain | with_comma | column.is_null()).all():
@@ -210,6 +251,8 @@ def _targets(columns: list[str], asked: str | None, path: Path) -> tuple[str, ..
     for name in names:
         if name not in columns:
             raise EqpropError(f"{path} has no column {suggest(name, columns)}")
+        if names.count(name) > 1:
+            raise EqpropError(f"the target {name!r} is named more than once: name it once")
     return names
 
 

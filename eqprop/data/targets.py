@@ -105,8 +105,10 @@ class Classes(Target):
 
     @override
     def encode(self, y: np.ndarray, where: str) -> np.ndarray:
-        """By name where all of them are names, else by number."""
+        """By name where all of them are names, else by number; of truth values False is 0."""
         y = _whole(y, where)
+        if y.dtype.kind == "b" and not {*self.names} <= {"False", "True"}:
+            y = y.astype(np.uint8)
         values, place = np.unique(y, return_inverse=True)
         known = {name: number for number, name in enumerate(self.names)}
         codes = values

@@ -28,13 +28,19 @@ class Cost(eqx.Module):
         """``-dl/ds_N`` for each example, shape ``(B, *output)``; the complex derivative, where the
         output is complex.
 
-        Raises ``EqpropError`` for a loss that is not one number for each example.
+        Raises ``EqpropError`` for a loss that is not one number for each example, or that is real
+        where the output is complex.
         """
         loss, vjp = jax.vjp(lambda s: self.loss(s, y), output)
         if loss.shape != output.shape[:1]:
             raise EqpropError(
                 f"the loss of {type(self).__name__} has shape {loss.shape} for {len(output)} "
                 "examples: give one number for each, a sum over its outputs, axis=-1"
+            )
+        if jnp.iscomplexobj(output) and not jnp.iscomplexobj(loss):
+            raise EqpropError(
+                f"the loss of {type(self).__name__} is real for complex outputs, so no analytic "
+                "function of them: leave out abs and conj, or use a real nudge, as ep.Centered"
             )
         return -vjp(jnp.ones_like(loss))[0]
 

@@ -204,8 +204,10 @@ class System(eqx.Module):
         )
 
     def _held(self, clamped: Model, x: Layer, y: Targets, beta: Strength, states: States) -> States:
-        """``nudged``, with the output held, and the other layers as free as before."""
-        forces = by_row(beta, self.force(clamped, states, y))
+        """``nudged``, with the output held where scores are ``beta`` of the way to the target, and
+        the other layers as free as before.
+        """
+        forces = by_row(beta / clamped.score_per_force, self.force(clamped, states, y))
 
         def held(s: States) -> States:
             start = zip(s, states, forces, strict=True)

@@ -125,7 +125,7 @@ class AsymmetricPhase(eqx.Module):
     def increment(self, change: States) -> Model:
         """``(dF/dtheta at s*)^T change / dt``, mean over the batch."""
         dt = self.system.dynamics.dt
-        at = tuple(s[None] for s in self.free)
+        at = tuple(s[None] for s in self.system.read(self.free, nudged=False))
 
         def pull(d: States) -> Model:
             pulls = tuple(layer[None] / dt for layer in d)

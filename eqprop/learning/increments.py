@@ -88,20 +88,22 @@ class Increment(eqx.Module):
         copies, start = jax.tree.map(lambda leaf: leaf.astype(dtype), (network, free))
         clamped = system.clamp(copies, x)
 
-        def phase(beta: Strength) -> Model:
+        own = stencil.betas.ndim > 1  # of each row, which is weighted as it is seen
+
+        def phase(beta: Strength, weight: Strength) -> Model:
             def body(_: Array, carry: tuple[States, Model]) -> tuple[States, Model]:
                 s, sums = carry
                 new = system.nudged_step(clamped, x, y, beta, s)
                 a, b = (system.nudged_rates(x, states) for states in (s, new))
-                step = self.between(copies, a, b, weights_of_rows(beta))
+                step = self.between(copies, a, b, weight if own else None)
                 return new, jax.tree.map(jnp.add, sums, step)
 
             zeros = jax.tree.map(jnp.zeros_like, copies)
             return lax.fori_loop(0, system.nudged_steps, body, (start, zeros))[1]
 
-        own = stencil.betas.ndim > 1  # then each row is divided by its beta already
-        combine = functools.partial(weighted, stencil.shares if own else stencil.weights)
-        return jax.tree.map(combine, jax.vmap(phase)(stencil.betas.astype(dtype)))
+        sums = jax.vmap(phase)(stencil.betas.astype(dtype), stencil.weights.astype(dtype))
+        weights = jnp.ones(len(stencil.betas)) if own else stencil.weights
+        return jax.tree.map(functools.partial(weighted, weights), sums)
 
 
 def edge_ends(

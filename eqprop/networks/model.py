@@ -133,6 +133,11 @@ class Model(eqx.Module):
         """The scores, ``(B, classes)``, of an output: itself, where there is no readout."""
         return output if self.readout is None else self.readout(output)
 
+    @property
+    def score_per_force(self) -> float:
+        """By how much a score moves where the output moves by the force on it."""
+        return 1.0
+
     def scores_of(self, states: States) -> Layer:
         """The scores, ``(B, classes)``, of the states of layers 1 ... N."""
         return self.read(self.output([states[n - 1] for n in self.outputs]))

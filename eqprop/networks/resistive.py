@@ -173,6 +173,11 @@ class ResistiveNetwork(Model):
         after = [g + at_pre[:, None] for g, at_pre in zip(found[1:], totals, strict=False)]
         return self._with([found[0], *after])
 
+    @property
+    @override
+    def score_per_force(self) -> float:
+        return 2.0  # a score is the difference of two nodes, which are pushed apart
+
     @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
         """The currents into the nodes, ``sum_j g_ij (v_j - v_i)``: minus the gradient of E."""

@@ -409,6 +409,17 @@ def _check_rule(recipe: Recipe) -> None:
         f"slope of the output in the setting {recipe.setting}: use --output-slope",
     )
     _require(
+        recipe.cost == "squared-error" or (recipe.output != "linear" and recipe.output_slope),
+        f"output is {recipe.output} and output_slope {recipe.output_slope} with cost {recipe.cost}:"
+        " there the output is a linear readout, and all layers that settle are hidden; leave both "
+        "out",
+    )
+    _require(
+        not recipe.hold or not recipe.dropout or recipe.cost == "squared-error",
+        f"hold with dropout {recipe.dropout} and cost {recipe.cost}: what is held is a hidden "
+        "layer, whose silent units would not stay so; leave hold or dropout out",
+    )
+    _require(
         not recipe.hold or (recipe.rule == "ep" and recipe.nudge != "holomorphic"),
         f"hold with rule {recipe.rule} and nudge {recipe.nudge}: a held output is for the two ends "
         "of a phase, which rule ep compares, and for a real beta",
@@ -432,6 +443,11 @@ def _check_setting(recipe: Recipe) -> None:
         not recipe.dropout or (recipe.setting == "prototypical" and not recipe.model),
         f"dropout is {recipe.dropout}, but units are silenced in discrete time only: leave it "
         "out, or use --input-dropout",
+    )
+    _require(
+        not recipe.input_dropout or recipe.setting != "energy" or recipe.raw_input,
+        f"input_dropout is {recipe.input_dropout}, but a silent input has a rate there, rho(0): "
+        "use --raw-input",
     )
     wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
     plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}

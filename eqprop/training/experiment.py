@@ -167,6 +167,11 @@ def plan(
             f"shift, flip, rotate, zoom, elastic and erase alter images, but inputs have shape "
             f"{shape}: leave them out"
         )
+    if recipe.augments and len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] > 4:
+        raise EqpropError(
+            f"inputs have shape {shape}, with their channels first: to alter images, give (rows, "
+            "columns, channels), x.transpose(0, 2, 3, 1)"
+        )
     real = type(target) is Real
     built = build(recipe, shape, target.width, batches, real=real, own=own)
     trainer = Trainer(

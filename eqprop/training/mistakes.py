@@ -171,7 +171,8 @@ def _of_labels(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, _: Cos
 
 
 def _of_real(names: tuple[str, ...], y: np.ndarray, scores: np.ndarray, _: Cost) -> _Found:
-    squares, spread = ((y - scores) ** 2).mean(axis=0), y.var(axis=0)
+    squares = ((y - scores) ** 2).mean(axis=0)
+    spread = np.where(np.ptp(y, axis=0) > 0, y.var(axis=0), 0)
     rows = [
         (name, f"{np.sqrt(square):.4g}", f"{1 - square / variance:.3f}" if variance else "")
         for name, square, variance in zip(names, squares, spread, strict=True)

@@ -20,7 +20,7 @@ from jax import lax
 
 from eqprop.data.dataset import Dataset, in_order
 from eqprop.data.scaling import Scaling
-from eqprop.data.targets import Classes, Real, Target
+from eqprop.data.targets import Classes, Real, Target, as_float32
 from eqprop.dynamics.relaxation import check_steps
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
@@ -86,6 +86,11 @@ def fit(
     known = sorted(settable())
     if unknown := sorted(fields.keys() - set(known)):
         raise EqpropError(f"{unknown[0]} is no field of a recipe: choose among {known}")
+    if own is not None and (there := sorted(fields.keys() & _OF_LAYERS)):
+        raise EqpropError(
+            f"{there[0]} is given, but {own.name} has layers and steps of its own: say it there, "
+            "as ep.Energy(..., dt=...), or leave it out"
+        )
     wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
     folder, command = Path(out), ["eqprop.fit"]
     seed = int(seed) if isinstance(seed, np.integer) else seed
@@ -103,6 +108,13 @@ def fit(
         )
     launch.resume(folder, wanted.epochs, command, own=own)
     return open_run(folder, model=own)
+
+
+_OF_LAYERS = {
+    *("dt", "activation", "mean", "std", "hidden", "channels", "skips", "lateral", "inside"),
+    *("output", "output_slope", "clip", "raw_input", "train_input_bias", "setting"),
+}
+"""Fields of a recipe that say nothing of an energy or a map of one's own."""
 
 
 def own_recipe(own: Own) -> Recipe:
@@ -287,7 +299,8 @@ class TrainedRun:
     def export(self, path: Path | str) -> Path:
         """Writes the weights, and what an input and an output have to be scaled by, as
         ``.safetensors`` or ``.npz``: arrays ``W1``, ``b1`` ..., ``input.shift``, ``input.scale``
-        and, of real targets, ``target.shift``, ``target.scale``; the recipe and the names as JSON.
+        and, of real targets, ``target.shift``, ``target.scale``; the recipe, the features and the
+        names of classes or outputs as JSON.
 
         Raises ``EqpropError`` for another ending, or where it cannot be written.
         """
@@ -302,6 +315,7 @@ class TrainedRun:
             "shapes": json.dumps(self.network.shapes),
             "target": self.record.data.target,
             "names": json.dumps(self.target.names),
+            "features": json.dumps(self.record.data.features),
         }
         try:
             write_whole(path, _packed(path, arrays, about))
@@ -331,9 +345,12 @@ class TrainedRun:
                 f"inputs are {x.dtype} of shape {x.shape}: give numbers of shape (n, "
                 f"{', '.join(map(str, shape))}), as in training"
             )
-        if not np.isfinite(x).all():
-            row = int(np.argmin(np.isfinite(x.reshape(len(x), -1)).all(axis=1)))
-            raise EqpropError(f"input {row} has a number that is NaN or infinite: mend it")
+        finite = np.isfinite(as_float32(x))
+        if not finite.all():
+            row = int(np.argmin(finite.reshape(len(x), -1).all(axis=1)))
+            raise EqpropError(
+                f"input {row} has a number that is NaN, infinite, or too large for float32: mend it"
+            )
         self._scalings[0].check_range(x)
         return x
 

@@ -21,6 +21,7 @@ from eqprop.data.augmentation import Augmentation, RawInputs, augment
 from eqprop.data.scaling import Scaling
 from eqprop.data.targets import Classes, Target
 from eqprop.dynamics.dropout import Dropout
+from eqprop.dynamics.relaxation import FixedSteps, ToTolerance
 from eqprop.dynamics.system import Free, System
 from eqprop.errors import EqpropError
 from eqprop.learning.learners import Learner, writing_key
@@ -107,7 +108,9 @@ class Examples(eqx.Module):
                     f"with {outputs} outputs: give a row of {outputs} for each input"
                 )
             y = jnp.asarray(targets.astype(np.float32))
-            return Examples(jnp.asarray(inputs), y, jnp.var(y, axis=0), jnp.ones(outputs))
+            # The variance of equal numbers is their rounding.
+            variance = jnp.where(jnp.ptp(y, axis=0) > 0, jnp.var(y, axis=0), 0)
+            return Examples(jnp.asarray(inputs), y, variance, jnp.ones(outputs))
         _check_labels(targets, len(inputs), outputs)
         return Examples(jnp.asarray(inputs), jnp.asarray(targets.astype(np.int32)))
 
@@ -192,9 +195,11 @@ class Trainer:
     @functools.cached_property
     def tested(self) -> System:
         """The system as it settles in tests."""
-        if not self.test_tolerance:
-            return self.system
-        settle = self.system.relaxation.until(self.test_tolerance * self.system.dynamics.dt)
+        settle = self.system.relaxation
+        if self.test_tolerance:
+            settle = settle.until(self.test_tolerance * self.system.dynamics.dt)
+        elif isinstance(settle, ToTolerance):
+            settle = FixedSteps(settle.steps)
         return dataclasses.replace(self.system, relaxation=settle)
 
     @functools.cached_property

@@ -157,7 +157,9 @@ ONE_HOT = np.eye(4)[Y]
         (X, np.array([b"a", b"\xff"] * 10), "targets are bytes, but no UTF-8"),
         (X.astype(str), Y, "give numbers"),
         ([[1, 2], [3]] * 10, Y, "inputs are no array"),
-        (X, np.array([None, 1] * 10), "targets are object"),
+        (X, np.array([None, 1] * 10), "target 0 is missing: leave that row out"),
+        (X, np.array(["a", None, *"ab" * 9], object), "target 1 is missing"),
+        (X, np.array([object(), 1] * 10), "targets are object"),
         (X, np.zeros((20, 2, 2)), "shape (20, 2, 2)"),
         (X, Y.astype(complex), "targets are complex"),
         (
@@ -656,3 +658,111 @@ def test_own_data_never_have_the_name_of_others(tmp_path):
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_wrong_seed(seed):
     wrong(f"seed of the split is {seed}: give 0", Dataset.from_arrays, X, Y, seed=seed)
+
+
+# ------------------------------------------------------------------- what is not what it looks like
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (",a,b,y\n0,1,2,u\n1,2,1,v\n", "column 1, '', numbers the rows"),
+        ("Unnamed: 0,a,y\n0,1,u\n1,2,v\n", "column 1, 'Unnamed: 0', numbers the rows"),
+        ("a,y,__index_level_0__\n1,u,0\n2,v,1\n", "column 3, '__index_level_0__', numbers"),
+    ],
+)
+def test_a_column_that_numbers_the_rows(tmp_path, content, said):
+    wrong(said, load_path, table(tmp_path, content))
+    # What was trained before goes on with such files.
+    assert load_inputs(table(tmp_path, content), ("a",)).tolist() == [[1.0], [2.0]]
+
+
+def test_texts_of_which_most_rows_have_another(tmp_path):
+    dates = "".join(f"2020-01-{n % 28 + 1:02} 0{n % 10}:00,{n % 2}\n" for n in range(40))
+    wrong(
+        "column 'day' has 40 different texts in 40 rows",
+        load_path,
+        table(tmp_path, "day,y\n" + dates),
+    )
+    few = "".join(f"{'abcdefgh'[n % 8]},{n % 2}\n" for n in range(16))
+    assert load_path(table(tmp_path, "letter,y\n" + few)).shape == (8,)
+
+
+def test_decimal_commas_with_exponents_and_missing_classes(tmp_path):
+    rows = "".join(f"{n},5;{n % 2}\n" for n in range(19))
+    dataset = load_path(table(tmp_path, f"a;y\n{rows}1,5E-05;1\n"))
+    assert dataset.features == ("a",)
+    assert np.concatenate([dataset.train_x, dataset.test_x]).min() == np.float32(1.5e-5)
+    for missing in ("None", "NULL", "n/a", "#N/A", "<NA>"):
+        lines = "".join(f"{n},{n % 2}\n" for n in range(19))
+        wrong(
+            "column 'y' of row 20 is empty",
+            load_path,
+            table(tmp_path, f"a,y\n{lines}1,{missing}\n"),
+        )
+
+
+@pytest.mark.parametrize(
+    "content", ["x,z,pos\nz,x,neg\nx,x,pos\nz,z,neg\n" * 5, "66,112,yes\n60,100,no\n66,112,yes\n"]
+)
+def test_words_without_a_header(tmp_path, content):
+    wrong("has no header", load_path, table(tmp_path, content))
+
+
+def test_a_column_that_is_not_needed_may_hold_anything(tmp_path):
+    path = table(tmp_path, 'a,salary\n1,"1,234"\n2,"2,345"\n')
+    assert load_inputs(path, ("a",)).tolist() == [[1.0], [2.0]]
+    wrong("named more than once", load_path, table(tmp_path, "a,y\n1,2\n2,3\n"), target="y,y")
+
+
+def test_parquet_has_no_spaces_about_texts_either(tmp_path):
+    path = tmp_path / "T.PARQUET"
+    pl.DataFrame({"a": [1.0, 2.0] * 10, "y": ["u", "v "] * 10}).write_parquet(path)
+    assert load_path(path).target.names == ("u", "v")
+
+
+def test_npz_with_both_kinds_of_parts(tmp_path):
+    np.savez(path := tmp_path / "both.npz", x=X, y=Y, x_test=X, y_test=Y)
+    wrong("has x, y, but x_test, y_test, too", load_path, path)
+
+
+def test_bytes_that_are_no_images():
+    """They were taken for images, and divided by 255."""
+    counts = np.random.default_rng(0).integers(0, 10, (40, 3)).astype(np.uint8)
+    y = np.arange(40) % 2
+    same = Dataset.from_arrays(counts.astype(float), y)
+    for dataset in (
+        Dataset.from_arrays(counts, y),
+        Dataset.from_splits(counts[:30], y[:30], counts[30:], y[30:]),
+    ):
+        assert dataset.train_x.dtype == np.float32
+    np.testing.assert_array_equal(Dataset.from_arrays(counts, y).train_x, same.train_x)
+    # A dark test part is of bright images all the same.
+    bright = counts * 20
+    assert Dataset.from_splits(bright, y, counts, y).test_x.dtype == np.uint8
+
+
+def test_columns_of_tables_go_by_name():
+    frame = pl.DataFrame({"a": X[:, 0], "b": X[:, 1]})
+    given = Dataset.from_arrays(frame, Y, features=("b", "a"))
+    plain = Dataset.from_arrays(X[:, [1, 0]], Y)
+    np.testing.assert_array_equal(given.train_x, plain.train_x)
+    renamed = Dataset.from_arrays(frame, Y, features=("c", "d"))
+    np.testing.assert_array_equal(renamed.train_x, Dataset.from_arrays(X[:, :2], Y).train_x)
+    parts = Dataset.from_splits(frame, Y, frame, Y, features=("b", "a"))
+    np.testing.assert_array_equal(parts.train_x, parts.test_x)
+    np.testing.assert_array_equal(parts.train_x[:, 0], X[:, 1].astype(np.float32))
+    targets = pl.DataFrame({"u": X[:, 0], "v": X[:, 1]})
+    both = Dataset.from_splits(X, targets, X, targets[["v", "u"]])
+    np.testing.assert_array_equal(both.train_y, both.test_y)
+
+
+def test_objects_and_truth_values_as_targets():
+    truth = np.arange(20) % 3 == 0
+    named = Dataset.from_arrays(X, truth, names=("no", "yes"))
+    assert named.target.names == ("no", "yes")
+    assert np.concatenate([named.train_y, named.test_y]).sum() == truth.sum()
+    for values, kind in ((truth, Classes), (np.arange(20) % 3, Classes), (X[:, 0], Real)):
+        ours = Dataset.from_arrays(X, values.astype(object))
+        assert type(ours.target) is kind
+        np.testing.assert_array_equal(ours.train_y, Dataset.from_arrays(X, values).train_y)

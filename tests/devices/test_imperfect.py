@@ -17,7 +17,7 @@ from eqprop.dynamics.nudges import Centered, Nudge, OneSided
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import EnergyBased, Place, Prototypical
 from eqprop.dynamics.system import System
-from eqprop.learning.asymmetric import AsymmetricEP
+from eqprop.learning.asymmetric import AsymmetricEP, AsymmetricPhase
 from eqprop.learning.increments import Equilibrium, VectorField
 from eqprop.learning.learners import Continual
 from eqprop.learning.rules import AfterPhase
@@ -285,6 +285,23 @@ def test_continual_phases_in_closed_form_read_as_step_by_step():
         moved.append(learn(net))
     for a, b, start in zip(*map(jax.tree.leaves, (*moved, net)), strict=True):
         np.testing.assert_allclose(a - start, b - start, rtol=0.02, atol=2e-6)
+
+
+def test_asymmetric_ep_reads_its_fixed_point_as_others_read_states():
+    """What sends is read by two bits, as if it were exactly that."""
+    net, exact, coarse = network(), system(None), system(Device(adc_bits=2))
+    free = exact.free(exact.clamp(net, X), X).states
+    read = coarse.read(free, nudged=False)
+    change = tuple(jax.random.normal(jax.random.key(n), s.shape) for n, s in enumerate(free))
+    ours, wanted, unread = (
+        AsymmetricPhase(own, net, X, Y, states).increment(change)
+        for own, states in ((coarse, free), (exact, read), (exact, free))
+    )
+    pairs = zip(*map(jax.tree.leaves, (ours, wanted)), strict=True)
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    weights = (np.asarray(it.edges[2].connection.weight) for it in (ours, unread))  # pyright: ignore[reportAttributeAccessIssue]
+    assert not np.allclose(*weights, atol=1e-3)
 
 
 def test_asymmetric_ep_takes_the_gains_of_its_neurons_for_what_they_are():

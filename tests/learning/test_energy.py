@@ -542,6 +542,8 @@ def test_parameters_may_be_in_any_order_and_plain_numbers() -> None:
         ({"angle": 30.0, "rule": "vf"}, "leave angle"),
         ({"lr": (0.1, 0.2)}, "2 learning rate"),
         ({"model": "other"}, "no field of a recipe"),
+        ({"dt": 0.1}, "dt is given, but .* has layers and steps of its own"),
+        ({"mean": (0.5,), "std": (0.2,)}, "mean is given"),
     ],
 )
 def test_trainings_that_cannot_be(fields: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -105,6 +105,24 @@ def test_a_held_output_stays_where_a_push_would_send_it(sweeps: bool, x64: None)
     assert np.abs(last[0] - free[0]).max() > 1e-4
 
 
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_the_score_of_a_circuit_is_held_as_far_as_beta_says(beta: float, x64: None) -> None:
+    """A score is the difference of two nodes, both of which are held."""
+    recipe = dataclasses.replace(
+        RECIPES["resistive-1h"],
+        **{"hidden": (6,), "lr": (0.1, 0.1), "T": 400, "K": 30, "nudge": "positive"},
+        **{"beta": beta, "hold": True, "dtype": "float64"},
+    )
+    built = build(recipe, (8,), 3, 1)
+    network, system = built.init(KEY), built.system
+    x, y = jax.random.uniform(KEY, (2, *network.shapes[0])), jnp.eye(3)[:2]
+    clamped = system.clamp(network, x)
+    free = system.free(clamped, x).states
+    held = network.scores_of(system.nudged(clamped, x, y, jnp.asarray(beta), free))
+    scores = network.scores_of(free)
+    np.testing.assert_allclose(held, scores + beta * (y - scores), atol=1e-12)
+
+
 def test_an_energy_of_ones_own_takes_it_too(x64: None) -> None:
     def energy(params: Any, x: jax.Array, states: Any) -> jax.Array:
         h, o = states

@@ -16,6 +16,7 @@ from gradients import trace
 from problems import chain_graph, make_network, make_problem
 
 from eqprop.dynamics.activations import hardsigm, is_analytic, sigm, tanh
+from eqprop.dynamics.costs import Cost
 from eqprop.dynamics.nudges import Centered, Holomorphic, Nudge, OneSided, RandomSign
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.errors import EqpropError
@@ -232,6 +233,17 @@ def test_what_is_analytic() -> None:
 def test_a_network_that_is_not_analytic(problem, message: str) -> None:
     with pytest.raises(EqpropError, match=message):
         update(problem(), Holomorphic(0.3))
+
+
+def test_a_cost_that_is_not_analytic() -> None:
+    class Modulus(Cost):
+        def loss(self, output, y):
+            return 0.5 * jnp.sum(jnp.abs(y - output) ** 2, axis=-1)
+
+    output, y = jnp.ones((2, 3)), jnp.zeros((2, 3))
+    np.testing.assert_allclose(Modulus().force(output, y), -1)
+    with pytest.raises(EqpropError, match="loss of Modulus is real for complex outputs"):
+        Modulus().force(output + 0j, y)
 
 
 def test_other_mistakes() -> None:

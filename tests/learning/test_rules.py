@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import oracle
 import pytest
+from problems import make_network, make_problem
 
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.costs import SquaredError
-from eqprop.dynamics.nudges import Centered, MixedSign, Nudge, OneSided, RandomSign
+from eqprop.dynamics.nudges import Centered, MixedSign, Nudge, OneSided, RandomSign, Stencil
 from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import Dynamics, EnergyBased, Prototypical
 from eqprop.dynamics.system import System
@@ -192,6 +193,44 @@ def test_mixed_signs_cancel_what_moving_weights_add_for_a_small_beta(rule: str) 
     assert gap(OneSided(fine)) / gap(OneSided(coarse)) == pytest.approx(2, rel=0.05)
     assert gap(MixedSign(fine)) / gap(MixedSign(coarse)) == pytest.approx(1, rel=0.05)
     assert gap(MixedSign(fine)) < 0.1 * gap(OneSided(fine))
+
+
+class _Own(Increment):
+    """EP's, but not known to be."""
+
+    def edge(self, edge, pre, post):
+        return Equilibrium().edge(edge, pre, post)
+
+
+class _Important(Nudge):
+    """One-sided, where some examples count for more and some for nothing."""
+
+    beta: float
+
+    def stencil(self, key):
+        return self.of_batch(key, 1)
+
+    def of_batch(self, key, rows):
+        weights = jnp.arange(rows) % 3.0 / self.beta
+        return Stencil(jnp.full((1, rows), self.beta), weights[None], -weights)
+
+
+def test_examples_that_count_for_more_do_so_with_any_increment() -> None:
+    """What each asks for alone, times what it counts for."""
+    network = make_network([5, 4, 3], [(0, 1), (1, 2)], 0)
+    problem = make_problem(network, SETTINGS["inside"][1], (T, K), batch=5)
+    key, (x, y) = jax.random.key(0), problem.batch
+
+    def updates(rule: AfterPhase, rows: slice) -> list[np.ndarray]:
+        found = rule.update(problem.system, network, x[rows], y[rows], key)[0]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+
+    alone = [updates(AfterPhase(Equilibrium(), OneSided(0.1)), slice(n, n + 1)) for n in range(5)]
+    for increment in (_Own(), Equilibrium()):
+        together = updates(AfterPhase(increment, _Important(0.1)), slice(5))
+        for n, found in enumerate(together):
+            wanted = sum(count % 3 * one[n] for count, one in enumerate(alone)) / 5
+            np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
 def test_the_sign_that_a_single_example_is_nudged_by_is_drawn() -> None:

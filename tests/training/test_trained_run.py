@@ -80,6 +80,7 @@ def test_an_exported_network_in_plain_numpy(flowers, progression, iris, diabetes
         if form == "npz":
             arrays = dict(np.load(file))
             recipe = json.loads(str(arrays.pop("recipe")))
+            assert json.loads(str(arrays["features"])) == list(data.features)
             arrays = {name: a for name, a in arrays.items() if a.dtype.kind == "f"}
         else:
             from safetensors import safe_open
@@ -272,6 +273,29 @@ def test_predictions_of_labels_and_of_images(tmp_path):
     own.predict(x / 255)
     with pytest.raises(ep.EqpropError, match="were numbers of about 0 to 1"):
         own.predict(x)
+
+
+def test_inputs_too_large_for_float32(flowers, iris):
+    x = iris.test_x[:3].astype(float)
+    x[1, 2] = 1e39
+    with pytest.raises(ep.EqpropError, match="input 1 has a number that is NaN, infinite, or too"):
+        flowers.predict(x)
+
+
+def test_equal_real_targets_have_no_r2(tmp_path):
+    """The mean of equal numbers is not always that number."""
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.full(30, 0.1)
+    data = ep.Dataset.from_splits(x[:30], x[:30, 0], x[30:], y)
+    run = ep.fit("ep-1h", data, tmp_path / "run", epochs=1, hidden=(4,), T=5, K=2, batch=5)
+    assert "test_r2" not in run.metrics
+    assert not np.isfinite(run.evaluate(data)["r2"])
+
+
+def test_channels_first_are_not_altered(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 3, 6, 6)).astype(np.uint8)
+    data = ep.Dataset.from_arrays(x, np.arange(40) % 2)
+    with pytest.raises(ep.EqpropError, match="with their channels first"):
+        ep.fit("ep-1h", data, tmp_path / "run", epochs=1, hidden=(4,), shift=1)
 
 
 @pytest.mark.parametrize(

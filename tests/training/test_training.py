@@ -14,7 +14,7 @@ import pytest
 from eqprop.dynamics.activations import ACTIVATIONS
 from eqprop.dynamics.costs import SquaredError
 from eqprop.dynamics.nudges import OneSided
-from eqprop.dynamics.relaxation import FixedSteps
+from eqprop.dynamics.relaxation import FixedSteps, ToTolerance
 from eqprop.dynamics.step import EnergyBased
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
@@ -213,6 +213,12 @@ def test_examples_that_do_not_fill_a_minibatch() -> None:
         trainer.batches(Examples.put(images[:3], labels[:3], state.network))
 
 
+def test_without_a_tolerance_a_test_takes_all_steps() -> None:
+    trainer = dataclasses.replace(setup(tolerance=0.1, T=25)[0], test_tolerance=0.0)
+    assert trainer.system.relaxation == ToTolerance(25, 0.1)
+    assert trainer.tested.relaxation == FixedSteps(25)
+
+
 @pytest.mark.parametrize("dt", [0.2, 0.01, 0.001])
 def test_a_test_ends_when_units_have_settled_whatever_the_time_step(dt: float) -> None:
     """Of real time: a unit moves by as much less in a step as the step is shorter."""
@@ -256,6 +262,9 @@ def test_a_test_ends_when_units_have_settled_whatever_the_time_step(dt: float) -
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"dtype": "float64"}, "JAX computes in 32 bits"),
+        ({"cost": "cross-entropy", "output": "linear"}, "output is linear .* leave both out"),
+        ({"cost": "cross-entropy", "hold": True, "dropout": 0.5}, "leave hold or dropout out"),
+        ({"setting": "energy", "input_dropout": 0.5}, "use --raw-input"),
     ],
 )
 def test_bad_recipes(changes: dict, message: str) -> None:
