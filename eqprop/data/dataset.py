@@ -213,8 +213,8 @@ def in_order(
     if names and features:
         if missing := [feature for feature in features if feature not in names]:
             raise EqpropError(f"{where}: the inputs have no column {suggest(missing[0], names)}")
-        order = [names.index(feature) for feature in features]
-        x = x[[x.columns[n] for n in order]] if _column_names(x) else x[:, order]
+        table = bool(_column_names(x))
+        x = _by_name(x, features) if table else x[:, [names.index(name) for name in features]]
     return _inputs(x, where)
 
 
@@ -224,7 +224,7 @@ def _columns_of(x: Any, features: tuple[str, ...], where: str) -> tuple[tuple[st
     """
     names = _column_names(x)
     if features and {*features} <= {*names}:
-        x = x[[x.columns[names.index(feature)] for feature in features]]
+        x = _by_name(x, features)
     return features or names, x
 
 
@@ -233,7 +233,7 @@ def _in_order_of(y_train: Any, y_test: Any) -> Any:
     ours, theirs = _column_names(y_train), _column_names(y_test)
     if len(ours) < 2 or sorted(ours) != sorted(theirs):
         return y_test
-    return y_test[[y_test.columns[theirs.index(name)] for name in ours]]
+    return _by_name(y_test, ours)
 
 
 def _are_counts(x: np.ndarray) -> bool:
@@ -248,6 +248,12 @@ def as_names(names: Iterable[Any], where: str) -> tuple[str, ...]:
 
 def _where(name: str, source: str) -> str:
     return f"data set {name} ({source.rstrip('.')})"
+
+
+def _by_name(table: Any, names: tuple[str, ...]) -> Any:
+    """The columns of a table of Pandas or Polars in the order of their names."""
+    there = _column_names(table)
+    return table[[table.columns[there.index(name)] for name in names]]
 
 
 def _column_names(x: Any) -> tuple[str, ...]:

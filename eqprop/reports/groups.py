@@ -11,7 +11,7 @@ from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import RECIPES, published_for
 from eqprop.recipes.recipe import Published, Recipe, changes, flat
 from eqprop.training.metrics import OfExamples, of_examples, show_mean_and_std
-from eqprop.training.results import SeedResult, groups, read_run
+from eqprop.training.results import SeedResult, groups, read_run, scores_of
 from eqprop.training.runs import is_run, read_record
 
 _ABOUT = ("name", "about", "published")
@@ -78,11 +78,8 @@ class Group:
 
         Raises ``EqpropError`` where a seed has none.
         """
-        if metric not in self.headline:
-            return "–"
-        scores = [member.score(part, metric) for member in self.members]
-        known = [score for score in scores if score is not None]
-        return show_mean_and_std(known, metric.form) if len(known) == len(scores) else "–"
+        scores = scores_of(self.members, part, metric) if metric in self.headline else []
+        return show_mean_and_std(scores, metric.form) if scores else "–"
 
     @property
     def headline(self) -> list[OfExamples]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from eqprop.recipes.catalogue import published_for
 from eqprop.recipes.recipe import Recipe
 from eqprop.training.metrics import mean_and_std, shown
-from eqprop.training.results import SeedResult, catalogued, label
+from eqprop.training.results import SeedResult, catalogued, label, scores_of
 
 type Row = Mapping[str, Any]
 """Numbers and words by name; None where there is nothing."""
@@ -89,10 +89,7 @@ def averaged(name: str, values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _scores(name: str, results: Sequence[SeedResult], part: str) -> dict[str, float | None]:
-    scores = [result.score(part) for result in results]
-    known = [score for score in scores if score is not None]
-    # Not of some seeds only, as long as others have no test yet.
-    return averaged(name, known if len(known) == len(scores) else [])
+    return averaged(name, scores_of(results, part))
 
 
 def _minutes(row: Row) -> str:

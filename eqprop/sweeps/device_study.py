@@ -32,7 +32,7 @@ from eqprop.training.files import write_whole
 from eqprop.training.metrics import OfExamples, primary
 from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import made
-from eqprop.training.results import SeedResult, read_run
+from eqprop.training.results import SeedResult, read_run, scores_of
 from eqprop.training.run_data import keep
 from eqprop.training.runs import is_run, make_folder
 
@@ -264,9 +264,8 @@ class _Page:
 
     def _score(self, name: str) -> dict[str, Any]:
         part = self._asked.recipe.measured_part
-        scores = [it.score(part) for it in self._results(name)]
-        known = [score for score in scores if score is not None]
-        found, planned = averaged("score", known), self._trainings[name]
+        scores = scores_of(self._results(name), part)
+        found, planned = averaged("score", scores), self._trainings[name]
         if planned.diverged:
             found["score"] = None
         return {**found, "end": planned.end}

@@ -13,7 +13,7 @@ from eqprop.training.experiment import Experiment
 from eqprop.training.figures import training_curves
 from eqprop.training.records import Made, Record
 from eqprop.training.replicas import DATA, REPLICA
-from eqprop.training.results import read_run
+from eqprop.training.results import read_run, scores_of
 from eqprop.training.runs import Run, read_metrics
 
 
@@ -71,11 +71,9 @@ def report(run: Run, display: Display) -> None:
     parts: list[str] = []
     for part, words in words_of.items():
         for metric in told:
-            scores = [result.score(part, metric) for result in results]
-            known = [score for score in scores if score is not None]
-            if len(known) < len(scores):
+            if not (scores := scores_of(results, part, metric)):
                 continue
-            shown = metrics.show_mean_and_std(known, metric.form)
+            shown = metrics.show_mean_and_std(scores, metric.form)
             what = (metric.title or metric.name).partition(" (")[0]
             parts.append(f"{words} {what} {shown}{metric.unit}")
     seeds = f", mean ± std of {len(results)} seeds" if len(results) > 1 else ""

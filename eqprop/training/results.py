@@ -150,6 +150,16 @@ def read_run(folder: Path) -> list[SeedResult]:
     return found
 
 
+def scores_of(
+    results: Iterable[SeedResult], part: str, metric: OfExamples | None = None
+) -> list[float]:
+    """``SeedResult.score`` of each; none at all where one of them has none, for a mean over some of
+    the seeds is not theirs. Raises ``EqpropError`` as that does.
+    """
+    scores = [result.score(part, metric) for result in results]
+    return [] if None in scores else [score for score in scores if score is not None]
+
+
 def collect(roots: Iterable[Path], dataset: str) -> list[SeedResult]:
     """Every seed under some folders that has finished an epoch on a data set.
 
