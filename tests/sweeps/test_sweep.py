@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import submitit  # noqa: F401  # here, for loading it closes what logs go to, as a test captures it
 from trainings import (  # noqa: F401
     SMALL,
     _compile_once,
