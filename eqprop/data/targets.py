@@ -1,6 +1,7 @@
 """Targets: what is to be learnt for each example, a class, real numbers or several labels."""
 
 import abc
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final, override
@@ -8,6 +9,8 @@ from typing import Literal, final, override
 import numpy as np
 
 from eqprop.errors import EqpropError
+
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")  # neither 007 nor 3.0, and within int64
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,14 @@ class Classes(Target):
     def of(number: int) -> "Classes":
         """That many classes, named by their numbers from 0."""
         return Classes(tuple(map(str, range(number))))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The classes ``(classes,)`` as predictions give them: by number where the names of all are
+        whole numbers, written plainly, else by name.
+        """
+        names = np.asarray(self.names)
+        return names.astype(np.int64) if all(map(_NUMBER.fullmatch, self.names)) else names
 
     @property
     @override

@@ -228,8 +228,8 @@ class TrainedRun:
 
     def predict(self, x: Any) -> np.ndarray:
         """What is predicted for raw inputs ``(n, *shape)``: classes ``(n,)``, by name, or by number
-        where these are their names; real numbers ``(n,)`` or ``(n, outputs)``; labels ``(n,
-        labels)`` of 0 and 1.
+        where the names of all are whole numbers; real numbers ``(n,)`` or ``(n, outputs)``; labels
+        ``(n, labels)`` of 0 and 1.
         """
         return self.predicted(self.scores(x))
 
@@ -240,10 +240,7 @@ class TrainedRun:
         if not isinstance(self.target, Classes):
             return (scores > 0.5).astype(int)
         numbers = np.asarray(metrics.predicted(self.system.cost, jnp.asarray(scores)))
-        names = self.target.names
-        if names == tuple(map(str, range(len(names)))):
-            return numbers
-        return np.asarray(names)[numbers]
+        return self.target.values[numbers]
 
     def evaluate(self, dataset: Dataset) -> dict[str, float]:
         """The metrics of the test part of a data set, by name: ``error`` in % and ``loss``, or

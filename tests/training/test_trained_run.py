@@ -18,6 +18,7 @@ from trainings import assert_same, happens_in, one_line
 
 import eqprop as ep
 from eqprop.cli.main import main
+from eqprop.data.targets import Classes
 from eqprop.training import announcements
 from eqprop.training.runs import START, read_record
 
@@ -222,6 +223,17 @@ def test_seeds_start_from_the_same_weights(flowers, iris, tmp_path):
         )
     with pytest.raises(ep.EqpropError, match=r"has 2 seeds: open one of them, as .*seed-0"):
         ep.open_run(tmp_path / "turn")
+
+
+def test_classes_come_back_as_they_were_given(iris, tmp_path):
+    numbers = np.array([3, 7, 40])[iris.test_y]
+    data = ep.Dataset.from_arrays(iris.test_x, numbers)
+    run = ep.fit("ep-1h", data, tmp_path / "run", hidden=(8,), epochs=1, batch=8)
+    predicted = run.predict(data.test_x)
+    wrong = np.array([3, 7, 40])[data.test_y] != predicted
+    assert run.evaluate(data)["error"] == pytest.approx(100 * wrong.mean())
+    for names in (("007", "1"), ("1.0", "2.0"), ("one", "1"), ("9" * 19, "1"), ("\u0663", "1")):
+        assert Classes(names).values.tolist() == [*names]
 
 
 def test_predictions_from_the_command_line(flowers, progression, iris, diabetes, tmp_path, capsys):
