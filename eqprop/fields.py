@@ -27,6 +27,8 @@ def conform(record: Any, within: str = "") -> None:
         except msgspec.ValidationError as error:
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
             wrong = f"{value!r}: give {inspect.formatannotation(kind)}"
+            if typing.get_origin(kind) is tuple and not isinstance(value, list | tuple):
+                wrong += f", as ({value!r},)"
             if choices and isinstance(value, str):
                 wrong = suggest(value, choices)
             raise EqpropError(f"{within}{name} is {wrong}") from error

@@ -110,15 +110,24 @@ def _train_series(
 ) -> None:
     """Trains each member in a directory of its own; goes on with those that have begun."""
     from eqprop.training.launch import resume, train  # loads JAX
-    from eqprop.training.planned import PlannedTraining
+    from eqprop.training.planned import PlannedTraining, check_all
     from eqprop.training.run_data import KeptData, describe
 
     start = _start(options)
-    for name, recipe in members.items():
-        data = dataset and KeptData(out, describe(dataset, recipe))
-        origin = start and start.origin
-        with typed():
-            PlannedTraining(recipe, tuple(seeds), out / name, data, origin).check()
+    origin = start and start.origin
+    with typed():
+        check_all(
+            {
+                name: PlannedTraining(
+                    recipe,
+                    tuple(seeds),
+                    out / name,
+                    dataset and KeptData(out, describe(dataset, recipe)),
+                    origin,
+                )
+                for name, recipe in members.items()
+            }
+        )
     for name, recipe in members.items():
         if is_run(out / name):
             resume(out / name, recipe.epochs, command, options.hardware)

@@ -1,5 +1,6 @@
 """``eqprop verify``."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,14 @@ from eqprop.devices.record import IDEAL, Device
 from eqprop.errors import UsageError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Published, Recipe, changes
-from eqprop.theorem.questions import FIGURES, FIXED, VerifyOptions, as_verified, question
+from eqprop.theorem.questions import (
+    FIGURES,
+    FIXED,
+    VerifyOptions,
+    as_verified,
+    in_steps,
+    question,
+)
 from eqprop.training.runs import check_new
 
 
@@ -74,7 +82,7 @@ def run(args: Sequence[str]) -> None:
     known = (*RECIPES, *FIGURES)
     name, rest = split_name(args, known, "eqprop verify", VerifyOptions, _about())
     recipe, options = _read(name, rest)
-    out = options.out or Path("runs") / f"verify-{name}"
+    out = options.out or _unused(Path("runs"), f"verify-{name}")
     with typed():
         check_new(out)
 
@@ -83,13 +91,19 @@ def run(args: Sequence[str]) -> None:
     verify(recipe, options, out, ["eqprop", "verify", *args])
 
 
+def _unused(folder: Path, name: str) -> Path:
+    """The first that is not there of a folder's name, name-2, name-3, ..."""
+    later = (folder / f"{name}-{number}" for number in itertools.count(2))
+    return next(place for place in itertools.chain([folder / name], later) if not place.exists())
+
+
 def _read(name: str, args: Sequence[str]) -> tuple[Recipe, VerifyOptions]:
     """The recipe to verify, of which every field says what will be done, and the options."""
     asked = question(name)
     if not asked.recipe.is_nudged:
         raise UsageError(f"{name} follows gradients by definition: verify one that is nudged")
     _refuse_training(args)
-    fields = _Fields(**{**fields_of(asked.recipe), "clip": False})
+    fields = _Fields(**{**fields_of(in_steps(asked.recipe)), "clip": False})
     about = f"Verify {name}: {asked.recipe.about}. Every field of the recipe is an option."
     defaults = asked.options, fields
     options, recipe = parse_with_fields(*defaults, args, f"eqprop verify {name}", about)
@@ -120,7 +134,10 @@ def _tell(recipe: Recipe, default: Recipe, base: Recipe, options: VerifyOptions)
     if base.clip and not recipe.clip and recipe.setting == "energy":
         print("note: states are not kept in [0, 1], as they are in training (--clip keeps them)")
     if base.tolerance or base.sweeps or base.nudged_sweeps:
-        print("note: T free and K nudged synchronous steps, without tolerance or sweeps")
+        print(
+            f"note: T {recipe.T} free and K {recipe.K} nudged synchronous steps, without a "
+            "tolerance; two steps are one sweep"
+        )
     typed_in = changes(recipe, default)
     idle = {"lr": not recipe.is_continual, "dataset": options.random is not None}
     for field, is_idle in idle.items():

@@ -45,7 +45,7 @@ class Device:
     """
 
     name: str = "ideal"
-    """Name of the device."""
+    """Name of the device; own instead of ideal, where it is not."""
     source: str = ""
     """Where its numbers are from."""
     chip: int = 0
@@ -112,6 +112,8 @@ class Device:
 
     def __post_init__(self) -> None:
         conform(self, "device.")
+        if self.name == "ideal" and self.effects:
+            object.__setattr__(self, "name", "own")
 
         def require(ok: bool, name: str, remedy: str) -> None:
             if not ok:

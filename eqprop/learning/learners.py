@@ -43,11 +43,10 @@ def _check_rates(rates: Sequence[float], network: Model | None = None) -> None:
         )
     if network is None:
         return
-    connections = len(network.parts)
-    if len(rates) != connections:
+    if len(rates) != len(names := network.part_names):
         raise EqpropError(
-            f"{len(rates)} learning rate(s) {tuple(rates)} for {connections} connections: give one "
-            "for each, from the input side to the output or the readout"
+            f"{len(rates)} learning rate(s) {tuple(rates)} for {len(names)} sets of weights: give "
+            f"one for each, in this order: {', '.join(names)}"
         )
 
 

@@ -207,7 +207,7 @@ class Energy:
     Raises:
         EqpropError: layers that cannot be, an energy that is not one number per example, that
             changes with the other examples of a batch (it is tried with three), that does not
-            accept the layers, or has no gradient.
+            accept the layers, or has no gradient, or none at states of 0, where it starts.
     """
 
     function: EnergyFunction
@@ -233,6 +233,7 @@ class Energy:
             )
         _evaluated(lambda m, *rates: m.drives(rates), self, model, *rates)
         _check_rows(self, lambda m, x, s: m.energies(x, s))
+        _check_start(self)
         if self.analytic:
             if any(bounds):
                 raise EqpropError(
@@ -289,6 +290,7 @@ class Map:
             return jnp.concatenate([new.reshape(len(x), -1) for new in m.drives((x, *s))], axis=1)
 
         _check_rows(self, by_row)
+        _check_start(self)
         if self.analytic:
             _check_analytic(self, by_row)
 
@@ -380,6 +382,19 @@ def _check_rows(own: Own, function: _Function) -> None:
             f"{own.name} does not treat examples alone: what it gives for one changes with the "
             "others of its batch, as where a sum or a mean is over the rows, too. Sum over the "
             "units, axis=-1"
+        )
+
+
+def _check_start(own: Own) -> None:
+    """Raises ``EqpropError`` where no free phase can start, as all do where states are 0."""
+    model = own.init(jax.random.key(0))
+    x, *states = _drawn(own, model.dtype, np.random.default_rng(0))
+    drives = model.drives((x, *map(jnp.zeros_like, states)))
+    if not all(np.isfinite(drive).all() for drive in drives):
+        what = "gradient" if isinstance(own, Energy) else "value"
+        raise EqpropError(
+            f"{own.name} has no finite {what} where all states are 0, in which free phases start: "
+            "add a small number under a root or a logarithm, say"
         )
 
 

@@ -30,7 +30,7 @@ from eqprop.sweeps.here import work_here
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
 from eqprop.training.metrics import OfExamples, primary
-from eqprop.training.planned import PlannedTraining
+from eqprop.training.planned import PlannedTraining, check_all
 from eqprop.training.records import made
 from eqprop.training.results import SeedResult, read_run, scores_of
 from eqprop.training.run_data import keep
@@ -107,9 +107,11 @@ def _on(recipe: Recipe, device: Device) -> Recipe:
 
 
 def _ways(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    # The rates of continual rules are others: those that were published, or a tenth.
-    base = RECIPES.get(f"c-{recipe.name}")
-    lr = base.lr if base is not None else tuple(rate / 10 for rate in recipe.lr)
+    # The rates of continual rules are others: those that were published with these, or a tenth.
+    base, continual = RECIPES.get(recipe.name), RECIPES.get(f"c-{recipe.name}")
+    lr = tuple(rate / 10 for rate in recipe.lr)
+    if base and continual and recipe.lr == base.lr:
+        lr = continual.lr
     alike = {"lr": lr, "nudge": "one-sided", "nudged_sweeps": False, "hold": False}
     plain = {"optimizer": "sgd", "weight_decay": 0.0}
     return {
@@ -134,8 +136,7 @@ def study(asked: Study, command: Sequence[str]) -> None:
         for name, recipe in members.items()
     }
     with typed():
-        for planned in trainings.values():
-            planned.check()
+        check_all(trainings)
     ended = sum(planned.ended for planned in trainings.values())
     print(f"{len(trainings)} trainings, {ended} of them ended", flush=True)
     page = _Page(asked, trainings, command)

@@ -22,7 +22,7 @@ from eqprop.sweeps.space import Member
 from eqprop.training.figures import new_figure, save
 from eqprop.training.files import write_whole
 from eqprop.training.metrics import OfExamples, primary, shown
-from eqprop.training.planned import PlannedTraining
+from eqprop.training.planned import PlannedTraining, check_all
 from eqprop.training.records import made
 from eqprop.training.results import collect, matching
 from eqprop.training.run_data import keep
@@ -78,8 +78,7 @@ def sweep(asked: SweepRun, command: Sequence[str]) -> None:
     """
     with typed():
         trainings = asked.planned()
-        for planned in trainings.values():
-            planned.check()
+        check_all(trainings)
     table = _Table(asked, trainings, command)
     ended = sum(planned.ended for planned in trainings.values())
     print(f"{len(trainings)} members, {ended} of them ended")

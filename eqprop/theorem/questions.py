@@ -44,7 +44,9 @@ class VerifyOptions:
     seed: int = 0
     """Draws the network and the minibatch, those with which a training of this seed begins."""
     out: Path | None = None
-    """Directory for the results; runs/verify-RECIPE when left out."""
+    """Directory for the results; runs/verify-RECIPE, or the first of that name and a number
+    that is not there, when left out.
+    """
 
 
 @final

@@ -118,7 +118,8 @@ def _about_beta(found: Verification, recipe: Recipe) -> str:
     if order is not None and order < 0.5:
         return (
             f"The updates do NOT tend to the BPTT gradients as beta tends to 0: {least.angle:.3g} "
-            f"degrees remain between total update and total gradient ({size}).{_reason(recipe)}"
+            f"degrees remain between total update and total gradient ({size})."
+            f"{_reason(recipe, found.settling)}"
         )
     why = (
         "only one beta was tried: give others with --betas"
@@ -171,8 +172,8 @@ def _apart(recipe: Recipe) -> str:
     return " States stay apart from their gradients by the slope of the activation; weights do not."
 
 
-def _reason(recipe: Recipe) -> str:
-    """Why, where that is known."""
+def _reason(recipe: Recipe, settling: Settling) -> str:
+    """Why, where that is known, or may be."""
     reasons: list[str] = []
     if recipe.angle:
         reasons.append("Feedback weights that differ from the forward ones send back other errors.")
@@ -183,6 +184,13 @@ def _reason(recipe: Recipe) -> str:
             "In discrete time a nudge outside the activation leaves out its slope at the output "
             "and has one too many elsewhere (docs/theory.md): --inside mends that."
         )
+    if recipe.setting == "energy" and not recipe.output_slope:
+        reasons.append(
+            "An output that moves without its slope follows no energy: --output-slope mends that."
+        )
+    if not settling.settled:
+        longer = "raise T" if settling.needed is None else f"try --T {settling.needed}"
+        reasons.append(f"The free phase had not settled, which may be why: {longer}.")
     return "".join(f" {reason}" for reason in reasons)
 
 

@@ -4,8 +4,9 @@ What it has come to is read off its run directory alone, so that whatever is kil
 on where it was.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -106,3 +107,29 @@ class PlannedTraining:
         except Diverged as error:
             write_whole(self.folder / _DIVERGED, f"{error}\n")
             print(f"NOTE: {error}", flush=True)
+
+
+def check_all(trainings: Mapping[str, PlannedTraining]) -> None:
+    """Raises ``EqpropError``, before the first is begun, where a directory holds another training,
+    or a recipe cannot be trained or does not fit its data. Loads JAX, and data sets of that name.
+    """
+    from eqprop.data.named import load
+    from eqprop.training.experiment import plan, precision
+    from eqprop.training.run_data import target
+
+    named = functools.cache(load)
+    for name, planned in trainings.items():
+        planned.check()
+        if is_run(planned.folder):
+            continue
+        recipe = planned.recipe
+        if planned.data:
+            shape, learnt = planned.data.used.image, target(planned.data.used)
+        else:
+            dataset = named(recipe.dataset, fallback=recipe.dataset == "mnist")
+            shape, learnt = dataset.shape, dataset.target
+        try:
+            with precision(recipe):
+                plan(recipe, shape, learnt, 1, None)
+        except EqpropError as error:
+            raise EqpropError(f"{name}: {error}") from error

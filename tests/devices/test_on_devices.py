@@ -1,5 +1,6 @@
 """Trainings on devices as commands run them: resumed, swept, studied."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,8 +9,10 @@ import pytest
 from trainings import signal_in
 
 from eqprop.cli.main import main
+from eqprop.devices.record import Device
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.reports import charts
-from eqprop.sweeps.device_study import tolerated
+from eqprop.sweeps.device_study import Study, tolerated
 from eqprop.training.figures import new_figure
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trained_run import open_run
@@ -163,6 +166,26 @@ def test_help(capsys):
     told = capsys.readouterr().out
     for part in ("Start with: eqprop device ep-1h --device reram", "Every field of a recipe"):
         assert part in told
+
+
+@pytest.mark.parametrize(
+    ("changed", "rates"),
+    [
+        ({}, RECIPES["c-ep-1h"].lr),
+        ({"lr": (0.5, 0.2)}, (0.05, 0.02)),
+        ({"hidden": (8, 8), "lr": (0.3, 0.2, 0.1)}, (0.03, 0.02, 0.01)),
+    ],
+)
+def test_learning_continually_on_a_device(changed, rates, tmp_path):
+    device = Device(read_noise=0.01)
+    recipe = dataclasses.replace(RECIPES["ep-1h"], **changed, device=device)
+    ways = Study(recipe, (1.0,), (0,), tmp_path).ways()
+    assert ways["continual"].lr == pytest.approx(rates)
+
+
+def test_a_device_made_of_fields_alone_is_not_called_ideal():
+    assert (Device().name, Device(read_noise=0.1).name) == ("ideal", "own")
+    assert dataclasses.replace(Device(name="mine"), read_noise=0.1).name == "mine"
 
 
 def test_a_study_needs_a_device(capsys):

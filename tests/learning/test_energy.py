@@ -459,6 +459,14 @@ def misfit(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Arra
     return jnp.sum((x @ params["in"] - states[1]) ** 2, axis=-1)
 
 
+def cone(theta: Any, x: Any, states: Any) -> Any:
+    return swirl(theta, x, states) + jnp.sqrt(jnp.sum(states[0] ** 2, axis=-1))
+
+
+def inverse(theta: Any, x: Any, states: Any) -> Any:
+    return tuple(1 / s for s in states)
+
+
 def counted(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> jax.Array:
     return jnp.sum(states[0] > 0, axis=-1)
 
@@ -492,6 +500,11 @@ def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[j
         (lambda: ep.Map(centred, (6, 5, 3), draw_swirl), "changes with the others"),
         (lambda: ep.Energy(misfit, (6, 5, 3), draw_swirl), "does not accept layers of shapes"),
         (lambda: ep.Energy(counted, (6, 5, 3), draw_swirl), "has no gradient"),
+        (
+            lambda: ep.Energy(cone, (6, 5, 3), draw_swirl),
+            "no finite gradient where all states are 0",
+        ),
+        (lambda: ep.Map(inverse, (6, 5, 3), draw_swirl), "no finite value where all states are 0"),
         (lambda: ep.Energy(swirl, (6,), draw_swirl), "an input and an output layer"),
         (lambda: ep.Energy(swirl, (6, 0, 3), draw_swirl), "layer 1 has shape"),
         (lambda: ep.Energy(swirl, (6, 5, 3), lambda key: {}), "no parameters"),

@@ -149,7 +149,7 @@ def test_rates_and_names() -> None:
         np.testing.assert_allclose(now, factor * before, rtol=1e-6)
     rule = AfterPhase(Equilibrium(), OneSided(0.1))
     WithOptimizer(rule, (0.1,) * 3, optax.identity()).init(network)
-    with pytest.raises(EqpropError, match=r"2 learning rate\(s\) .* for 3 connections"):
+    with pytest.raises(EqpropError, match=r"2 learning rate\(s\) .* for 3 sets of weights"):
         WithOptimizer(rule, (0.1,) * 2, optax.identity()).init(network)
     with pytest.raises(EqpropError, match="continual rule"):
         Continual(Equilibrium(), OneSided(0.1), (0.1,) * 3).init(network)

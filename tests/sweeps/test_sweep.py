@@ -427,6 +427,18 @@ def test_a_file_of_the_user_stays(tmp_path, capsys):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("data", [(), ("--data",)])
+def test_nothing_is_trained_where_a_member_cannot_be(data, tmp_path, capsys):
+    if data:
+        data = ("--data", str(write_table(tmp_path / "plants.csv")))
+    out = tmp_path / "out"
+    args = ("--grid", "hidden=8,8 8", "--epochs", "1", "--out", str(out))
+    assert main(["sweep", "ep-1h", *(data or ("--dataset", "digits")), *args]) == 2
+    line = one_line(capsys.readouterr().err)
+    assert "hidden-8-8: 2 learning rate(s) (0.08, 0.04) for 3 sets of weights" in line
+    assert not list(out.glob("hidden-*"))
+
+
 def test_numbers_of_jobs_that_are_none(tmp_path, capsys):
     (tmp_path / "jobs.json").write_text("[]")
     assert sweep(tmp_path, *GRID, "--on", "processes") == 1

@@ -235,6 +235,30 @@ def test_an_unfinished_free_phase_is_told_with_what_would_do(tmp_path: Path, cap
 
 
 @pytest.mark.slow
+def test_an_unfinished_free_phase_may_be_why_the_limit_is_missed(tmp_path: Path) -> None:
+    typed = ["ep-1h-few", "--inside", *TINY]
+    found = verify(tmp_path / "short", [*typed, "--T", "6", "--K", "2"])
+    needed = found["settling"]["needed"]
+    assert found["verdict"].startswith("The updates do NOT tend")
+    assert f"had not settled, which may be why: try --T {needed}." in found["verdict"]
+    found = verify(tmp_path / "long", [*typed, "--T", str(2 * needed), "--K", "2"])
+    assert found["verdict"].startswith("Theorem 1 holds")
+
+
+def test_sweeps_are_verified_in_as_many_steps_as_they_stand_for(tmp_path: Path, capsys) -> None:
+    recipe = verify(tmp_path, ["ep-1h-few", "--inside", *TINY])["recipe"]
+    few = RECIPES["ep-1h-few"]
+    assert (recipe["T"], recipe["K"]) == (2 * few.T, 2 * few.K)
+    assert f"note: T {2 * few.T} free and K {2 * few.K} nudged" in capsys.readouterr().out
+
+
+def test_an_output_without_its_slope_is_named(tmp_path: Path) -> None:
+    typed = ["eb-1h", "--no-output-slope", *TINY, "--T", "400"]
+    verdict = verify(tmp_path, typed)["verdict"]
+    assert verdict.startswith("The updates do NOT tend")
+    assert verdict.endswith("follows no energy: --output-slope mends that.")
+
+
 def test_rounding_where_zeros_belong_is_no_error(tmp_path: Path) -> None:
     """A fast convolution leaves 1e-17 in the statistics of units that are 0 (hardsigm)."""
     typed = ["fig-ep-conv", "--inside", "--dataset", "digits", "--channels", "8", "8", "--T", "200"]
@@ -321,6 +345,14 @@ def test_a_directory_that_is_taken(toy: Path, capsys) -> None:
     verify(toy, ["fig-toy"], expected=2)
     assert "is not empty: give another with --out" in one_line(capsys.readouterr().err)
     assert sorted(path.name for path in toy.iterdir()) == before
+
+
+def test_directories_are_numbered_where_none_is_given(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        assert main(["verify", "fig-toy", *TINY, "--T", "40", "--K", "2"]) == 0
+    made = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert made == ["verify-fig-toy", "verify-fig-toy-2", "verify-fig-toy-3"]
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path, capsys) -> None:
