@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from eqprop.cli.arguments import parse
 from eqprop.cli.recipe_options import changed
 from eqprop.errors import UsageError, typed
+from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def choose_data(
     Raises ``UsageError`` where they are no data, or the options do not go together.
     """
     if path is not None and not is_name(path):
+        if recipe.dataset not in {"own", RECIPES[recipe.name].dataset}:
+            raise UsageError(
+                f"--data {path} and --dataset {recipe.dataset} name two data sets: leave one out"
+            )
         return dataclasses.replace(recipe, dataset="own"), load_own(path, split)
     if split != DEFAULT_SPLIT:
         raise UsageError(

@@ -11,7 +11,7 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from eqprop.cli.arguments import parse
-from eqprop.errors import EqpropError, UsageError, typed
+from eqprop.errors import UsageError, typed
 
 
 @final
@@ -45,7 +45,7 @@ def run(args: Sequence[str]) -> None:
 
     from eqprop.data.image_folder import image_files
     from eqprop.data.paths import load_inputs
-    from eqprop.training.files import write_whole
+    from eqprop.training.files import write_whole, writing
     from eqprop.training.trained_run import open_run  # loads JAX
 
     with typed():
@@ -61,10 +61,8 @@ def run(args: Sequence[str]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file" if options.data.is_dir() else "row", *table])
     writer.writerows(zip(names, *table.values(), strict=True))
-    try:
+    with writing(out, "give another"):
         write_whole(out, text.getvalue())
-    except OSError as error:
-        raise EqpropError(f"{out} cannot be written ({error.strerror}): give another") from error
     print(f"{len(inputs)} predictions in {out}")
 
 

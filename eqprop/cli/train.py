@@ -114,20 +114,12 @@ def _train_series(
     from eqprop.training.run_data import KeptData, describe
 
     start = _start(options)
-    origin = start and start.origin
+    trainings: dict[str, PlannedTraining] = {}
+    for name, recipe in members.items():
+        data = dataset and KeptData(out, describe(dataset, recipe))
+        trainings[name] = PlannedTraining(recipe, tuple(seeds), out / name, data)
     with typed():
-        check_all(
-            {
-                name: PlannedTraining(
-                    recipe,
-                    tuple(seeds),
-                    out / name,
-                    dataset and KeptData(out, describe(dataset, recipe)),
-                    origin,
-                )
-                for name, recipe in members.items()
-            }
-        )
+        check_all(trainings, start and start.origin)
     for name, recipe in members.items():
         if is_run(out / name):
             resume(out / name, recipe.epochs, command, options.hardware)

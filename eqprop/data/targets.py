@@ -61,11 +61,11 @@ class Target(abc.ABC):
         name.
         """
 
-    @abc.abstractmethod
     def strata(self, y: np.ndarray, where: str) -> np.ndarray | None:
-        """What parts of a data set have equal shares of, for each of these stored values, if there
-        is such a thing. Raises ``EqpropError`` where a share cannot be had by both parts.
+        """What parts of a data set have equal shares of, for each of these stored values; None
+        where there is none. Raises ``EqpropError`` where a share cannot be had by both parts.
         """
+        return None
 
 
 @final
@@ -217,10 +217,6 @@ class Real(Target):
     def summary(self, train: np.ndarray, test: np.ndarray) -> list[tuple[str, ...]]:
         return summary_of("target", self.names, train)
 
-    @override
-    def strata(self, y: np.ndarray, where: str) -> None:
-        return None
-
 
 @final
 @dataclass(frozen=True)
@@ -265,10 +261,6 @@ class Labels(Target):
     def summary(self, train: np.ndarray, test: np.ndarray) -> list[tuple[str, ...]]:
         counts = [np.sum(y, axis=0, dtype=np.int64).astype(str) for y in (train, test)]
         return [("label", "training", "test"), *zip(self.names, *counts, strict=True)]
-
-    @override
-    def strata(self, y: np.ndarray, where: str) -> None:
-        return None
 
 
 KINDS: dict[Literal["classes", "real", "labels"], type[Target]] = {

@@ -20,8 +20,6 @@ class Copied(Plastic):
     mismatch of each weight stays, and nobody knows it.
     """
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     connection: Connection
     device: Device = eqx.field(static=True)
     place: int = eqx.field(static=True)

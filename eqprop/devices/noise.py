@@ -52,20 +52,16 @@ def _mixed(bits: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     return bits ^ (bits >> 15)
 
 
-def normal_for(key: PRNGKeyArray, *values: Array) -> Float[Array, "*shape"]:
-    """Standard normal noise on the first of some real values, as a function of key and values.
+def normal_for(key: PRNGKeyArray, values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Standard normal noise on real values, as a function of key and values.
 
     Whoever looks twice at the same thing sees the same; whatever differs in one bit has other
     noise. So noisy steps are still functions of the states, as relaxations and rules take them to
     be, and know nothing of a place in time. It has no derivative.
     """
-    digest = jnp.zeros((), jnp.uint32)
-    for n, array in enumerate(values):
-        bits = lax.bitcast_convert_type(
-            lax.stop_gradient(array).astype(jnp.float32), jnp.uint32
-        ).ravel()
-        odd = lax.iota(jnp.uint32, bits.size) * np.uint32(2) + np.uint32(2 * n + 1)
-        # Wraps around, so that it is the same in whatever order it is summed up.
-        digest += jnp.sum((bits ^ (bits >> 15)) * (odd * np.uint32(_ODD)), dtype=jnp.uint32)
-    first = values[0]
-    return normal(jax.random.fold_in(key, digest), first.shape, first.dtype)
+    single = lax.stop_gradient(values).astype(jnp.float32)
+    bits = lax.bitcast_convert_type(single, jnp.uint32).ravel()
+    odd = lax.iota(jnp.uint32, bits.size) * np.uint32(2) + np.uint32(1)
+    # Wraps around, so that it is the same in whatever order it is summed up.
+    digest = jnp.sum((bits ^ (bits >> 15)) * (odd * np.uint32(_ODD)), dtype=jnp.uint32)
+    return normal(jax.random.fold_in(key, digest), values.shape, values.dtype)

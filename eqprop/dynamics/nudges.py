@@ -32,12 +32,6 @@ class Stencil(NamedTuple):
     """None where the fixed point itself has no weight."""
 
     @property
-    def shares(self) -> Inexact[Array, " points"]:
-        """The weight of each point in what was divided by its beta already."""
-        shares = self.weights * self.betas
-        return shares if shares.ndim == 1 else shares[:, 0]
-
-    @property
     def is_complex(self) -> bool:
         """Whether states take complex values when they are nudged so."""
         return jnp.iscomplexobj(self.betas)

@@ -247,8 +247,6 @@ class Moving(Edge):
 class Rewritten(Moving):
     """The plain form: the weights are rewritten at every step."""
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     edge: Plastic
     increment: Increment
     rate: Scalar
@@ -289,8 +287,6 @@ class FromInput(Moving):
     ``drive(t) = drive(0) + rate (x x^T + 1) (r_post(t) - r_post(0))``.
     """
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     edge: Tied
     r_input: Layer
     rate: Scalar
@@ -332,8 +328,6 @@ class Telescoped(Moving):
     two, and no sum that is carried on. ``base`` is ``theta(0) - rate P(0)``.
     """
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     base: Plastic
     rate: Scalar
     now: tuple[Layer, Layer]
@@ -363,8 +357,6 @@ class Telescoped(Moving):
 class LowRank(Moving):
     """The same for large matrices: two terms of rank B act on the rates without being written."""
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     edge: Tied
     rate: Scalar
     start: tuple[Layer, Layer]

@@ -25,8 +25,8 @@ INPUT = 0
 class Edge(eqx.Module):
     """Abstract: drives between the layers ``pre`` and ``post`` of a network."""
 
-    pre: eqx.AbstractVar[int]
-    post: eqx.AbstractVar[int]
+    pre: int = eqx.field(static=True)
+    post: int = eqx.field(static=True)
 
     @property
     def from_input(self) -> bool:
@@ -79,8 +79,6 @@ class Plastic(Edge):
 class Tied(Plastic):
     """One set of weights used in both directions: ``dPhi/dtheta`` exists."""
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     connection: Connection
 
     @property
@@ -120,8 +118,6 @@ class Untied(Plastic):
     to its winners. Feedback weights that do not learn have an update of 0 in every rule.
     """
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     ahead: Connection
     back: Connection
     learns_back: bool = eqx.field(static=True, default=True)
@@ -164,8 +160,6 @@ class Untied(Plastic):
 class OneWay(Plastic):
     """Forward weights alone: the layer behind hears nothing of the one ahead."""
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     ahead: Connection
 
     @property
@@ -198,8 +192,6 @@ class OneWay(Plastic):
 class Clamped(Edge):
     """An edge from the static input: its drive, computed once, stands in for its weights."""
 
-    pre: int = eqx.field(static=True)
-    post: int = eqx.field(static=True)
     drive: Layer
 
     @override

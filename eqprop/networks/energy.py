@@ -1,6 +1,5 @@
 """Models of one's own: an energy that states descend, or a map that they iterate."""
 
-import copy
 import dataclasses
 import numbers
 from collections.abc import Callable, Sequence
@@ -31,9 +30,12 @@ class OwnModel(Model):
     The entries of the parameters, of the dict say, have learning rates of their own.
     """
 
-    params: eqx.AbstractVar[Params]
-    project: eqx.AbstractVar[Callable[[Params], Params] | None]
-    analytic: eqx.AbstractVar[bool]
+    params: Params
+    function: Callable[..., Any] = eqx.field(static=True)
+    shapes: tuple[Shape, ...] = eqx.field(static=True)
+    outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
+    project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
+    analytic: bool = eqx.field(static=True, default=False)
 
     @property
     @override
@@ -64,22 +66,6 @@ class OwnModel(Model):
         return self.params
 
     @override
-    def scale(self, factors: Float[Array, " parts"]) -> "OwnModel":
-        def times(part: Any, factor: Float[Array, ""]) -> Any:
-            return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
-
-        scaled = [times(part, f) for part, f in zip(self.parts, factors, strict=True)]
-        if isinstance(self.params, dict):
-            params = copy.copy(self.params)  # in its own order, which may be another
-            params.update(zip(sorted(self.params), scaled, strict=True))
-            return self._with(params)
-        leaves = [leaf for part in scaled for leaf in jax.tree.leaves(part)]
-        return self._with(jax.tree.unflatten(jax.tree.structure(self.params), leaves))
-
-    def _with(self, params: Params) -> "OwnModel":
-        return eqx.tree_at(lambda model: model.params, self, params)
-
-    @override
     def clamp(self, r_input: Layer) -> "OwnModel":
         return self
 
@@ -108,7 +94,9 @@ class OwnModel(Model):
 
     @override
     def projected(self) -> "OwnModel":
-        return self if self.project is None else self._with(self.project(self.params))
+        if self.project is None:
+            return self
+        return eqx.tree_at(lambda model: model.params, self, self.project(self.params))
 
 
 @final
@@ -117,13 +105,6 @@ class EnergyModel(OwnModel):
 
     States descend E; ``Phi`` of the other models is ``-E``.
     """
-
-    params: Params
-    function: EnergyFunction = eqx.field(static=True)
-    shapes: tuple[Shape, ...] = eqx.field(static=True)
-    outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
-    project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
-    analytic: bool = eqx.field(static=True, default=False)
 
     def energies(self, x: Layer, states: States) -> Array:
         """``E`` of each example, ``(B,)``."""
@@ -155,13 +136,6 @@ class EnergyModel(OwnModel):
 @final
 class MapModel(OwnModel):
     """What ``Map.init`` makes: the parameters of a map, as a model. It need have no energy."""
-
-    params: Params
-    function: MapFunction = eqx.field(static=True)
-    shapes: tuple[Shape, ...] = eqx.field(static=True)
-    outputs: tuple[int, ...] = eqx.field(static=True, default=())  # pyright: ignore[reportIncompatibleMethodOverride,reportIncompatibleVariableOverride]
-    project: Callable[[Params], Params] | None = eqx.field(static=True, default=None)
-    analytic: bool = eqx.field(static=True, default=False)
 
     @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 
 from eqprop.errors import EqpropError
-from eqprop.networks.connections import Connection, Dense, Product
+from eqprop.networks.connections import Connection, Dense
 from eqprop.networks.edges import Edge, OneWay, Tied, untied
 from eqprop.networks.model import check_shapes
 from eqprop.networks.network import Network
@@ -72,7 +72,6 @@ def chain(
     """A network of layers in a row, dense unless ``builds`` says otherwise; ``angle`` as in
     ``graph``.
     """
-    check_shapes(tuple(tuple(shape) for shape in shapes))
     builds = [Dense.init] * (len(shapes) - 1) if builds is None else builds
     return graph(shapes, in_a_row(builds), key, angle=angle)
 
@@ -80,21 +79,3 @@ def chain(
 def in_a_row(builds: Sequence[Build]) -> list[Link]:
     """The links of a chain, from the input side to the output."""
     return [(post - 1, post, build) for post, build in enumerate(builds, 1)]
-
-
-def with_product(build: Build, product: Product) -> Build:
-    """Makes what ``build`` does, multiplying rates with weights by ``product``."""
-
-    def made(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
-        return build(pre, post, key).with_product(product)
-
-    return made
-
-
-def with_fixed_bias(build: Build) -> Build:
-    """Makes what ``build`` does, with a bias that never learns."""
-
-    def made(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
-        return build(pre, post, key).fix_bias()
-
-    return made

@@ -54,9 +54,14 @@ class Model(eqx.Module):
     def dynamic_parameters(self) -> Any:
         """The parameters that take part in the dynamics, all but those of a readout: a pytree."""
 
-    @abc.abstractmethod
     def scale(self, factors: Float[Array, " parts"]) -> "Model":
         """The parameters of each part times its own factor."""
+
+        def times(part: Any, factor: Float[Array, ""]) -> Any:
+            return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
+
+        scaled = tuple(times(part, f) for part, f in zip(self.parts, factors, strict=True))
+        return eqx.tree_at(lambda model: model.parts, self, scaled)
 
     def with_readout(self, readout: Connection | None) -> "Model":
         """An update, with that of the readout in its place, where there is one; None: the readout

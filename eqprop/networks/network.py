@@ -83,7 +83,6 @@ class Network(Model):
     @property
     @override
     def dtype(self) -> jnp.dtype:
-        """Floating-point type of the parameters."""
         return jnp.result_type(*jax.tree.leaves(self.edges))
 
     def replace_edges(self, edges: Sequence[Edge]) -> "Network":
@@ -102,17 +101,6 @@ class Network(Model):
     @override
     def with_readout(self, readout: Connection | None) -> "Network":
         return self.update(self.plastic, readout)
-
-    @override
-    def scale(self, factors: Float[Array, " parts"]) -> "Network":
-        """The parameters of each part, the edges and then a readout, times its own factor."""
-
-        def times(part: eqx.Module, factor: Float[Array, ""]) -> Any:
-            return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), part)
-
-        scaled = [times(part, f) for part, f in zip(self.parts, factors, strict=True)]
-        edges = len(self.edges)
-        return self.update(scaled[:edges], *scaled[edges:])
 
     @override
     def statistic(
@@ -159,16 +147,12 @@ class Network(Model):
 
     @override
     def map_drives(self, change: Callable[[Layer], Layer]) -> "Network":
-        """The same clamped network with other drives of its input: repeated for more rows, say."""
         return self.replace_edges(
             [jax.tree.map(change, e) if e.from_input else e for e in self.edges]
         )
 
     @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
-        """``dPhi/dr_i`` for the layers 1 ... N, or for those named in ``layers`` only, in that
-        order.
-        """
         layers = range(1, len(self.shapes)) if layers is None else layers
         total: dict[int, Layer] = {}
 
@@ -191,8 +175,6 @@ class Network(Model):
 
     @override
     def check_analytic(self) -> None:
-        """Raises ``EqpropError`` where a drive is not an analytic function of the rates."""
-
         def is_connection(node: object) -> bool:
             return isinstance(node, Connection)
 
@@ -207,13 +189,10 @@ class Network(Model):
 
     @override
     def colours(self) -> tuple[tuple[int, ...], ...]:
-        """Two groups of layers with no edge inside a group, for sweeps over one group after the
-        other.
-
-        In a chain the even layers come first: then both halves of a sweep take the drives of the
+        """In a chain the even layers come first: then both halves of a sweep take the drives of the
         odd layers' present states, and compute them once.
 
-        Raises ``EqpropError`` when there is none: the connection graph has an odd cycle.
+        Raises ``EqpropError`` where the connection graph has an odd cycle.
         """
         colour: dict[int, int] = {}
 

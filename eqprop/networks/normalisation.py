@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from eqprop.errors import EqpropError
 from eqprop.networks.connections import Connection, Product
-from eqprop.networks.graphs import Build
-from eqprop.types import Layer, PRNGKeyArray, Shape
+from eqprop.types import Layer, Shape
 
 
 @final
@@ -64,12 +63,3 @@ class Normalised(Connection):
     @override
     def with_product(self, product: Product) -> "Normalised":
         return dataclasses.replace(self, connection=self.connection.with_product(product))
-
-
-def normalised(build: Build, mean: tuple[float, ...], std: tuple[float, ...]) -> Build:
-    """Makes what ``build`` does, for a normalised input."""
-
-    def made(pre: Shape, post: Shape, key: PRNGKeyArray) -> Normalised:
-        return Normalised(build(pre, post, key), mean, std)
-
-    return made

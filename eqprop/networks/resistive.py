@@ -130,11 +130,6 @@ class ResistiveNetwork(Model):
         return eqx.tree_at(lambda model: model.conductances, self, tuple(conductances))
 
     @override
-    def scale(self, factors: Float[Array, " parts"]) -> "ResistiveNetwork":
-        pairs = zip(self.conductances, factors, strict=True)
-        return self._with([g * factor.astype(g.dtype) for g, factor in pairs])
-
-    @override
     def projected(self) -> "ResistiveNetwork":
         return self._with([jnp.maximum(g, self.least) for g in self.conductances])
 

@@ -44,7 +44,7 @@ from eqprop.learning.learners import (
 )
 from eqprop.learning.rules import AfterPhase, Rule
 from eqprop.learning.writing import Writing
-from eqprop.networks.connections import Dense, Lateral, multiply_in_half
+from eqprop.networks.connections import Connection, Dense, Lateral, multiply_in_half
 from eqprop.networks.convolution import (
     AveragePool,
     MaxPool,
@@ -55,10 +55,10 @@ from eqprop.networks.convolution import (
     shortcut,
 )
 from eqprop.networks.energy import Own
-from eqprop.networks.graphs import Build, Link, graph, in_a_row, with_fixed_bias, with_product
+from eqprop.networks.graphs import Build, Link, graph, in_a_row
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
-from eqprop.networks.normalisation import normalised
+from eqprop.networks.normalisation import Normalised
 from eqprop.networks.parameter_names import learning
 from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.recipes.recipe import Recipe
@@ -220,14 +220,25 @@ def _layers(recipe: Recipe, image: Shape, outputs: int) -> tuple[list[Shape], li
         *((pre, post, shortcut) for pre, post in recipe.skips),
         *((layer, layer, Lateral.init) for layer in recipe.lateral),
     ]
-    if recipe.states == "bfloat16":
-        links = [(i, j, with_product(build, multiply_in_half)) for i, j, build in links]
-    if not recipe.train_input_bias:
-        links = [(i, j, build if i else with_fixed_bias(build)) for i, j, build in links]
-    if recipe.mean or recipe.std:
-        mean, std = recipe.mean, recipe.std
-        links = [(i, j, build if i else normalised(build, mean, std)) for i, j, build in links]
-    return [*shapes, *dense], links
+    return [*shapes, *dense], [(i, j, _finished(recipe, i, build)) for i, j, build in links]
+
+
+def _finished(recipe: Recipe, layer: int, build: Build) -> Build:
+    """Makes what ``build`` does, with what the recipe says of all connections, or of those from the
+    input, layer 0.
+    """
+
+    def made(pre: Shape, post: Shape, key: PRNGKeyArray) -> Connection:
+        connection = build(pre, post, key)
+        if recipe.states == "bfloat16":
+            connection = connection.with_product(multiply_in_half)
+        if layer == 0 and not recipe.train_input_bias:
+            connection = connection.fix_bias()
+        if layer == 0 and (recipe.mean or recipe.std):
+            connection = Normalised(connection, recipe.mean, recipe.std)
+        return connection
+
+    return made
 
 
 def _read_out(shapes: list[Shape], links: list[Link]) -> tuple[list[Shape], list[Link], Build]:

@@ -425,6 +425,10 @@ def _check_rule(recipe: Recipe) -> None:
         "of a phase, which rule ep compares, and for a real beta",
     )
     _require(
+        not recipe.hold or not recipe.inside,
+        f"inside is {recipe.inside} with hold: a held output is moved, not pushed; leave one out",
+    )
+    _require(
         recipe.cost == "squared-error" or not recipe.is_continual,
         f"rule {recipe.rule} with cost {recipe.cost}: a continual rule cannot train a readout; use "
         "--cost squared-error, or rule ep or vf",
@@ -451,16 +455,33 @@ def _check_setting(recipe: Recipe) -> None:
     )
     wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
     plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}
-    for field, value in (wired | plain).items():
+    trained = {"train_input_bias": True, "output_slope": True}
+    for field, value in (wired | plain | trained).items():
         _require(
             recipe.setting != "resistive" or getattr(recipe, field) == value,
             f"{field} is {getattr(recipe, field)}, but a resistive network has dense layers of "
             "conductances, and its nudge is a current: leave it out",
         )
 
+    _require(
+        recipe.setting != "resistive" or recipe.output != "activation",
+        f"output is {recipe.output}, but outputs of a resistive network are voltages, without an "
+        "activation: leave it out",
+    )
+    _require(
+        not recipe.inside or recipe.setting == "prototypical",
+        f"inside is {recipe.inside}, but only in discrete time is there a potential to nudge: "
+        "leave it out",
+    )
+
 
 def _check_device(recipe: Recipe) -> None:
     """What a device goes with."""
+    _require(
+        recipe.rule != "bptt" or not recipe.device.step_noise,
+        f"device.step_noise is {recipe.device.step_noise}, but rule bptt goes back through steps "
+        "that it would have to take with the same noise again: leave it out, or use another rule",
+    )
     noisy = recipe.device.reads or recipe.device.step_noise > 0
     _require(
         not noisy or recipe.nudge != "holomorphic",

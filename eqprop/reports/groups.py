@@ -73,8 +73,7 @@ class Group:
 
     def final(self, metric: OfExamples, part: str) -> str:
         """The last value of a metric of the ``test`` or ``train`` part: mean, and std over the
-        seeds if there are several; a dash where it is none of the group's, or not
-        known yet.
+        seeds if there are several; a dash where it is none of the group's, or not known yet.
 
         Raises ``EqpropError`` where a seed has none.
         """

@@ -140,8 +140,7 @@ def _look(experiment: Experiment, member: SeedResult, example: int) -> tuple[Mod
     """The trained network, with what it shows; else the untrained one."""
     reason = NO_CHECKPOINT
     try:
-        like = jax.eval_shape(lambda: experiment.start(member.seed))
-        found = load_best(member.folder, experiment.recipe, like, member.seed)
+        found = load_best(member.folder, experiment.recipe, experiment.like, member.seed)
     except EqpropError as error:
         found, reason = None, str(error)
     if found is None:

@@ -15,14 +15,14 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from eqprop.errors import EqpropError, UsageError
+from eqprop.errors import UsageError
 from eqprop.reports import page_figures as draw
 from eqprop.reports.groups import Group, gather
 from eqprop.reports.inspection import Inspection, Relaxed, Tiles, inspect
 from eqprop.reports.svg import image
 from eqprop.training import metrics
 from eqprop.training.display import Display
-from eqprop.training.files import write_whole
+from eqprop.training.files import write_whole, writing
 from eqprop.training.mistakes import Mistakes
 from eqprop.training.records import Made
 from eqprop.training.results import SeedResult
@@ -69,13 +69,9 @@ def compose(
 
 def write(page: str, out: Path) -> None:
     """Writes the page, whole or not at all. Raises ``EqpropError`` where that cannot be done."""
-    try:
+    with writing(out, "give another file with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page)
-    except OSError as error:
-        raise EqpropError(
-            f"{out} cannot be written ({error.strerror}): give another file with --out"
-        ) from error
 
 
 def _section(group: Group, title: str, inspection: Inspection, name: str) -> dict[str, Any]:

@@ -125,8 +125,9 @@ class NudgedPhase(Source):
             weighted(weights, after - before) / self.problem.system.dynamics.dt
             for before, after in zip(carry[1], new, strict=True)
         )
-        # Each point's dtheta is divided by its own beta already.
-        d_network = jax.tree.map(functools.partial(weighted, self.stencil.shares), dtheta)
+        # Each point's dtheta is divided by its own beta already: what is left is alike in all rows.
+        shares = (weights * betas).reshape(len(betas), -1)[:, 0]
+        d_network = jax.tree.map(functools.partial(weighted, shares), dtheta)
         return (moved, new), Changes(d_states, d_network)
 
 

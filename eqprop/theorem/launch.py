@@ -18,7 +18,7 @@ from rich.console import Console
 from eqprop.data import named as data
 from eqprop.data.dataset import Dataset
 from eqprop.data.targets import Classes
-from eqprop.errors import EqpropError, UsageError, typed
+from eqprop.errors import UsageError, typed
 from eqprop.recipes.build import nudge, nudged_rule
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
@@ -29,6 +29,7 @@ from eqprop.theorem.verdict import beta_table, convergence, points_table, tensor
 from eqprop.theorem.verification import Plan, Verification
 from eqprop.training.display import Display, Stopwatch
 from eqprop.training.experiment import Experiment, prepare
+from eqprop.training.files import writing
 from eqprop.training.metrics import angles
 from eqprop.training.records import made
 from eqprop.training.runs import make_folder
@@ -157,14 +158,10 @@ def _report(
 
 
 def _write(out: Path, numbers: dict[str, Any], found: Verification) -> Path:
-    try:
+    with writing(f"the directory {out}", "give another with --out"):
         # What is cut short is not to be taken for whole: no file of an earlier one stays.
         for name in (NUMBERS, CURVES, VERIFICATION):
             (out / name).unlink(missing_ok=True)
         (out / NUMBERS).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
         np.savez_compressed(out / CURVES, allow_pickle=False, **found.arrays())
         return verification_figure(out)
-    except OSError as error:
-        raise EqpropError(
-            f"the directory {out} cannot be written ({error.strerror}): give another with --out"
-        ) from error

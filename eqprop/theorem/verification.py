@@ -258,10 +258,9 @@ def verify(
     problem comes in.
 
     ``problem`` has the system (its T and K are taken), the network, and a batch of inputs
-    ``(B, *shapes[0])`` and targets ``(B, classes)``; ``rule`` is the increment, or
-    AEP, whose own nudge the plan replaces; ``plan`` says at
-    which betas, and for a continual rule at which learning rates. ``progress`` is told what begins,
-    how many stages are done, and of how many.
+    ``(B, *shapes[0])`` and targets ``(B, classes)``; ``rule`` is the increment, or AEP, whose own
+    nudge the plan replaces; ``plan`` says at which betas, and for a continual rule at which
+    learning rates. ``progress`` is told what begins, how many stages are done, and of how many.
 
     Raises ``EqpropError`` when K > T, when ``eta`` does not match the connections, and when the
     free phase or a curve diverges or oscillates.

@@ -1,10 +1,7 @@
 """Evaluations as commands run them, of what a run directory holds."""
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
-
-import jax
 
 from eqprop.errors import EqpropError
 from eqprop.networks.model import Model
@@ -85,8 +82,7 @@ def _trained(
     Raises ``EqpropError`` where there is none.
     """
     for seed, place in seed_folders(folder, record):
-        like = jax.eval_shape(functools.partial(experiment.start, seed))
-        found = load_best(place, record.recipe, like, seed)
+        found = load_best(place, record.recipe, experiment.like, seed)
         if found is None:
             raise EqpropError(f"{place} has no checkpoint yet: eqprop resume {folder}")
         yield seed, place, found
@@ -100,5 +96,4 @@ def _evaluate(experiment: Experiment, network: Model, examples: Examples, displa
             experiment.trainer, network, examples, lambda done: tell(f"{done}/{n}")
         )
     own = [metric for metric in metrics.of_examples() if metric.name in scores]
-    shown = ((m.name, f"{scores[m.name]:{m.form}}{m.unit}") for m in own)
-    return ", ".join(f"{name} {value}" for name, value in shown)
+    return ", ".join(f"{m.name} {scores[m.name]:{m.form}}{m.unit}" for m in own)

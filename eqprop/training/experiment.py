@@ -62,6 +62,11 @@ class Experiment:
         """The state of one network before the first minibatch."""
         return self.trainer.start(self.init, seed)
 
+    @property
+    def like(self) -> TrainState:
+        """The same of any seed, as shapes: nothing is drawn."""
+        return jax.eval_shape(lambda: self.start(0))
+
     def lay_out(self, layout: Layout) -> "Experiment":
         """The same for networks side by side, or over several devices."""
         if layout == self.trainer.layout:

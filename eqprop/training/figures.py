@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eqprop.errors import EqpropError
-from eqprop.training.files import write_whole
+from eqprop.training.files import write_whole, writing
 from eqprop.training.metrics import METRICS, flat, of_examples
 from eqprop.training.runs import read_metrics
 
@@ -39,10 +38,13 @@ def new_figure(size: tuple[float, float] | None = None) -> "Figure":
 
 def save(figure: "Figure", *paths: Path) -> None:
     """Writes a figure to each of some files, ``.png`` or ``.svg``."""
+    from matplotlib import rc_context
+
     for path in paths:
         drawn = io.BytesIO()
         kind = path.suffix.removeprefix(".")
-        figure.savefig(drawn, format=kind, dpi=150, metadata=_METADATA[path.suffix])
+        with rc_context({"svg.hashsalt": "eqprop"}):  # names of shapes that are always the same
+            figure.savefig(drawn, format=kind, dpi=150, metadata=_METADATA[path.suffix])
         write_whole(path, drawn.getvalue())
 
 
@@ -102,12 +104,8 @@ def mistakes_figure(found: "Mistakes", out: Path) -> Path:
         for place, x, caption in zip(places, found.inputs, captions, strict=False):
             place.imshow(x if x.shape[2:] in ((3,), (4,)) else x.reshape(x.shape[:2]), cmap="gray")
             place.set_title(textwrap.fill(caption, 18), fontsize=6)
-    try:
+    with writing(out, "give another file with --figure"):
         save(figure, out)
-    except OSError as error:
-        raise EqpropError(
-            f"{out} cannot be written ({error.strerror}): give another file with --figure"
-        ) from error
     return out
 
 

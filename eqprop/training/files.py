@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from eqprop.errors import EqpropError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -32,6 +35,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             hidden.unlink()
         raise
+
+
+@contextlib.contextmanager
+def writing(where: object, remedy: str) -> Iterator[None]:
+    """Inside, an ``OSError`` is an ``EqpropError`` that says where, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise EqpropError(
+            f"{where} cannot be written ({error.strerror or error}): {remedy}"
+        ) from error
 
 
 def partial(path: Path) -> Path:

@@ -34,11 +34,11 @@ class PlannedTraining:
     folder: Path
     data: "KeptData | None" = None
     """Data of one's own; None for those that the recipe names."""
-    origin: Origin | None = None
-    """The network that it starts from; None for a drawn one."""
 
-    def check(self) -> None:
-        """Raises ``EqpropError`` where the directory holds another training."""
+    def check(self, origin: Origin | None = None) -> None:
+        """Raises ``EqpropError`` where the directory holds another training, or one that has not
+        started from that network; None: from a drawn one.
+        """
         if not is_run(self.folder):
             return
         record = read_record(self.folder)
@@ -47,7 +47,7 @@ class PlannedTraining:
                 f"{self.folder} is a run on other data ({record.data.source}) than it would be "
                 "here: give another directory with --out"
             )
-        wanted = self.recipe.essence, self.seeds, Origin.of(self.origin)
+        wanted = self.recipe.essence, self.seeds, Origin.of(origin)
         if (record.recipe.essence, record.seeds, Origin.of(record.origin)) != wanted:
             raise EqpropError(
                 f"{self.folder} is a run of another recipe, of other seeds, or from another start, "
@@ -109,9 +109,10 @@ class PlannedTraining:
             print(f"NOTE: {error}", flush=True)
 
 
-def check_all(trainings: Mapping[str, PlannedTraining]) -> None:
-    """Raises ``EqpropError``, before the first is begun, where a directory holds another training,
-    or a recipe cannot be trained or does not fit its data. Loads JAX, and data sets of that name.
+def check_all(trainings: Mapping[str, PlannedTraining], origin: Origin | None = None) -> None:
+    """Checks each before the first is begun, as ``PlannedTraining.check`` does. Raises
+    ``EqpropError``, too, where a recipe cannot be trained, or does not fit its data. Loads JAX, and
+    the data sets that recipes name.
     """
     from eqprop.data.named import load
     from eqprop.training.experiment import plan, precision
@@ -119,7 +120,7 @@ def check_all(trainings: Mapping[str, PlannedTraining]) -> None:
 
     named = functools.cache(load)
     for name, planned in trainings.items():
-        planned.check()
+        planned.check(origin)
         if is_run(planned.folder):
             continue
         recipe = planned.recipe

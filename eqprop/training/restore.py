@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 import equinox as eqx
-import jax
 
 from eqprop.errors import EqpropError
 from eqprop.recipes.recipe import Recipe
@@ -129,8 +128,7 @@ def load(
     Raises:
         EqpropError: there is one, but of another network or seed, or none is whole.
     """
-    like = jax.eval_shape(lambda: experiment.start(seed))
-    return _of_seed(checkpoint.newest(checkpoints, like, among), seed)
+    return _of_seed(checkpoint.newest(checkpoints, experiment.like, among), seed)
 
 
 def _of_seed(found: checkpoint.Restored | None, seed: int) -> checkpoint.Restored | None:
@@ -150,8 +148,13 @@ def load_best(
     has a validation part, else the newest one that is whole, if there has been any.
 
     Raises:
-        EqpropError: as ``load`` does; or that of the best epoch is damaged.
+        EqpropError: as ``load`` does; or that of the best epoch is damaged, or not there.
     """
     if recipe.validation and read_metrics(folder):
+        if not (folder / BEST).exists():
+            raise EqpropError(
+                f"{folder / BEST} is not there, as where a training was stopped before it was "
+                f"kept: put it back, or go on with eqprop resume {folder}"
+            )
         return _of_seed(checkpoint.read(folder / BEST, like), seed)
     return _of_seed(checkpoint.newest(folder / CHECKPOINTS, like), seed)

@@ -20,14 +20,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from eqprop.errors import EqpropError
 from eqprop.training import records
-from eqprop.training.files import partial, write_whole
+from eqprop.training.files import partial, write_whole, writing
 from eqprop.training.records import Record
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Run:
             EqpropError: there is something in the folder, or it cannot be written.
         """
         check_new(folder)
-        try:
+        with writing(f"the run directory {folder}", "give another with --out"):
             folder.mkdir(parents=True, exist_ok=True)
             lock = _hold(folder)
             try:
@@ -77,11 +77,6 @@ class Run:
             except BaseException:
                 lock.close()
                 raise
-        except OSError as error:
-            raise EqpropError(
-                f"the run directory {folder} cannot be written ({error.strerror}): give another "
-                "with --out"
-            ) from error
         return cls(folder, record, lock)
 
     @classmethod
@@ -331,13 +326,6 @@ def _hold(folder: Path) -> io.TextIOWrapper:
     return lock
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Inside, an ``OSError`` is one of a run that has begun: nothing but this writing is lost."""
-    try:
-        yield
-    except OSError as error:
-        raise EqpropError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or make it "
-            "writable; `eqprop resume` then goes on"
-        ) from error
+def _writing(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Writing for a run that has begun, of which nothing else is lost."""
+    return writing(path, "make room, or make it writable; `eqprop resume` then goes on")

@@ -319,6 +319,8 @@ def _calmer(recipe: Recipe) -> str:
         causes.append(f"a --beta nearer to 0 than {recipe.beta:g}")
     if recipe.setting == "energy" and recipe.dt > _LARGE_DT:
         causes.append(f"a smaller --dt than {recipe.dt:g}")
+    if recipe.setting == "resistive" and recipe.device.levels:
+        causes.append("conductances that are no longer rounded to 0, by --least or --device.levels")
     causes.append(f"lower learning rates than --lr {' '.join(map(str, recipe.lr))}")
     if recipe.model:
         causes.append(

@@ -38,7 +38,8 @@ from eqprop.training.experiment import (
     precision,
     put_scaled,
 )
-from eqprop.training.files import write_whole
+from eqprop.training.files import write_whole, writing
+from eqprop.training.planned import PlannedTraining
 from eqprop.training.records import Origin, Record
 from eqprop.training.restore import load_best
 from eqprop.training.results import read_run
@@ -94,19 +95,13 @@ def fit(
     wanted = dataclasses.replace(wanted, dataset="own", published=None, **fields)
     folder, command = Path(out), ["eqprop.fit"]
     seed = int(seed) if isinstance(seed, np.integer) else seed
-    if not is_run(folder):
-        warm = None if start is None else start.warm_start
+    warm = start and start.warm_start
+    if is_run(folder):
+        data = run_data.KeptData(folder, run_data.describe(dataset, wanted))
+        PlannedTraining(wanted, (seed,), folder, data).check(warm and warm.origin)
+        launch.resume(folder, wanted.epochs, command, own=own)
+    else:
         launch.train(wanted, [seed], folder, command, dataset=dataset, start=warm, own=own)
-        return open_run(folder, model=own)
-    record = read_record(folder)
-    same = record.data.same(run_data.describe(dataset, wanted))
-    same = same and Origin.of(record.origin) == Origin.of(start and start.warm_start.origin)
-    if not same or record.recipe.essence != wanted.essence or record.seeds != (seed,):
-        raise EqpropError(
-            f"{folder} is a run of another recipe, of other data, of another seed or from another "
-            "start: give another directory with out"
-        )
-    launch.resume(folder, wanted.epochs, command, own=own)
     return open_run(folder, model=own)
 
 
@@ -314,12 +309,8 @@ class TrainedRun:
             "names": json.dumps(self.target.names),
             "features": json.dumps(self.record.data.features),
         }
-        try:
+        with writing(path, "give another file"):
             write_whole(path, _packed(path, arrays, about))
-        except OSError as error:
-            raise EqpropError(
-                f"{path} cannot be written ({error.strerror}): give another file"
-            ) from error
         return path
 
     @functools.cached_property

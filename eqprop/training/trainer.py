@@ -174,11 +174,11 @@ class Trainer:
     """The compiled functions of one training; holds no state of it.
 
     ``batch`` is the number of examples in a minibatch; ``augmentations`` alter those learnt from,
-    and ``dropout`` silences units as they are.
-    ``layout`` says whether a state is that of one network or of replicas, and where it lies. An
-    evaluation stops iterating when no unit moves faster than ``test_tolerance`` per unit of time;
-    where that is 0, it relaxes as in training. ``scaling`` is that of the inputs, as ``fetch`` has
-    it, and ``target`` says what is learnt, and so what is measured.
+    and ``dropout`` silences units meanwhile. ``layout`` says whether a state is that of one network
+    or of replicas, and where it lies. An evaluation stops iterating when no unit moves faster than
+    ``test_tolerance`` per unit of time; where that is 0, it relaxes as in training. ``scaling`` is
+    that of the inputs, as ``fetch`` has it, and ``target`` says what is learnt, and so what is
+    measured.
     """
 
     system: System

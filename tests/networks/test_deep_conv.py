@@ -171,7 +171,7 @@ def test_a_normalised_connection_is_the_connection_of_normalised_rates(x64: None
         ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "2 means for the 3 channels"),
         ({"skips": ((1, 9),)}, "a link 1->9 in a network whose layers run"),
         ({"lateral": (7,)}, "a link 7->7"),
-        ({"skips": ((1, 3),)}, r"5 learning rate.*for 6 connections"),
+        ({"skips": ((1, 3),)}, r"5 learning rate.*for 6 sets of weights"),
     ],
 )
 def test_recipes_that_cannot_be(changes: dict, message: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eqprop.devices.record import Device
 from eqprop.errors import EqpropError
 from eqprop.recipes.catalogue import recipe
 
@@ -17,6 +18,12 @@ from eqprop.recipes.catalogue import recipe
         ({"skips": ((0, 2), (0, 2))}, "skips have 0 2, but .* name each pair once"),
         ({"lateral": (1, 1)}, r"lateral is \(1, 1\): name each layer once"),
         ({"output_slope": False}, "rule ep has nothing to do with .* in the setting prototypical"),
+        ({"setting": "energy", "inside": True}, "only in discrete time is there a potential"),
+        ({"hold": True, "inside": True}, "inside is True with hold"),
+        ({"setting": "resistive", "output": "activation"}, "outputs .* are voltages"),
+        ({"setting": "resistive", "train_input_bias": False}, "train_input_bias is False"),
+        ({"setting": "resistive", "rule": "bptt", "output_slope": False}, "output_slope is False"),
+        ({"rule": "bptt", "device": Device(step_noise=0.1)}, "step_noise is 0.1, but rule bptt"),
         ({"test_tolerance": -1e-4}, "test_tolerance is -0.0001: give a number above 0, or 0 for"),
     ],
 )

@@ -160,7 +160,10 @@ def test_the_table(swept):
     assert "](beta-0.4)" in page
     assert json.loads((swept / "sweep.json").read_text())["rows"][0]["run"].startswith("beta-")
     assert (swept / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (swept / "sweep.svg").read_text()
+    drawn = (swept / "sweep.svg").read_bytes()
+    assert b"<svg" in drawn
+    assert sweep(swept, *GRID) == 0
+    assert (swept / "sweep.svg").read_bytes() == drawn
 
 
 def test_the_size_of_the_validation_part_is_not_what_was_found_on_it(tmp_path):

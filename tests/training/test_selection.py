@@ -268,7 +268,9 @@ def test_a_best_epoch_that_is_damaged(patient, tmp_path, capsys):
     assert f"{BEST} is damaged" in one_line(capsys.readouterr().err)
     (run / BEST).unlink()
     assert main(["evaluate", str(run)]) == 1
-    assert BEST in one_line(capsys.readouterr().err)
+    line = one_line(capsys.readouterr().err)
+    assert f"{BEST} is not there" in line
+    assert line.endswith(f"go on with eqprop resume {run}")
     (run / "result.json").write_text("{")
     assert main(["resume", str(run)]) == 1
     assert "result.json is damaged: delete it" in one_line(capsys.readouterr().err)

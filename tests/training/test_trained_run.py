@@ -327,6 +327,7 @@ def test_channels_first_are_not_altered(tmp_path):
         (["export", "young", "w.npz"], "has no checkpoint yet"),
         (["train", "ep-1h", "--data", "iris.csv", "--target", "kin"], "did you mean kind?"),
         (["train", "ep-1h", "--data", "iris.csv", "--from", "nowhere"], "no run directory"),
+        (["train", "ep-1h", "--data", "iris.csv", "--dataset", "digits"], "name two data sets"),
         (
             ["train", "ep-1h", "--data=iris.csv", "--from=RUN", "--hidden", "9", "--batch", "4"],
             "W1 is (4, 16) there, (4, 9) in this recipe",
@@ -385,7 +386,7 @@ def test_the_test_part_of_a_data_set_may_be_another(tmp_path: Path) -> None:
     again = ep.fit("ep-1h", ours, tmp_path / "run", **fields | {"epochs": 2})
     whole = ep.fit("ep-1h", ours, tmp_path / "whole", **fields | {"epochs": 2})
     np.testing.assert_array_equal(again.metrics["test_error"], whole.metrics["test_error"])
-    with pytest.raises(ep.EqpropError, match="of other data"):
+    with pytest.raises(ep.EqpropError, match="on other data"):
         ep.fit("ep-1h", digits, tmp_path / "run", **fields)
 
 
@@ -399,7 +400,7 @@ def test_other_names_are_other_data(change, tmp_path: Path) -> None:
         ep.Dataset.from_arrays(x, np.arange(20) % 2, **fields) for fields in (named, named | change)
     ]
     ep.fit("ep-1h", made[0], tmp_path / "run", hidden=(4,), epochs=1, batch=5)
-    with pytest.raises(ep.EqpropError, match="of other data"):
+    with pytest.raises(ep.EqpropError, match="on other data"):
         ep.fit("ep-1h", made[1], tmp_path / "run", hidden=(4,), epochs=1, batch=5)
 
 
