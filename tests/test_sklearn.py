@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import eqprop as ep
 from eqprop.errors import Diverged, EqpropError
 from eqprop.sklearn import EPClassifier, EPRegressor
+from eqprop.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -236,3 +237,30 @@ def test_bytes_that_are_no_images_and_fields_without_a_place(iris: Arrays) -> No
         EPClassifier(fields={"patience": 1}).fit(*iris)
     with pytest.raises(EqpropError, match="too large for float32"):
         plain.predict(np.full((1, 6), 1e39))
+
+
+def test_each_epoch_has_an_order_of_its_own(iris: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders, advance = [], Trainer.advance
+
+    def note(trainer: Trainer, state: Any, examples: Any, order: Any, stop: int) -> Any:
+        orders.append(np.ravel(order[:stop]).tolist())
+        return advance(trainer, state, examples, order, stop)
+
+    monkeypatch.setattr(Trainer, "advance", note)
+    EPClassifier(epochs=3, batch=50, random_state=0).fit(*iris)
+    assert [sorted(order) for order in orders] == [list(range(150))] * 3
+    assert len(set(map(tuple, orders))) == 3
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_what_was_learnt(iris: Arrays) -> None:
+    """Without learning: of 20 of 39 examples, the others being less than a minibatch."""
+    x, y = iris[0][:39], np.arange(39) % 2
+    model = EPClassifier(epochs=1, lr=0.0, batch=20, random_state=0).fit(x, y)
+    losses = 0.5 * ((model._scores(x) - np.eye(2)[y]) ** 2).sum(axis=1)
+    assert model.loss_curve_[0] == pytest.approx(losses.mean(), rel=0.2)
+
+
+def test_a_regression_learns_at_a_quarter_of_the_rates(iris: Arrays) -> None:
+    model = EPRegressor(epochs=1, random_state=0).fit(iris[0], iris[1])
+    assert model.recipe_.lr == tuple(rate / 4 for rate in ep.recipe("ep-1h").lr)
+    assert EPRegressor(epochs=1, lr=0.08).fit(*iris).recipe_.lr == (0.08, 0.08)

@@ -1,7 +1,9 @@
 """Neurons, reading and feedback of a device against formulas, and what is left of an ideal one."""
 
 import dataclasses
+from typing import final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from eqprop.devices.feedback import Copied, with_copies
 from eqprop.devices.neurons import ImperfectNeurons
+from eqprop.devices.noise import normal
 from eqprop.devices.reading import ImperfectReading
 from eqprop.devices.record import Device
 from eqprop.dynamics.activations import activation
@@ -21,6 +24,7 @@ from eqprop.learning.asymmetric import AsymmetricEP, AsymmetricPhase
 from eqprop.learning.increments import Equilibrium, VectorField
 from eqprop.learning.learners import Continual
 from eqprop.learning.rules import AfterPhase
+from eqprop.learning.writing import Writing
 from eqprop.networks.graphs import chain
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
@@ -327,3 +331,119 @@ def test_a_baseline_reads_nothing_for_a_readout_either():
         updates.append(built.learner.rule.update(built.system.at(KEY), net, X, y, KEY)[0])
     for a, b in zip(*map(jax.tree.leaves, updates), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_spread_differs_from_layer_to_layer():
+    n = 200
+
+    def apart(one: np.ndarray, other: np.ndarray) -> bool:
+        return abs(np.corrcoef(np.ravel(one)[:n], np.ravel(other)[:n])[0, 1]) < 5 / np.sqrt(n)
+
+    for device in (Device(gain_spread=0.2), Device(threshold_spread=0.1)):
+        first, second, _ = driven(device)
+        assert apart(first[0], second[0])
+    reading = ImperfectReading(Device(read_offset=0.03), KEY)
+    first, second, _ = reading(network().zeros(1), nudged=True)
+    assert apart(first, second)
+    plain, copied = network(), with_copies(network(), Device(feedback_spread=0.1))
+    ratios = []
+    for edge, of in zip(copied.edges[1:], plain.edges[1:], strict=True):
+        weight = np.asarray(of.connection.weight)  # pyright: ignore[reportAttributeAccessIssue]
+        n_pre, n_post = weight.shape
+        back = edge.feedback(jnp.zeros((n_post, n_pre)), jnp.eye(n_post))
+        ratios.append(np.asarray(back).T / weight)
+    assert apart(*ratios)
+
+
+def test_noise_of_a_step_is_another_in_another_minibatch():
+    net, at = network(), system(Device(step_noise=0.1))
+    settle = jax.jit(lambda key: at.at(key).free(at.clamp(net, X), X).states[0])
+    ends = [settle(jax.random.key(n)) for n in (0, 0, 1)]
+    np.testing.assert_array_equal(ends[0], ends[1])
+    assert not np.allclose(ends[0], ends[2], atol=1e-3)
+
+
+def test_the_two_sides_of_a_nudge_have_noise_of_their_own_from_the_first_step_on():
+    """They start from the same states: the force alone tells them apart."""
+    device, net = Device(step_noise=0.5), network()
+    dynamics = ImperfectNeurons(Prototypical(lambda v: v), device, KEY)
+    states, noise = net.zeros(500), []
+    for force in (0.1, -0.1):
+        forces = (None, None, jnp.full_like(states[-1], force))
+        drives = tuple(jnp.zeros_like(s) for s in states)
+        new = dynamics.react(states, drives, forces, Place(net, (1, 2, 3)))
+        noise.append(np.ravel(new[-1] - force))
+    assert abs(np.corrcoef(noise)[0, 1]) < 5 / np.sqrt(noise[0].size)
+
+
+def test_a_step_of_asymmetric_ep_sees_states_as_they_are_read():
+    net, exact, coarse = network(), system(None), system(Device(adc_bits=3))
+    free = exact.free(exact.clamp(net, X), X).states
+    ours, moved = AsymmetricPhase(coarse, net, X, Y, free), free
+    advance = jax.jit(lambda states: ours.advance(states, jnp.asarray(0.5)))
+    for _ in range(3):
+        before, (moved, seen) = moved, advance(moved)
+    read = (coarse.read(states, nudged=True) for states in (before, moved))
+    expected = ours.increment(tuple(b - a for a, b in zip(*read, strict=True)))
+    for found, wanted in zip(*map(jax.tree.leaves, (seen, expected)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["ep", "c-ep"])
+def test_weights_drift_and_pulses_are_counted_once_a_minibatch(rule):
+    """However often they are written in it."""
+    device = Device(drift=0.1, dw_min=1e-3)
+    asked = dataclasses.replace(recipe("ep-1h"), rule=rule, hidden=(20,), K=6, device=device)
+    still, learns = (
+        build(dataclasses.replace(asked, lr=(rate, rate)), (6,), 4, 10) for rate in (0.0, 1.0)
+    )
+    net = still.init(KEY)
+
+    @eqx.filter_jit
+    def learn(built, net, memory, n):
+        return built.learner.learn(built.system, net, memory, (X, Y), jax.random.key(n))[:2]
+
+    later, _ = learn(still, net, still.learner.init(net), 0)
+    for a, b in zip(*map(jax.tree.leaves, (later, net)), strict=True):
+        np.testing.assert_allclose(a, 0.9 * b, rtol=1e-6)
+    first, memory = learn(learns, net, learns.learner.init(net), 1)
+    pulses = [
+        float(learns.learner.seen(learn(learns, first, held, 2)[1])["pulses"])
+        for held in (memory, learns.learner.init(first))
+    ]
+    assert pulses[0] == pulses[1] > 0
+
+
+def test_each_step_of_a_continual_phase_is_written_with_random_numbers_of_its_own():
+    """As many numbers as there are steps add up to one with so many times the variance."""
+
+    @final
+    class Shaken(Writing):
+        """Adds a normal number to each weight, whatever is asked for."""
+
+        def program(self, network, key):
+            return network
+
+        def shown(self, network, key):
+            return network
+
+        def init(self, network):
+            return jnp.zeros(())
+
+        def write(self, network, stored, change, key):
+            return jax.tree.map(lambda w: w + normal(key, w.shape, w.dtype), network), stored
+
+        def rest(self, network, stored):
+            return network, stored
+
+        def begin(self, stored):
+            return stored
+
+        def seen(self, stored):
+            return {}
+
+    net, steps = network(), 9
+    learner = Continual(Equilibrium(), OneSided(0.1), (0.0,) * 3, writing=Shaken())
+    moved, _, _ = learner.learn(system(None, steps=steps), net, learner.init(net), (X, Y), KEY)
+    shaken = np.asarray(moved.edges[1].connection.weight - net.edges[1].connection.weight)
+    assert shaken.std() == pytest.approx(np.sqrt(steps), rel=0.05)

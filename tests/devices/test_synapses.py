@@ -337,3 +337,38 @@ def test_presets_are_pulsed_and_bounded():
         assert device.w_max is not None
         full, _ = written(dataclasses.replace(device, pulse_noise=0.0, write_noise=0.0), 0.0, 30.0)
         assert full.mean() == pytest.approx(device.w_max, rel=0.02), name
+
+
+def test_drift_is_of_what_is_remembered_too():
+    chip = pulsed(Device(drift=0.01, write_noise=0.05), constant(0.5))
+    held = chip.init(constant(0.5))
+    for _ in range(2):
+        _, held = chip.rest(constant(0.5), held)
+    assert held.clean is not None
+    np.testing.assert_allclose(weights(held.clean), 0.5 * 0.99**2, rtol=1e-6)
+
+
+def test_pulses_are_counted_from_the_beginning_of_a_minibatch():
+    """All of the writings of it, and none of those before."""
+    device, network = Device(dw_min=0.002), constant(0.1)
+    _, held = written(device, 0.1, 0.005, times=4)
+    assert float(held.pulses) == pytest.approx(4 * 2.5, rel=0.01)
+    assert float(pulsed(device, network).begin(held).pulses) == 0
+
+
+def test_what_is_spread_or_drawn_differs_from_one_connection_to_the_next():
+    device = Device(
+        dw_min=0.01, dw_min_spread=0.1, w_max=1.0, w_min=-1.0, w_max_spread=0.1, w_min_spread=0.1
+    )
+    network = chain([(200,), (200,), (200,)], KEY)
+    first, _, second, _ = pulsed(device, network).cells
+    parts = [first.step, first.high, first.low, second.step, second.high, second.low]
+    correlations = np.corrcoef([np.ravel(part) for part in parts]) - np.eye(len(parts))
+    assert np.abs(correlations).max() < 5 / 200
+    # And so do the roundings to whole pulses.
+    network = jax.tree.map(jnp.zeros_like, network)
+    half = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.005), network)
+    chip = pulsed(Device(dw_min=0.01), network)
+    moved, _ = chip.write(network, chip.init(network), half, KEY)
+    ends = [np.ravel(edge.connection.weight) for edge in moved.edges]
+    assert abs(np.corrcoef(ends)[0, 1]) < 5 / 200

@@ -223,6 +223,7 @@ def test_recipes_and_what_cannot_be() -> None:
     relaxation = build(mixed, (28, 28), 10, 1).system.relaxation
     assert relaxation == Anderson(30, 1e-3)
     assert relaxation.until(1e-5) == Anderson(30, 1e-5)
+    assert Anderson(30, 1e-3, 7, 1e-6).until(1e-5) == Anderson(30, 1e-5, 7, 1e-6)
     assert FixedSteps(7).until(1e-5) == ToTolerance(7, 1e-5)
     with pytest.raises(EqpropError, match=r"tolerance is 0\.0: give one, as --tolerance 1e-3"):
         dataclasses.replace(mixed, tolerance=0.0)
@@ -266,3 +267,12 @@ def test_fast_sweeps_where_the_graph_has_two_colours(links: dict[str, Any]) -> N
         network.colours()
     with pytest.raises(EqpropError, match=r"odd cycle.*use synchronous steps"):
         build(dataclasses.replace(made, sweeps=True), (2, 3), 3, 1)
+
+
+@pytest.mark.parametrize("every", [1, 3, 4, 20])
+def test_steps_end_at_the_most_that_there_are_however_seldom_they_are_tested(every: int) -> None:
+    """A step adds 1, and so never settles."""
+    relaxation = ToTolerance(10, 1e-3, every)
+    (s,), settled = relaxation(lambda s: (s[0] + 1,), (jnp.zeros((2, 3)),))
+    assert np.all(s == 10)
+    assert (settled.steps, settled.residual) == (10, 1)

@@ -354,3 +354,12 @@ def test_parameters_have_names() -> None:
     named = named_parameters(network)
     assert named["Wb2"] is network.edges[1].back.weight
     assert named["b0->2"] is network.edges[2].connection.bias
+
+
+@pytest.mark.parametrize("steps", [1, 7, 12])
+def test_the_free_phase_of_a_baseline_counts_all_of_its_steps(steps: int) -> None:
+    problem = make_problem(
+        make_network([5, 4, 3], chain_graph([5, 4, 3]), 0), Prototypical(sigm), (12, steps)
+    )
+    _, free = update_of(BPTT(), problem)
+    assert free.settled.steps == 12

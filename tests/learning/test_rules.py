@@ -3,6 +3,7 @@
 import inspect
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ import oracle
 import pytest
 from problems import make_network, make_problem
 
+from eqprop.devices.record import Device
+from eqprop.devices.synapses import pulsed
 from eqprop.dynamics.activations import activation
 from eqprop.dynamics.costs import SquaredError
 from eqprop.dynamics.nudges import Centered, MixedSign, Nudge, OneSided, RandomSign, Stencil
@@ -20,7 +23,7 @@ from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
 from eqprop.learning.continual import LowRank, continual_phase, continual_step
 from eqprop.learning.increments import Equilibrium, Increment, VectorField
-from eqprop.learning.learners import Continual, Learner, WithOptimizer
+from eqprop.learning.learners import Continual, Learner, WithOptimizer, constant
 from eqprop.learning.rules import AfterPhase
 from eqprop.networks.connections import Dense
 from eqprop.networks.edges import Tied, Untied
@@ -337,6 +340,37 @@ def test_learning_rates_scale_the_output_of_the_optimizer() -> None:
             for edge, d, rate in zip(expected.edges, step.edges, rates, strict=True)
         ]
         expected = expected.replace_edges(moved)
+    assert_close(network, expected)
+
+
+@pytest.mark.parametrize("on_a_device", [False, True])
+@pytest.mark.parametrize("name", ["ep", "c-ep"])
+def test_a_schedule_is_a_factor_on_all_rates(name: str, on_a_device: bool) -> None:
+    """Minibatch n is learnt as with half as large rates as the one before it."""
+    problem, at = case("chain", 3, untied=False), system(SETTINGS["outside"][1])
+    rates = (0.1, 0.2, 0.3)
+    # A device that takes any change.
+    device = Device(w_max=50.0, w_min=-50.0)
+    writing = pulsed(device, problem.ours) if on_a_device else None
+
+    def made(factor: float, schedule: Any) -> Learner:
+        own = tuple(factor * rate for rate in rates)
+        if name == "c-ep":
+            return Continual(Equilibrium(), OneSided(0.4), own, schedule, writing=writing)
+        rule = AfterPhase(Equilibrium(), OneSided(0.4))
+        return WithOptimizer(rule, own, optax.identity(), schedule, writing=writing)
+
+    @eqx.filter_jit
+    def step(learner: Learner, network: Network, memory: Any, key: jax.Array) -> Any:
+        return learner.learn(at, network, memory, problem.batch, key)
+
+    ours = made(1.0, lambda count: 0.5**count)
+    network = expected = problem.ours
+    memory = ours.init(network)
+    for n in range(3):
+        plain, key = made(0.5**n, constant), jax.random.key(n)
+        network, memory, _ = step(ours, network, memory, key)
+        expected, _, _ = step(plain, expected, plain.init(expected), key)
     assert_close(network, expected)
 
 

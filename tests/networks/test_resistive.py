@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -238,3 +239,28 @@ def test_bad_input() -> None:
 def _some(problem: Problem) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     x = problem.batch[0]
     return x, (jnp.zeros((len(x), 3)),)
+
+
+def test_a_node_that_nothing_is_joined_to_stays_at_0() -> None:
+    """Conductances may learn down to 0."""
+    network = ResistiveNetwork.init((3, 4, 2), jax.random.key(0))
+    first, second = network.conductances
+    alone = eqx.tree_at(
+        lambda n: n.conductances, network, (first.at[:, 1].set(0), second.at[1].set(0))
+    )
+    x, y = jnp.ones((2, 3)), jnp.eye(2)
+    system = System(BlockDescent(), SquaredError(), FixedSteps(9), 3)
+    clamped = system.clamp(alone, x)
+    states = system.free(clamped, x).states
+    for ends in (states, system.nudged(clamped, x, y, jnp.asarray(0.5), states)):
+        assert np.all(ends[0][:, 1] == 0)
+        assert all(np.isfinite(s).all() for s in ends)
+
+
+def test_initial_conductances_are_uniform_above_the_least() -> None:
+    network = ResistiveNetwork.init((99, 300, 50), jax.random.key(0), least=0.01)
+    for g in network.conductances:
+        top = 2 / sum(g.shape)
+        assert g.min() >= 0.01
+        assert 0.95 * top < g.max() - 0.01 <= top * (1 + 1e-6)
+        assert float((g - 0.01).mean()) == pytest.approx(top / 2, rel=0.05)

@@ -42,9 +42,9 @@ from eqprop.theorem.questions import FIGURES
 from eqprop.training import launch
 from eqprop.training.figures import new_figure
 from eqprop.training.planned import PlannedTraining
-from eqprop.training.records import DataUsed, Made, Record
+from eqprop.training.records import DataUsed, Made, Origin, Record
 from eqprop.training.results import SeedResult
-from eqprop.training.runs import is_run, read_metrics
+from eqprop.training.runs import is_run, read_metrics, read_record
 from eqprop.training.session import TimeUp
 
 DIGITS = ("--dataset", "digits")
@@ -291,6 +291,27 @@ def test_another_training_in_the_place_is_refused(tmp_path):
         PlannedTraining(other, (0,), tmp_path / "run").work([])
     same = dataclasses.replace(other, hidden=(16,), epochs=1, about="by another name")
     assert PlannedTraining(same, (0,), tmp_path / "run").ended
+
+
+def test_another_start_in_the_place_is_refused(tmp_path):
+    assert train(tmp_path / "run", "--epochs", "1") == 0
+    recipe = read_record(tmp_path / "run").recipe
+    PlannedTraining(recipe, (0,), tmp_path / "run").check()
+    origin = Origin("elsewhere", 3, 0, "0" * 64)
+    with pytest.raises(EqpropError, match=r"from another start.*--out"):
+        PlannedTraining(recipe, (0,), tmp_path / "run").check(origin)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_what_is_gone_on_with_heeds_its_time_too(seeds, tmp_path):
+    run = tmp_path / "run"
+    how = ("--seeds", str(len(seeds)), "--replicas", "in-turn")
+    assert train(run, "--epochs", "1", *how) == 0
+    longer = dataclasses.replace(read_record(run).recipe, epochs=3)
+    planned = PlannedTraining(longer, seeds, run)
+    with pytest.raises(TimeUp, match="time is up"):
+        planned.work(["eqprop"], until=time.monotonic())
+    assert planned.epochs_done() == 1
 
 
 def test_all_and_more(tmp_path, monkeypatch):

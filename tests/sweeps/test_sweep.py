@@ -271,6 +271,43 @@ def test_jobs_go_on_without_whoever_waits(tmp_path, monkeypatch, capsys):
     assert "2 jobs go on: the same command waits" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("at_once", "submitted"), [("1", []), ("2", ["beta-0.4"]), ("3", ["beta-0.4", "beta-0.7"])]
+)
+def test_jobs_that_still_run_are_waited_for(at_once, submitted, tmp_path, monkeypatch):
+    """Called again, it submits the others, and no more at a time than were asked for."""
+    numbers = {"beta-0.1": "7", "beta-0.4": "8"}
+    (tmp_path / "jobs.json").write_text(json.dumps(numbers))
+    begun: list[str] = []
+
+    class Executor:
+        batch = contextlib.nullcontext
+
+        def update_parameters(self, **_: object) -> None: ...
+
+        def submit(self, job: cluster.Job) -> SimpleNamespace:
+            assert job.planned.folder.is_absolute()
+            begun.append(job.planned.folder.name)
+            return SimpleNamespace(job_id="9", done=lambda: False)
+
+    def job(_: object, _logs: Path, number: str) -> SimpleNamespace:
+        return SimpleNamespace(job_id=number, done=lambda: number == "8")
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster.Processes, "executor", lambda *_: Executor())
+    monkeypatch.setattr(cluster.Processes, "job", job)
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.chdir(tmp_path.parent)
+    grid = ("--grid", "beta=0.1,0.4,0.7", "--epochs", "2")
+    out = Path(tmp_path.name)
+    assert sweep(out, *grid, "--on", "processes", "--at-once", at_once) == 130
+    assert begun == submitted
+    told = json.loads((tmp_path / "jobs.json").read_text())
+    assert told == numbers | dict.fromkeys(submitted, "9")
+
+
 def test_a_job_that_fails_is_named(swept, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(swept / "beta-0.1", out / "beta-0.1")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -33,7 +34,7 @@ from trainings import (
 
 from eqprop.cli.main import main
 from eqprop.errors import EqpropError
-from eqprop.training import checkpoint
+from eqprop.training import checkpoint, files
 
 
 @pytest.fixture(scope="module")
@@ -371,3 +372,35 @@ def test_killed_and_resumed(long_oracle, tmp_path):
 @pytest.mark.slow
 def test_killed_fifty_times_and_resumed(long_oracle, tmp_path):
     _kill_until(50, long_oracle, tmp_path / "run", 1.5)
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """What a loss of power asks for: all of the content, then the name, then the folder."""
+    told, fsync, replace = [], os.fsync, Path.replace
+
+    def sync(number: int) -> None:
+        path = Path(f"/proc/self/fd/{number}").resolve()
+        told.append(("synced", path, path.read_bytes() if path.is_file() else b""))
+        fsync(number)
+
+    def rename(path: Path, target: Path) -> Path:
+        told.append(("renamed", path, target.name.encode()))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", rename)
+    path = tmp_path / "file"
+    files.write_whole(path, b"content")
+    hidden = files.partial(path)
+    assert told == [
+        ("synced", hidden, b"content"),
+        ("renamed", hidden, b"file"),
+        ("synced", tmp_path, b""),
+    ]
+    # And the metrics of an epoch before its checkpoint.
+    told.clear()
+    assert train(tmp_path / "run", "--epochs", "1") == 0
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    (row,) = (n for n, it in enumerate(told) if it == ("synced", metrics, metrics.read_bytes()))
+    names = [name for _, _, name in told]
+    assert row < names.index(b"0001-00000.safetensors")

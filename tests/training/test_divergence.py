@@ -185,6 +185,7 @@ def test_what_else_may_be_lost() -> None:
     spoilt = jax.tree.map(
         lambda leaf: leaf.at[0].set(math.inf) if leaf.ndim else leaf, state.memory
     )
+    assert not whole(eqx.tree_at(lambda s: s.memory, state, spoilt))
     found = find(trainer, examples, order, eqx.tree_at(lambda s: s.memory, copy(state), spoilt), 1)
     assert found.where in {
         "the weights from layer 0 to layer 1, from layer 1 to layer 2",  # 0 * inf

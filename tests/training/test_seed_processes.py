@@ -14,7 +14,9 @@ from trainings import SMALL, assert_close, assert_same, one_line, train
 from eqprop.cli.main import main
 from eqprop.errors import EqpropError
 from eqprop.training import seed_processes
+from eqprop.training.display import Display
 from eqprop.training.runs import Run, is_run, read_metrics, read_record
+from eqprop.training.session import TimeUp
 
 TWO = ("--seeds", "2", "--replicas", "processes")
 LONG = (*TWO, "--epochs", "40")
@@ -151,3 +153,10 @@ def test_each_gets_its_share_of_the_cores() -> None:
 
 def test_the_number_of_cores_is_that_of_this_process() -> None:
     assert 1 <= seed_processes.cores() <= (os.cpu_count() or 1)
+
+
+def test_they_heed_their_time(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    display = Display()
+    with pytest.raises(TimeUp, match=f"time is up; to go on: eqprop resume {run}"):
+        seed_processes.train_side_by_side(run, (0, 1), ["eqprop"], display, time.monotonic())

@@ -446,3 +446,25 @@ def test_other_data_beside_a_run_are_not_its_own(tmp_path: Path) -> None:
     fields = ["--dataset", "digits", "--hidden", "4", "--epochs", "1"]
     assert main(["train", "ep-1h", *fields, "--out", str(tmp_path / "run")]) == 0
     assert main(["evaluate", str(tmp_path / "run")]) == 0
+
+
+def test_metrics_of_several_targets_are_those_of_their_numbers(tmp_path: Path) -> None:
+    """Against what is predicted; one target varies a hundred times as much as the other."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    data = ep.Dataset.from_arrays(x, x[:, :2] ** 2 * [1, 0.01] + [5, 0])
+    run = ep.fit("ep-1h", data, tmp_path / "run", hidden=(8,), epochs=3, batch=5)
+    y, found = data.test_y, run.predict(data.test_x)
+    squares = (y - found) ** 2
+    assert run.tested["test_rmse"] == pytest.approx(np.sqrt(squares.mean()), rel=1e-3)
+    r2 = 1 - (squares.mean(axis=0) / y.var(axis=0)).mean()
+    assert run.tested["test_r2"] == pytest.approx(r2, rel=1e-3, abs=1e-3)
+
+
+def test_a_test_part_that_was_changed_is_noticed(flowers, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(flowers.folder, run)
+    with np.load(run / "data.npz") as arrays:
+        parts = dict(arrays)
+    np.savez(run / "data.npz", **parts | {"test_y": parts["test_y"][::-1]})
+    assert main(["evaluate", str(run)]) == 1
+    assert "is not the one that the run was trained on" in one_line(capsys.readouterr().err)

@@ -3,7 +3,9 @@ counts.
 """
 
 import dataclasses
+import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import optax
 import oracle
 import pytest
 
+from eqprop.devices.record import Device
 from eqprop.dynamics.activations import ACTIVATIONS
 from eqprop.dynamics.costs import SquaredError
 from eqprop.dynamics.nudges import OneSided
@@ -77,6 +80,18 @@ def test_an_order_is_a_permutation_of_seed_and_epoch() -> None:
     _, other, _ = setup(seed=1)
     for different in (second, trainer.order(other, examples)):
         assert np.any(first != np.asarray(different))
+
+
+def test_random_numbers_differ_with_seed_epoch_and_minibatch() -> None:
+    """The same rows, shifted at random: each time by others."""
+    trainer, state, examples = setup(shift=3)
+    rows = jnp.arange(4)
+    seen = set()
+    for place in itertools.product(range(3), repeat=3):
+        at = (jnp.asarray(n, jnp.int32) for n in place)
+        here = eqx.tree_at(lambda s: (s.seed, s.epoch, s.minibatch), state, tuple(at))
+        seen.add(np.asarray(trainer.fetch(here, examples, rows)[0]).tobytes())
+    assert len(seen) == 27
 
 
 def test_totals_count_loss_and_errors_of_the_free_phase_before_each_update() -> None:
@@ -248,7 +263,7 @@ def test_a_test_ends_when_units_have_settled_whatever_the_time_step(dt: float) -
         ({"T": 0}, "free steps T is 0"),
         ({"K": 0}, "nudged steps K is 0"),
         ({"setting": "energy", "dt": -0.1}, "dt is -0.1"),
-        ({"lr": (0.1,)}, r"1 learning rate\(s\) \(0.1,\) for 2 connections"),
+        ({"lr": (0.1,)}, r"1 learning rate\(s\) \(0.1,\) for 2 sets of weights"),
         ({"batch": 0}, "batch is 0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"angle": 45.0}, "rule ep needs tied weights, but angle is 45.0"),
@@ -257,6 +272,14 @@ def test_a_test_ends_when_units_have_settled_whatever_the_time_step(dt: float) -
         ({"rule": "c-ep", "nudge": "holomorphic"}, "Holomorphic has several"),
         ({"nudge": "holomorphic", "points": 1}, "points is 1"),
         ({"nudge": "holomorphic", "activation": "hardsigm"}, "hardsigm is not analytic"),
+        (
+            {
+                "nudge": "holomorphic",
+                "activation": "hardsigm",
+                "device": Device(gain_spread=0.1),
+            },
+            "hardsigm is not analytic",
+        ),
         ({"rule": "c-ep", "optimizer": "adam"}, "adam.*has no place: use --optimizer sgd"),
         ({"tolerance": -1.0}, "tolerance is -1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
