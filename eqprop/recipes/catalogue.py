@@ -159,7 +159,9 @@ _EP_CIFAR10_CONV = Recipe(
 
 
 def _bptt(ep: Recipe, published: Published, *, output_slope: bool = True) -> Recipe:
-    """BPTT beside EP: with its learning rates, epochs and plain steps, as published."""
+    """BPTT beside EP: with its learning rates, epochs and plain steps, as published; through the
+    last K steps, as many as EP has nudged ones, where the published programs take K + 1.
+    """
     return dataclasses.replace(
         ep,
         name=ep.name.replace("ep", "bptt", 1),

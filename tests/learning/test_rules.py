@@ -394,7 +394,7 @@ def test_a_schedule_is_a_factor_on_all_rates(name: str, on_a_device: bool) -> No
             lambda: learner("ep", OneSided(0.1), (0.1,)).init(
                 chain([(3,), (4,), (2,)], jax.random.key(0))
             ),
-            r"1 learning rate\(s\) \(0.1,\) for 2 connections",
+            r"1 learning rate\(s\) \(0.1,\) for 2 sets of weights",
         ),
     ],
 )
