@@ -20,8 +20,8 @@ def conform(record: Any, within: str = "") -> None:
 
     for name, kind in _kinds(type(record)).items():
         value = getattr(record, name)
-        if dataclasses.is_dataclass(value):  # that has seen to itself
-            continue
+        if dataclasses.is_dataclass(value) and type(value) in (kind, *typing.get_args(kind)):
+            continue  # it has seen to itself
         try:
             object.__setattr__(record, name, msgspec.convert(_plain(value), kind))
         except msgspec.ValidationError as error:

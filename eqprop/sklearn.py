@@ -175,6 +175,10 @@ class _Estimator(BaseEstimator, abc.ABC):
             raise EqpropError(
                 f"fields has {min(held)}, which has no place here: use early_stopping"
             )
+        if twice := fields.keys() & {*own, "dataset"}:
+            name = min(twice)
+            remedy = "the data are those of fit" if name == "dataset" else f"give {name}=..."
+            raise EqpropError(f"fields has {name}: leave it out, {remedy}")
         given |= {"dataset": "own", "published": None, "test_tolerance": 0.0} | fields
         recipe = dataclasses.replace(base, **given)
         rates = self.lr
@@ -321,8 +325,8 @@ class EPClassifier(ClassifierMixin, _Estimator):
             self._targets_are(y if classes is None else np.asarray(classes))
         if len(unknown := np.setdiff1d(y, self.classes_)):
             raise EqpropError(
-                f"class {unknown[0]!r} is none of {self.classes_.tolist()}: list all classes in "
-                "the first call of partial_fit"
+                f"class {unknown.tolist()[0]!r} is none of {self.classes_.tolist()}: list all "
+                "classes in the first call of partial_fit"
             )
         return self._go_on(X, y, first=first)
 
@@ -355,7 +359,8 @@ class EPClassifier(ClassifierMixin, _Estimator):
     def _targets_are(self, y: np.ndarray) -> None:
         classes = np.unique(y)
         if len(classes) < 2:
-            raise EqpropError(f"all targets are of one class, {classes[0]!r}: give some of another")
+            only = classes.tolist()[0]
+            raise EqpropError(f"all targets are of one class, {only!r}: give some of another")
         self.classes_ = classes
 
     @override
@@ -414,6 +419,8 @@ class EPRegressor(RegressorMixin, _Estimator):
     @override
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=True)
+        if y.dtype.kind not in "biuf":
+            raise EqpropError(f"targets are {y.dtype}: give numbers")
         return X, y
 
     @override

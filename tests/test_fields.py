@@ -50,6 +50,8 @@ class Plan:
         ({"sweeps": 1}, "sweeps is 1: give bool"),
         ({"name": 1}, "name is 1: give str"),
         ({"device": "rram"}, "device is 'rram': give .*Device"),
+        ({"rule": IDEAL}, r"rule is Device\(.*: give Literal"),
+        ({"beta": IDEAL}, r"beta is Device\(.*: give float"),
     ],
 )
 def test_values_of_other_types(changes: dict[str, Any], message: str) -> None:

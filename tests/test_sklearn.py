@@ -235,6 +235,14 @@ def test_bytes_that_are_no_images_and_fields_without_a_place(iris: Arrays) -> No
     assert np.array_equal(ours.predict(x.astype(np.uint8)), plain.predict(x.astype(float)))
     with pytest.raises(EqpropError, match="use early_stopping"):
         EPClassifier(fields={"patience": 1}).fit(*iris)
+    with pytest.raises(EqpropError, match="fields has hidden: leave it out, give hidden="):
+        EPClassifier(fields={"hidden": (3,)}).fit(*iris)
+    with pytest.raises(EqpropError, match="the data are those of fit"):
+        EPClassifier(fields={"dataset": "mnist"}).fit(*iris)
+    with pytest.raises(EqpropError, match=r"targets are <U\S+: give numbers"):
+        EPRegressor().fit(iris[0], iris[1].astype(str))
+    with pytest.raises(EqpropError, match=r"of one class, 0: give"):
+        EPClassifier().fit(iris[0], np.zeros(len(iris[0]), int))
     with pytest.raises(EqpropError, match="too large for float32"):
         plain.predict(np.full((1, 6), 1e39))
 

@@ -31,6 +31,8 @@ class SplitOptions:
     """Column of the targets in a table, or several with commas between. Left out: one called
     target, label, class or y, else the last one.
     """
+    without: str | None = None
+    """Columns of a table that are not learnt from, with commas between."""
     target_kind: Literal["auto", "classes", "real", "labels"] = "auto"
     """What the targets of arrays and tables are, where they do not tell: up to 20 different
     integers may be real numbers.
@@ -107,7 +109,8 @@ def choose_data(
         return dataclasses.replace(recipe, dataset="own"), load_own(path, split)
     if split != DEFAULT_SPLIT:
         raise UsageError(
-            "--target, --target-kind, --test-size and --split-seed are for a file: --data PATH"
+            "--target, --without, --target-kind, --test-size and --split-seed are for a file: "
+            "--data PATH"
         )
     if path is not None:
         recipe = changed(recipe, ["--dataset", path], command)
@@ -125,6 +128,7 @@ def load_own(path: str, split: SplitOptions) -> "Dataset":
         return load_path(
             path,
             target=split.target,
+            without=split.without,
             kind=None if split.target_kind == "auto" else KINDS[split.target_kind],
             test_size=split.test_size,
             seed=split.split_seed,

@@ -41,6 +41,7 @@ def load_path(
     path: Path | str,
     *,
     target: str | None = None,
+    without: str | None = None,
     kind: type[Target] | None = None,
     test_size: float | int = 0.2,
     seed: int = 0,
@@ -51,8 +52,9 @@ def load_path(
       if you like, ``features`` and ``names``, those of ``Dataset.from_arrays``.
     - ``.csv``, ``.tsv``, ``.parquet``: a table with a header. ``target`` names the column of the
       targets, or several with commas between; without it, that is one called target, label, class
-      or y, else the last. Text and up to 20 different whole numbers are classes by name. A column
-      of text among the others is a feature for each of its values, ``colour=red``.
+      or y, else the last. ``without`` names those that are left out. Text and up to 20 different
+      whole numbers are classes by name. A column of text among the others is a feature for each of
+      its values, ``colour=red``.
     - A folder with a folder of images for each class, or with such in ``train`` and in ``test``;
       what is beside these two is not read.
     - A folder of IDX files, as those of MNIST.
@@ -65,10 +67,11 @@ def load_path(
     """
     path = _existing(path)
     suffix = path.suffix.lower()
-    if target is not None and suffix not in SUFFIXES:
-        raise EqpropError(
-            f"{path} is no table ({', '.join(SUFFIXES)}): leave out the target column {target!r}"
-        )
+    for what, columns in (("target", target), ("without", without)):
+        if columns is not None and suffix not in SUFFIXES:
+            raise EqpropError(
+                f"{path} is no table ({', '.join(SUFFIXES)}): leave out {what} {columns!r}"
+            )
     if kind not in (None, Classes) and path.is_dir():
         raise EqpropError(
             f"{path} is a folder, whose targets are classes: leave out the kind of target"
@@ -100,12 +103,16 @@ def load_path(
         raise EqpropError(
             f"{path} is no .npz file, table ({', '.join(SUFFIXES)}) or folder: save the data as one"
         )
-    table = read_table(path, target, kind)
+    table = read_table(path, target, kind, without)
+    source = f"{path}, target {', '.join(table.targets)}."
+    if counting := ", ".join(table.counting):
+        source += f" NOTE: {counting} counts the rows, and is learnt from: leave it out (--without)"
+        source += " unless that is meant."
     return split(
         table.x,
         table.y,
         target=table.kind,
-        source=f"{path}, target {', '.join(table.targets)}.",
+        source=source,
         features=table.features,
         names=table.names,
     )

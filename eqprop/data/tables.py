@@ -5,8 +5,10 @@ A column of text is a feature for each of its values, ``colour=red``: 1 where it
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -43,19 +45,27 @@ class Columns(NamedTuple):
     names: tuple[str, ...]
     """Of classes or outputs."""
     targets: tuple[str, ...]
+    counting: tuple[str, ...]
+    """Inputs that rise by 1 from row to row, as numbers of rows do, under another name."""
 
 
-def read_table(path: Path, target: str | None, kind: type[Target] | None = None) -> Columns:
+def read_table(
+    path: Path, target: str | None, kind: type[Target] | None = None, without: str | None = None
+) -> Columns:
     """The columns of a table; ``target`` names that of the targets, or several with commas between.
 
     Without it, that is a column called target, label, class or y, else the last one. ``kind`` is
-    that of the targets, where their values do not say it.
+    that of the targets, where their values do not say it. ``without`` names columns, with commas
+    between, that are left out.
 
     Raises:
         EqpropError: no such column, an empty field, a column that numbers the rows or has another
             text in most of them, or a file that cannot be read.
     """
     table = _read(path)
+    table = table.drop(() if without is None else _named(without, table.columns, path))
+    if not table.columns:
+        raise EqpropError(f"{path} has no column but {without}: leave fewer out")
     for number, name in enumerate(table.columns, 1):
         if _NUMBERING.fullmatch(name):
             raise EqpropError(
@@ -70,7 +80,13 @@ def read_table(path: Path, target: str | None, kind: type[Target] | None = None)
     for name in inputs:
         _check_categories(table[name], path)
     y, kind, names = _target([table[name] for name in targets], kind, path)
-    return Columns(np.stack(x, axis=1), y, features, kind, names, targets)
+    counting = tuple(name for name in inputs if _counts_rows(table[name]))
+    return Columns(np.stack(x, axis=1), y, features, kind, names, targets, counting)
+
+
+def _counts_rows(column: pl.Series) -> bool:
+    rises = column.dtype.is_integer() and len(column) > _FEW
+    return rises and bool((column.diff().drop_nulls() == 1).all())
 
 
 def _check_categories(column: pl.Series, path: Path) -> None:
@@ -82,7 +98,8 @@ def _check_categories(column: pl.Series, path: Path) -> None:
     if column.dtype == pl.String and (many := column.n_unique()) > max(_FEW, len(column) / 2):
         raise EqpropError(
             f"{path}: column {column.name!r} has {many} different texts in {len(column)} rows, "
-            f"such as {column[0]!r}: leave it out, or write them as numbers"
+            f"such as {column[0]!r}: leave it out (--without {column.name!r}), or write them as "
+            "numbers"
         )
 
 
@@ -136,6 +153,14 @@ def _read(path: Path, features: tuple[str, ...] = ()) -> pl.DataFrame:
         ) from error
     if not len(table):
         raise EqpropError(f"{path} has no rows: give a header and a row for each example")
+    table = table.rename({name: unicodedata.normalize("NFC", name) for name in table.columns})
+    table = table.with_columns(pl.col(pl.String).str.normalize("NFC"))
+    # What a spreadsheet saves of columns that were once used.
+    table = table.drop(
+        column.name
+        for column in table
+        if column.null_count() == len(table) and re.fullmatch(r"|_duplicated_\d+", column.name)
+    )
     if _are_values(table.columns) or (not features and _have_their_names(table)):
         raise EqpropError(f"{path} has no header: put the names of the columns into its first line")
     return table
@@ -167,13 +192,14 @@ def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
 
     with path.open(encoding="utf-8", errors="replace") as file:
         first = file.readline()
-    separator = max(",;\t", key=first.count)
-    names = [n.strip() for n in pl.read_csv(path, separator=separator, n_rows=0).columns]
+        says = first.lower().startswith("sep=")  # to Excel
+        separator = max(",;\t", key=(file.readline() if says else first).count)
+    read = functools.partial(
+        pl.read_csv, path, separator=separator, skip_rows=int(says), null_values=_EMPTY
+    )
+    names = [name.strip() for name in read(n_rows=0).columns]
     texts = _texts(names, features)
-    table = pl.read_csv(
-        path,
-        separator=separator,
-        null_values=_EMPTY,
+    table = read(
         infer_schema_length=None,
         new_columns=names,
         schema_overrides=dict.fromkeys(texts, pl.String),
@@ -181,11 +207,30 @@ def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
     table = table.with_columns(
         pl.col(pl.String).str.strip_chars().replace(dict.fromkeys(["", *_EMPTY]))
     )
-    return table.with_columns(
+    plain = [
         _numbers(table[name], separator, path)
         for name, kind in table.schema.items()
         if kind == pl.String and name not in texts and (not features or name in features)
-    )
+    ]
+    if any(column.dtype == pl.Float64 for column in plain):
+        # Then points may be those of thousands.
+        raw = read(new_columns=names, infer_schema=False)
+        for name, kind in table.schema.items():
+            if kind.is_float() and (not features or name in features):
+                _check_points(raw[name].str.strip_chars(), path)
+    return table.with_columns(plain)
+
+
+def _check_points(column: pl.Series, path: Path) -> None:
+    """Raises ``EqpropError`` where points stand before each three digits, and nowhere else."""
+    grouped = column.str.contains(r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$").fill_null(value=False)
+    pointed = column.str.contains(".", literal=True).fill_null(value=False)
+    if grouped.any() and (grouped == pointed).all():
+        raise EqpropError(
+            f"{path}: column {column.name!r} has numbers such as "
+            f"{column[grouped.arg_max() or 0]!r} beside others with decimal commas: write "
+            "thousands without points, and fractions with commas"
+        )
 
 
 def _numbers(column: pl.Series, separator: str, path: Path) -> pl.Series:
@@ -209,13 +254,13 @@ def _numbers(column: pl.Series, separator: str, path: Path) -> pl.Series:
     with_comma = decimal | grouped
     if not with_comma.any() or not (plain | with_comma | column.is_null()).all():
         return column
-    if (grouped == with_comma).all():
+    # Where commas separate the columns, too, they may be either.
+    if separator == "," or (grouped == with_comma).all():
         raise EqpropError(
             f"{path}: column {column.name!r} has numbers with commas, such as "
             f"{column[with_comma.arg_max() or 0]!r}: write them without, and with a decimal point"
         )
-    # Where commas separate the columns, these are no decimal ones.
-    return column if separator == "," else column.str.replace(",", ".").cast(pl.Float64)
+    return column.str.replace(",", ".").cast(pl.Float64)
 
 
 def _are_values(header: list[str]) -> bool:
@@ -247,12 +292,22 @@ def _targets(columns: list[str], asked: str | None, path: Path) -> tuple[str, ..
     if asked is None:
         called = (name for name in columns if name.lower() in _TARGETS)
         return (next(called, columns[-1]),)
+    names = _named(asked, columns, path)
+    for name in names:
+        if names.count(name) > 1:
+            raise EqpropError(f"the target {name!r} is named more than once: name it once")
+    return names
+
+
+def _named(asked: str, columns: list[str], path: Path) -> tuple[str, ...]:
+    """The columns of these names, with commas between. Raises ``EqpropError`` for one that is not
+    there.
+    """
+    asked = unicodedata.normalize("NFC", asked)
     names = (asked,) if asked in columns else tuple(name.strip() for name in asked.split(","))
     for name in names:
         if name not in columns:
             raise EqpropError(f"{path} has no column {suggest(name, columns)}")
-        if names.count(name) > 1:
-            raise EqpropError(f"the target {name!r} is named more than once: name it once")
     return names
 
 
@@ -265,7 +320,7 @@ def _features(column: pl.Series, path: Path) -> list[tuple[np.ndarray, str]]:
     if len(names) > _MOST_VALUES:
         raise EqpropError(
             f"{path}: column {column.name!r} has {len(names)} different texts, more than "
-            f"{_MOST_VALUES}: leave it out, or put numbers there"
+            f"{_MOST_VALUES}: leave it out (--without {column.name!r}), or put numbers there"
         )
     return [((values == name).astype(np.float64), f"{column.name}={name}") for name in names]
 
@@ -314,7 +369,8 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
         column = column.cast(pl.Float64)
     elif not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
         raise EqpropError(
-            f"{path}: column {column.name!r} is {kind}: leave it out, or put numbers or text there"
+            f"{path}: column {column.name!r} is {kind}: leave it out (--without {column.name!r}), "
+            "or put numbers or text there"
         )
     empty = column.is_null()
     if column.dtype.is_float():
@@ -328,7 +384,7 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
         )
     if column.dtype != pl.String:
         return column.to_numpy()
-    numbers = column.cast(pl.Float64, strict=False)
+    numbers = column.str.replace(",", ".").cast(pl.Float64, strict=False)
     if numbers.is_null().any() and numbers.drop_nulls().n_unique() > _MOST_CLASSES:
         row = numbers.is_null().arg_max() or 0
         raise EqpropError(

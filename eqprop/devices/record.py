@@ -45,7 +45,7 @@ class Device:
     """
 
     name: str = "ideal"
-    """Name of the device; own instead of ideal, where it is not."""
+    """Name of the device."""
     source: str = ""
     """Where its numbers are from."""
     chip: int = 0
@@ -112,8 +112,6 @@ class Device:
 
     def __post_init__(self) -> None:
         conform(self, "device.")
-        if self.name == "ideal" and self.effects:
-            object.__setattr__(self, "name", "own")
 
         def require(ok: bool, name: str, remedy: str) -> None:
             if not ok:
@@ -138,7 +136,11 @@ class Device:
         for name, needed in NEEDS.items():
             for other in needed if getattr(self, name) else ():
                 there = getattr(self, other) not in (None, 0)
-                require(there, name, f"give {other} too, which it is about")
+                in_place = (
+                    f"levels, {self.levels}, are exact: leave it out, or give dw_min for them"
+                )
+                pulsed = other == "dw_min" and self.levels
+                require(there, name, in_place if pulsed else f"give {other} too, which it is about")
         positive = bool(self.scale) and min(self.scale) > 0
         require(positive, "scale", "give numbers above 0, one or one for each connection")
         low, high = self.w_min, self.w_max
@@ -154,6 +156,11 @@ class Device:
         require(
             self.adc_low < self.adc_high, "adc_low", f"give less than {self.adc_high}, adc_high"
         )
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence: own, where fields alone make it other than ideal."""
+        return "own" if self.name == "ideal" and self.effects else self.name
 
     @property
     def effects(self) -> tuple[str, ...]:

@@ -153,6 +153,7 @@ class Network(Model):
 
     @override
     def drives(self, rates: Rates, layers: Sequence[int] | None = None) -> States:
+        """``dPhi/dr_i``, as of any model: what the edges send, summed."""
         layers = range(1, len(self.shapes)) if layers is None else layers
         total: dict[int, Layer] = {}
 

@@ -174,7 +174,7 @@ class _Page:
         """Writes the page, the numbers and the curves."""
         out, rows, ways = make_folder(self._asked.out), self._rows(), self._ways()
         metric = self._metric
-        title = f"{self._asked.recipe.name} on {self._asked.recipe.device.name}"
+        title = f"{self._asked.recipe.name} on {self._asked.recipe.device.title}"
         what = metric.title or metric.name
         device = self._asked.recipe.device
         columns = (

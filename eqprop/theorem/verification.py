@@ -262,9 +262,14 @@ def verify(
     nudge the plan replaces; ``plan`` says at which betas, and for a continual rule at which
     learning rates. ``progress`` is told what begins, how many stages are done, and of how many.
 
-    Raises ``EqpropError`` when K > T, when ``eta`` does not match the connections, and when the
-    free phase or a curve diverges or oscillates.
+    Raises ``EqpropError`` when K > T, when ``eta`` does not match the connections, when the free
+    phase or a curve diverges or oscillates, and for a rule that is neither of these.
     """
+    if not isinstance(rule, Increment | AsymmetricEP):
+        raise EqpropError(
+            f"{type(rule).__name__} is neither an increment nor AEP: give the increment of the "
+            "rule, as ep.Equilibrium()"
+        )
     edges = _in_dynamics(problem.network)
     if plan.eta is not None and len(plan.eta) != edges:
         raise EqpropError(

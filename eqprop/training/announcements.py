@@ -30,7 +30,7 @@ def introduce(dataset: Dataset, recipe: Recipe, display: Display) -> None:
     if recipe.device.effects:
         named = (f"{name} {getattr(recipe.device, name)}" for name in recipe.device.effects)
         source = f" ({recipe.device.source})" if recipe.device.source else ""
-        display.say(f"device: {recipe.device.name}{source}, {', '.join(named)}")
+        display.say(f"device: {recipe.device.title}{source}, {', '.join(named)}")
     display.say(f"{'data' if recipe.dataset in (dataset.name, 'own') else 'NOTE'}: {line}")
 
 

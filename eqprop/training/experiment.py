@@ -23,7 +23,7 @@ from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import metrics
 from eqprop.training.display import Display
-from eqprop.training.records import Origin, Record
+from eqprop.training.records import DataUsed, Origin, Record
 from eqprop.training.replicas import Layout
 from eqprop.training.run_data import fit_scalings, hold_back, load_again
 from eqprop.training.trainer import Examples, Trainer, TrainState
@@ -90,6 +90,27 @@ class WarmStart(NamedTuple):
 
     network: Model
     origin: Origin
+    data: DataUsed
+    """What it was trained on."""
+
+    def compare(self, dataset: Dataset) -> list[str]:
+        """What is to be told of other data that it goes on with. Raises ``EqpropError`` where these
+        have the same features or classes in another order.
+        """
+        told: list[str] = []
+        pairs = {
+            "features": (self.data.features, dataset.features),
+            "targets": (self.data.names, dataset.target.names),
+        }
+        for what, (theirs, ours) in pairs.items():
+            if theirs and ours and theirs != ours:
+                if {*theirs} == {*ours}:
+                    raise EqpropError(
+                        f"{what} of {dataset.name} are {', '.join(ours)}, but the weights to start "
+                        f"from have learnt {', '.join(theirs)}: give them in that order"
+                    )
+                told.append(f"{what} are others than those that were learnt: they go by place")
+        return told
 
 
 def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experiment:

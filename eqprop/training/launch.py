@@ -87,6 +87,8 @@ def train(  # noqa: PLR0913 (what the command line says, and how long it may tak
         introduce(dataset, recipe, display)
         with typed():
             experiment = prepare(recipe, dataset, own)
+            for line in start.compare(dataset) if start else ():
+                display.say(f"NOTE: {line}")
             together = len(seeds) > 1 and (
                 replicas == "together"
                 or (replicas == "auto" and not recipe.patience and _is_parallel())

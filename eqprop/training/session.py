@@ -324,7 +324,7 @@ def _calmer(recipe: Recipe) -> str:
     causes.append(f"lower learning rates than --lr {' '.join(map(str, recipe.lr))}")
     if recipe.model:
         causes.append(
-            f"bounds on the states of {recipe.model}, or a smaller dt, should its energy have no "
+            f"a smaller dt for {recipe.model}, or bounds on its states, should its energy have no "
             "lowest value"
         )
     return f"train with {', or '.join(causes)}"

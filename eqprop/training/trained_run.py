@@ -116,7 +116,8 @@ def own_recipe(own: Own) -> Recipe:
     """The recipe of an energy or a map of one's own, with fields that are to be changed."""
     kind, rule = ("energy", "ep") if isinstance(own, Energy) else ("map", "aep")
     about = f"{kind} of one's own, layers {' '.join('x'.join(map(str, s)) for s in own.shapes)}"
-    return Recipe(name=own.name, about=about, model=own.name, rule=rule, lr=(0.1,))
+    made = Recipe(name=own.name, about=about, model=own.name, rule=rule, lr=(0.1,))
+    return dataclasses.replace(made, dt=own.dt) if isinstance(own, Energy) else made
 
 
 def open_run(
@@ -190,7 +191,8 @@ class TrainedRun:
         for leaf in jax.tree.leaves(network):
             digest.update(np.asarray(leaf, order="C"))
         where = str(self.folder.absolute())
-        return WarmStart(network, Origin(where, epoch, minibatch, digest.hexdigest()))
+        origin = Origin(where, epoch, minibatch, digest.hexdigest())
+        return WarmStart(network, origin, self.record.data)
 
     @functools.cached_property
     def _restored(self) -> checkpoint.Restored:

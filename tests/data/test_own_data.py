@@ -20,6 +20,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from eqprop.cli.main import main
 from eqprop.data import paths
 from eqprop.data.dataset import Dataset, check_fits
 from eqprop.data.paths import load_inputs, load_path
@@ -368,6 +369,51 @@ def test_decimal_commas(tmp_path):
     assert load_path(path, test_size=2).features == ("a=1,5", "a=2,5", "a=x", "10", "20")
 
 
+def test_commas_that_are_no_decimal_ones(tmp_path):
+    path = table(tmp_path, 'a,b\n"0,70",1\n"1,25",0\n')
+    wrong("column 'a' has numbers with commas, such as '0,70'", load_path, path)
+    rows = "".join(f"0,{n};{n % 2}\n" for n in range(10, 60))
+    path = table(tmp_path, f"a;y\n{rows}-;1\n")
+    wrong("column 'a' of row 51 is '-', but others are numbers", load_path, path)
+    # Points of thousands, where other columns have decimal commas.
+    path = table(tmp_path, "a;b;y\n200;1,5;0\n982;2,5;1\n1.016;3,5;0\n1.033;4,5;1\n")
+    wrong("column 'a' has numbers such as '1.016'", load_path, path)
+    path = table(tmp_path, "a;b;y\n200;1,5;0\n982;2,5;1\n1.016;3,5;0\n1.33;4,5;1\n")
+    assert load_path(path, test_size=2).features == ("a", "b")
+
+
+def test_what_spreadsheets_add(tmp_path):
+    path = table(tmp_path, "sep=;\na;y;;\n1;0;;\n2;1;;\n4;0;;\n5;1;;\n")
+    assert load_path(path, test_size=2).features == ("a",)
+    path = table(tmp_path, "a;y;\n1;0;\n2;1;3\n4;0;\n5;1;\n")
+    wrong("column 3, '', numbers the rows", load_path, path, target="y")
+
+
+def test_letters_that_look_equal_are(tmp_path):
+    rows = "".join(f"{n},{k}\n" for n in range(9) for k in ("K\u00e4fer", "Ka\u0308fer", "Wal"))
+    path = table(tmp_path, f"gro\u0308\u00dfe,art\n{rows}")
+    dataset = load_path(path, target="art")
+    assert dataset.target.names == ("K\u00e4fer", "Wal")
+    assert dataset.features == ("gr\u00f6\u00dfe",)
+    assert load_inputs(path, dataset.features).shape == (27, 1)
+
+
+def test_columns_that_are_left_out(tmp_path, capsys):
+    rows = "".join(f"{n + 7},2020-01-{n + 10},{n % 3},{n % 2}\n" for n in range(20))
+    path = table(tmp_path, f"id,day,a,y\n{rows}")
+    wrong("leave it out (--without 'day')", load_path, path)
+    dataset = load_path(path, without="day")
+    assert dataset.features == ("id", "a")
+    assert "NOTE: id counts the rows, and is learnt from" in dataset.source
+    dataset = load_path(path, without="day, id")
+    assert dataset.features == ("a",)
+    assert "NOTE" not in dataset.source
+    wrong("has no column 'dat'", load_path, path, without="dat")
+    wrong("has no column but", load_path, path, without="id,day,a,y")
+    assert main(["data", str(path), "--without", "day"]) == 0
+    assert "id counts the rows" in " ".join(capsys.readouterr().out.split())
+
+
 def test_spaces_about_fields(tmp_path):
     path = table(tmp_path, "a, b , c,y\n1, 2, red ,0\n3, 4.5,blue,1\n5, 6, red,0\n7,8,red,1\n")
     assert load_path(path, test_size=2).features == ("a", "b", "c=blue", "c=red")
@@ -641,7 +687,8 @@ def test_path_that_is_none(tmp_path):
     wrong("is no file and no folder", load_path, tmp_path / "nowhere.csv")
     wrong("is no file and no folder", load_path, "9" * 5000)
     wrong("is empty: put images there", load_inputs, tmp_path)
-    wrong("leave out the target column 'a'", load_path, tmp_path, target="a")
+    wrong("leave out target 'a'", load_path, tmp_path, target="a")
+    wrong("leave out without 'a'", load_path, tmp_path, without="a")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(1))
     wrong("a.pkl is no", load_path, tmp_path / "a.pkl")
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")

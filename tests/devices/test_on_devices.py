@@ -184,8 +184,8 @@ def test_learning_continually_on_a_device(changed, rates, tmp_path):
 
 
 def test_a_device_made_of_fields_alone_is_not_called_ideal():
-    assert (Device().name, Device(read_noise=0.1).name) == ("ideal", "own")
-    assert dataclasses.replace(Device(name="mine"), read_noise=0.1).name == "mine"
+    assert (Device().title, Device(read_noise=0.1).title) == ("ideal", "own")
+    assert dataclasses.replace(Device(name="mine"), read_noise=0.1).title == "mine"
 
 
 def test_a_study_needs_a_device(capsys):

@@ -32,6 +32,10 @@ from eqprop.recipes.recipe import changes
         ({"levels": 1, "w_max": 1.0, "w_min": -1.0}, "levels is 1: give at least 2"),
         ({"levels": 8, "w_max": 1.0}, "levels is 8: give w_min too"),
         ({"levels": 8, "w_max": 1.0, "w_min": -1.0, "dw_min": 0.1}, "levels is 8: leave dw_min"),
+        (
+            {"levels": 8, "w_max": 1.0, "w_min": -1.0, "slope_up": 0.5},
+            "slope_up is 0.5: levels, 8, are exact: leave it out, or give dw_min for them",
+        ),
         ({"adc_bits": 60}, "adc_bits is 60: give at most 24"),
         ({"adc_low": 2.0}, r"adc_low is 2\.0: give less than 1\.0"),
         ({"samples": 0}, "samples is 0: give at least 1"),

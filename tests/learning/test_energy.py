@@ -415,6 +415,9 @@ def test_a_run_that_needs_its_model_says_so(
     other = dataclasses.replace(SWIRL, name="twirl")
     with pytest.raises(EqpropError, match="the model is twirl, but the recipe is of swirl"):
         _ = ep.open_run(swirled.folder, model=other).network
+    other = dataclasses.replace(SWIRL, dt=2 * SWIRL.dt)
+    with pytest.raises(EqpropError, match=f"has dt .*, but the training has {SWIRL.dt:g}"):
+        _ = ep.open_run(swirled.folder, model=other).network
     for command in ("resume", "evaluate"):
         assert main([command, str(swirled.folder), *(["--epochs", "9"] * (command == "resume"))])
         assert "swirl is an energy or a map of one's own" in capsys.readouterr().err

@@ -441,6 +441,23 @@ def test_what_is_undefined_is_left_out(validation: float, tmp_path: Path) -> Non
     assert main(["report", str(tmp_path / "run")]) == 0
 
 
+def test_a_start_goes_by_the_names_of_features_and_classes(tmp_path: Path, capsys) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    how = {"hidden": (4,), "epochs": 1, "batch": 10}
+
+    def data(features: str, names: str) -> ep.Dataset:
+        return ep.Dataset.from_arrays(x, y, features=features.split(), names=names.split())
+
+    start = ep.fit("ep-1h", data("a b", "no yes"), tmp_path / "start", **how)
+    for features, names, what in (("b a", "no yes", "features"), ("a b", "yes no", "targets")):
+        with pytest.raises(ep.EqpropError, match=f"{what} of data are .*give them in that order"):
+            ep.fit("ep-1h", data(features, names), tmp_path / "other", start=start, **how)
+    assert not (tmp_path / "other").exists()
+    capsys.readouterr()
+    ep.fit("ep-1h", data("a b", "in out"), tmp_path / "other", start=start, **how)
+    assert "NOTE: targets are others than those that were learnt" in capsys.readouterr().out
+
+
 def test_other_data_beside_a_run_are_not_its_own(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 2)), y=np.arange(3))
     fields = ["--dataset", "digits", "--hidden", "4", "--epochs", "1"]
