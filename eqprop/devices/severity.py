@@ -18,7 +18,7 @@ def alone(device: Device, field: str, factor: float = 1.0) -> Device:
     kept = (*_ALWAYS, *_ABOUT.get(field, ()), field)
     fields: dict[str, Any] = {name: getattr(device, name) for name in kept}
     fields[field] = scaled(device, field, factor)
-    return Device(name=f"{device.name}, {field}", **fields)
+    return Device(name=f"{device.title}, {field}", **fields)
 
 
 def together(device: Device, factor: float) -> Device:

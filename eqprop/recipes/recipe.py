@@ -485,7 +485,7 @@ def _check_device(recipe: Recipe) -> None:
     noisy = recipe.device.reads or recipe.device.step_noise > 0
     _require(
         not noisy or recipe.nudge != "holomorphic",
-        f"device.name is {recipe.device.name}, whose noise and converter are of real states, but "
+        f"device is {recipe.device.title}, whose noise and converter are of real states, but "
         "a holomorphic nudge makes complex ones: use another nudge",
     )
     _require(

@@ -201,7 +201,7 @@ class _Page:
             [
                 f"# {title}",
                 f"![{title}](device.png)",
-                f"{device.name}{f' ({device.source})' if device.source else ''}; {epochs} "
+                f"{device.title}{f' ({device.source})' if device.source else ''}; {epochs} "
                 f"epoch{'s' * (epochs > 1)}, {seeds} seed{'s' * (seeds > 1)}: a short study tells "
                 "an order, not an end. In situ: trained on the device. Offline: trained on an "
                 "ideal one, then programmed.",
