@@ -311,7 +311,7 @@ BAD: dict[str, tuple[list[str], int, list[str]]] = {
     "dropout": (["ep-1h", "--dropout=.5"], 2, ["--dropout", "nothing is trained"]),
     "a device": (["ep-1h", "--device.write-noise", "1"], 2, ["--device.write-noise", "is ideal"]),
     "no sweeps": (["ep-1h", "--no-sweeps"], 2, ["--no-sweeps", "synchronous"]),
-    "rates": (["c-ep-1h", *TINY, "--lr", "1"], 2, ["1 learning rate", "2 connections"]),
+    "rates": (["c-ep-1h", *TINY, "--lr", "1"], 2, ["1 learning rate", "2 sets of weights"]),
     "angle": (["fig-toy", "--angle", "45"], 2, ["angle is 45", "vf"]),
     "centered": (["c-ep-1h", *TINY, "--nudge", "centered"], 2, ["Centered", "one-sided"]),
     "a cycle": (
