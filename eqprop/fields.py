@@ -27,7 +27,7 @@ def conform(record: Any, within: str = "") -> None:
         except msgspec.ValidationError as error:
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
             wrong = f"{value!r}: give {inspect.formatannotation(kind)}"
-            if typing.get_origin(kind) is tuple and not isinstance(value, list | tuple):
+            if kind == tuple[type(value), ...]:
                 wrong += f", as ({value!r},)"
             if choices and isinstance(value, str):
                 wrong = suggest(value, choices)

@@ -175,14 +175,14 @@ class _Estimator(BaseEstimator, abc.ABC):
             raise EqpropError(
                 f"fields has {min(held)}, which has no place here: use early_stopping"
             )
-        if twice := fields.keys() & {*own, "dataset"}:
+        if twice := fields.keys() & {*own, "lr", "dataset"}:
             name = min(twice)
             remedy = "the data are those of fit" if name == "dataset" else f"give {name}=..."
             raise EqpropError(f"fields has {name}: leave it out, {remedy}")
         given |= {"dataset": "own", "published": None, "test_tolerance": 0.0} | fields
         recipe = dataclasses.replace(base, **given)
         rates = self.lr
-        if rates is None and "lr" not in fields:
+        if rates is None:
             n = recipe.connections
             rates = recipe.lr if len(recipe.lr) == n else (min(recipe.lr),) * n
             rates = tuple(self._rate * rate for rate in rates)

@@ -40,7 +40,7 @@ class Plan:
         ({"epochs": "30"}, "epochs is '30': give int"),
         ({"epochs": None}, "epochs is None: give int"),
         ({"angle": "90"}, r"angle is '90': give float \| None"),
-        ({"rates": 0.1}, r"rates is 0\.1: give tuple\[float, \.\.\.\]"),
+        ({"rates": 0.1}, r"rates is 0\.1: give tuple\[float, \.\.\.\], as \(0\.1,\)"),
         ({"hidden": 64}, "hidden is 64: give tuple"),
         ({"hidden": (64.0,)}, r"hidden is \(64\.0,\): give tuple"),
         ({"hidden": np.zeros((2, 2), int)}, "give tuple"),

@@ -101,11 +101,11 @@ def choose_data(
 
     Raises ``UsageError`` where they are no data, or the options do not go together.
     """
+    if path is not None and recipe.dataset not in {path, "own", RECIPES[recipe.name].dataset}:
+        raise UsageError(
+            f"--data {path} and --dataset {recipe.dataset} name two data sets: leave one out"
+        )
     if path is not None and not is_name(path):
-        if recipe.dataset not in {"own", RECIPES[recipe.name].dataset}:
-            raise UsageError(
-                f"--data {path} and --dataset {recipe.dataset} name two data sets: leave one out"
-            )
         return dataclasses.replace(recipe, dataset="own"), load_own(path, split)
     if split != DEFAULT_SPLIT:
         raise UsageError(

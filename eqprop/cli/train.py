@@ -93,9 +93,9 @@ def _start(options: TrainOptions) -> "WarmStart | None":
     from eqprop.training import hosts
     from eqprop.training.trained_run import open_run
 
+    hosts.join(options.hardware)  # before JAX does anything else
     if options.start is None:
         return None
-    hosts.join(options.hardware)  # before JAX does anything else
     with typed():
         return open_run(options.start).warm_start
 

@@ -62,10 +62,7 @@ def read_table(
         EqpropError: no such column, an empty field, a column that numbers the rows or has another
             text in most of them, or a file that cannot be read.
     """
-    table = _read(path)
-    table = table.drop(() if without is None else _named(without, table.columns, path))
-    if not table.columns:
-        raise EqpropError(f"{path} has no column but {without}: leave fewer out")
+    table = _read(path, without=without)
     for number, name in enumerate(table.columns, 1):
         if _NUMBERING.fullmatch(name):
             raise EqpropError(
@@ -134,17 +131,19 @@ def _column_of(feature: str, columns: list[str], path: Path) -> str:
     return max(own, key=len)
 
 
-def _read(path: Path, features: tuple[str, ...] = ()) -> pl.DataFrame:
-    """The table; the columns that were text where these features come from are text here, too."""
+def _read(path: Path, features: tuple[str, ...] = (), without: str | None = None) -> pl.DataFrame:
+    """The table, without the columns of these names; those that were text where these features
+    come from are text here, too.
+    """
     import polars as pl
 
     try:
         if path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path, use_pyarrow=False)
+            table = _dropped(pl.read_parquet(path, use_pyarrow=False), without, path)
             table = table.with_columns(pl.col(pl.String).str.strip_chars())
             table = table.cast(dict.fromkeys(_texts(table.columns, features), pl.String))
         else:
-            table = _read_csv(path, features)
+            table = _read_csv(path, features, without)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise EqpropError(
@@ -153,7 +152,6 @@ def _read(path: Path, features: tuple[str, ...] = ()) -> pl.DataFrame:
         ) from error
     if not len(table):
         raise EqpropError(f"{path} has no rows: give a header and a row for each example")
-    table = table.rename({name: unicodedata.normalize("NFC", name) for name in table.columns})
     table = table.with_columns(pl.col(pl.String).str.normalize("NFC"))
     # What a spreadsheet saves of columns that were once used.
     table = table.drop(
@@ -186,11 +184,19 @@ def _texts(columns: list[str], features: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
+def _dropped(table: pl.DataFrame, without: str | None, path: Path) -> pl.DataFrame:
+    """The table without the columns of these names, with commas between."""
+    table = table.drop(() if without is None else _named(without, table.columns, path))
+    if not table.columns:
+        raise EqpropError(f"{path} has no column but {without}: leave fewer out")
+    return table
+
+
+def _read_csv(path: Path, features: tuple[str, ...], without: str | None) -> pl.DataFrame:
     """Without the spaces about names and fields."""
     import polars as pl
 
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         first = file.readline()
         says = first.lower().startswith("sep=")  # to Excel
         separator = max(",;\t", key=(file.readline() if says else first).count)
@@ -204,7 +210,7 @@ def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
         new_columns=names,
         schema_overrides=dict.fromkeys(texts, pl.String),
     )
-    table = table.with_columns(
+    table = _dropped(table, without, path).with_columns(
         pl.col(pl.String).str.strip_chars().replace(dict.fromkeys(["", *_EMPTY]))
     )
     plain = [
@@ -212,13 +218,17 @@ def _read_csv(path: Path, features: tuple[str, ...]) -> pl.DataFrame:
         for name, kind in table.schema.items()
         if kind == pl.String and name not in texts and (not features or name in features)
     ]
-    if any(column.dtype == pl.Float64 for column in plain):
+    if any(column.dtype == pl.Float64 and _has_commas(table[column.name]) for column in plain):
         # Then points may be those of thousands.
         raw = read(new_columns=names, infer_schema=False)
         for name, kind in table.schema.items():
             if kind.is_float() and (not features or name in features):
                 _check_points(raw[name].str.strip_chars(), path)
     return table.with_columns(plain)
+
+
+def _has_commas(column: pl.Series) -> bool:
+    return column.str.contains(",", literal=True).any()
 
 
 def _check_points(column: pl.Series, path: Path) -> None:
@@ -254,7 +264,10 @@ def _numbers(column: pl.Series, separator: str, path: Path) -> pl.Series:
     with_comma = decimal | grouped
     if not with_comma.any() or not (plain | with_comma | column.is_null()).all():
         return column
-    # Where commas separate the columns, too, they may be either.
+    # Where commas separate the columns, 1,2 may be a list, but 0,2 is none.
+    is_list = separator == "," and not column.str.contains(r"^[+-]?0?,\d").any()
+    if is_list and not (grouped == with_comma).all():
+        return column
     if separator == "," or (grouped == with_comma).all():
         raise EqpropError(
             f"{path}: column {column.name!r} has numbers with commas, such as "
@@ -303,12 +316,13 @@ def _named(asked: str, columns: list[str], path: Path) -> tuple[str, ...]:
     """The columns of these names, with commas between. Raises ``EqpropError`` for one that is not
     there.
     """
+    known = {unicodedata.normalize("NFC", name): name for name in columns}  # as they look
     asked = unicodedata.normalize("NFC", asked)
-    names = (asked,) if asked in columns else tuple(name.strip() for name in asked.split(","))
+    names = (asked,) if asked in known else tuple(name.strip() for name in asked.split(","))
     for name in names:
-        if name not in columns:
+        if name not in known:
             raise EqpropError(f"{path} has no column {suggest(name, columns)}")
-    return names
+    return tuple(known[name] for name in names)
 
 
 def _features(column: pl.Series, path: Path) -> list[tuple[np.ndarray, str]]:
@@ -320,7 +334,7 @@ def _features(column: pl.Series, path: Path) -> list[tuple[np.ndarray, str]]:
     if len(names) > _MOST_VALUES:
         raise EqpropError(
             f"{path}: column {column.name!r} has {len(names)} different texts, more than "
-            f"{_MOST_VALUES}: leave it out (--without {column.name!r}), or put numbers there"
+            f"{_MOST_VALUES}: leave it out, or put numbers there"
         )
     return [((values == name).astype(np.float64), f"{column.name}={name}") for name in names]
 
@@ -369,8 +383,7 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
         column = column.cast(pl.Float64)
     elif not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
         raise EqpropError(
-            f"{path}: column {column.name!r} is {kind}: leave it out (--without {column.name!r}), "
-            "or put numbers or text there"
+            f"{path}: column {column.name!r} is {kind}: leave it out, or put numbers or text there"
         )
     empty = column.is_null()
     if column.dtype.is_float():

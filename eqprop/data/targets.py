@@ -105,7 +105,7 @@ class Classes(Target):
         if values[0] < 0:
             raise EqpropError(
                 f"{where}: label {values[0]} is negative: number classes from 0, or give their "
-                "names: y.astype(str)"
+                "names: y.astype(str) (whole numbers are predicted as numbers)"
             )
         if values[0] == 1 and len(values) == values[-1]:
             raise EqpropError(

@@ -222,6 +222,11 @@ class Energy:
         return _shapes(self.layers)
 
     @property
+    def about(self) -> str:
+        """What a record says of it."""
+        return f"energy of one's own, {_in_words(self.shapes)}, dt {self.dt:g}"
+
+    @property
     def bounds_of_layers(self) -> tuple[Bounds, ...]:
         """Of the layers 1 ... N. Raises ``EqpropError`` for bounds that cannot be."""
         return _bounds(self.bounds, len(self.layers) - 1)
@@ -273,6 +278,11 @@ class Map:
         """Of all layers, the input first."""
         return _shapes(self.layers)
 
+    @property
+    def about(self) -> str:
+        """What a record says of it."""
+        return f"map of one's own, {_in_words(self.shapes)}"
+
     def init(self, key: PRNGKeyArray) -> MapModel:
         """A model with parameters drawn from a key."""
         return MapModel(params=_parameters(self, key), **_fields(self))
@@ -290,6 +300,10 @@ _ROWS = 3  # of the batch that a function is tried with: no likely size of a lay
 
 def _shapes(layers: Sequence[int | Shape]) -> tuple[Shape, ...]:
     return tuple((int(n),) if isinstance(n, int | np.integer) else tuple(n) for n in layers)
+
+
+def _in_words(shapes: Sequence[Shape]) -> str:
+    return f"layers {' '.join('x'.join(map(str, shape)) for shape in shapes)}"
 
 
 def _parameters(own: Own, key: PRNGKeyArray) -> Params:
@@ -364,7 +378,13 @@ def _check_start(own: Own) -> None:
     model = own.init(jax.random.key(0))
     x, *states = _drawn(own, model.dtype, np.random.default_rng(0))
     drives = model.drives((x, *map(jnp.zeros_like, states)))
-    if not all(np.isfinite(drive).all() for drive in drives):
+    # What is infinite comes to rest at a bound.
+    bounds = own.bounds_of_layers if isinstance(own, Energy) else (None,) * len(drives)
+    sound = (
+        np.isfinite(drive).all() if bound is None else not np.isnan(drive).any()
+        for drive, bound in zip(drives, bounds, strict=True)
+    )
+    if not all(sound):
         what = "gradient" if isinstance(own, Energy) else "value"
         raise EqpropError(
             f"{own.name} has no finite {what} where all states are 0, in which free phases start: "

@@ -54,7 +54,7 @@ from eqprop.networks.convolution import (
     conv_shape,
     shortcut,
 )
-from eqprop.networks.energy import Energy, Own
+from eqprop.networks.energy import Own
 from eqprop.networks.graphs import Build, Link, graph, in_a_row
 from eqprop.networks.model import Model
 from eqprop.networks.network import Network
@@ -171,10 +171,9 @@ def _check_own(recipe: Recipe, own: Own | None) -> None:
     if recipe.model != name:
         wanted = recipe.model or "no model of one's own"
         raise EqpropError(f"the model is {name}, but the recipe is of {wanted}: give that")
-    if isinstance(own, Energy) and own.dt != recipe.dt:
-        raise EqpropError(
-            f"{name} has dt {own.dt:g}, but the training has {recipe.dt:g}: give that"
-        )
+    # Older records do not tell dt.
+    if own and ", dt " in recipe.about and recipe.about != own.about:
+        raise EqpropError(f"{name} is an {own.about}, but what was trained an {recipe.about}")
     if name and recipe.cost != "squared-error":
         raise EqpropError(
             f"cost {recipe.cost} reads out a network, and {name} is none: use squared-error"

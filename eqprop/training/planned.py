@@ -111,7 +111,7 @@ class PlannedTraining:
 
 def check_all(trainings: Mapping[str, PlannedTraining], origin: Origin | None = None) -> None:
     """Checks each before the first is begun, as ``PlannedTraining.check`` does. Raises
-    ``EqpropError``, too, where a recipe cannot be trained, or does not fit its data. Loads JAX, and
+    ``EqpropError``, too, where the objects of a recipe cannot be made for such data. Loads JAX, and
     the data sets that recipes name.
     """
     from eqprop.data.named import load

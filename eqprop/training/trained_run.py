@@ -114,10 +114,8 @@ _OF_LAYERS = {
 
 def own_recipe(own: Own) -> Recipe:
     """The recipe of an energy or a map of one's own, with fields that are to be changed."""
-    kind, rule = ("energy", "ep") if isinstance(own, Energy) else ("map", "aep")
-    about = f"{kind} of one's own, layers {' '.join('x'.join(map(str, s)) for s in own.shapes)}"
-    made = Recipe(name=own.name, about=about, model=own.name, rule=rule, lr=(0.1,))
-    return dataclasses.replace(made, dt=own.dt) if isinstance(own, Energy) else made
+    rule = "ep" if isinstance(own, Energy) else "aep"
+    return Recipe(name=own.name, about=own.about, model=own.name, rule=rule, lr=(0.1,))
 
 
 def open_run(

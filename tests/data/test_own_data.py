@@ -380,11 +380,17 @@ def test_commas_that_are_no_decimal_ones(tmp_path):
     wrong("column 'a' has numbers such as '1.016'", load_path, path)
     path = table(tmp_path, "a;b;y\n200;1,5;0\n982;2,5;1\n1.016;3,5;0\n1.33;4,5;1\n")
     assert load_path(path, test_size=2).features == ("a", "b")
+    path = table(tmp_path, "a,b,y\n 1.125,2.125,0\n2.250,2.125,1\n3.375,3.000,0\n4.5,4.5,1\n")
+    assert load_path(path, test_size=2).features == ("a", "b")
+    # Lists are text.
+    path = table(tmp_path, 'a,y\n"1,2",0\n3,1\n"1,2",1\n3,0\n')
+    assert load_path(path, test_size=2).features == ("a=1,2", "a=3")
 
 
 def test_what_spreadsheets_add(tmp_path):
-    path = table(tmp_path, "sep=;\na;y;;\n1;0;;\n2;1;;\n4;0;;\n5;1;;\n")
-    assert load_path(path, test_size=2).features == ("a",)
+    for mark in ("", "\ufeff"):
+        path = table(tmp_path, mark + "sep=;\na;y;;\n1;0;;\n2;1;;\n4;0;;\n5;1;;\n")
+        assert load_path(path, test_size=2).features == ("a",)
     path = table(tmp_path, "a;y;\n1;0;\n2;1;3\n4;0;\n5;1;\n")
     wrong("column 3, '', numbers the rows", load_path, path, target="y")
 
@@ -394,7 +400,9 @@ def test_letters_that_look_equal_are(tmp_path):
     path = table(tmp_path, f"gro\u0308\u00dfe,art\n{rows}")
     dataset = load_path(path, target="art")
     assert dataset.target.names == ("K\u00e4fer", "Wal")
-    assert dataset.features == ("gr\u00f6\u00dfe",)
+    assert load_path(path, target="gr\u00f6\u00dfe", test_size=9).features[0] == "art=K\u00e4fer"
+    # Names of columns are as they are in the file, which other files and tables have, too.
+    assert dataset.features == ("gro\u0308\u00dfe",)
     assert load_inputs(path, dataset.features).shape == (27, 1)
 
 
@@ -408,6 +416,9 @@ def test_columns_that_are_left_out(tmp_path, capsys):
     dataset = load_path(path, without="day, id")
     assert dataset.features == ("a",)
     assert "NOTE" not in dataset.source
+    assert load_path(path, without="day, id").features == ("a",)
+    strange = table(tmp_path, "code;a;y\n1.016;1,5;0\n1.033;2,5;1\n2.000;3,5;0\n3.4;4;1\n", "s.csv")
+    assert load_path(strange, without="code", test_size=2).features == ("a",)
     wrong("has no column 'dat'", load_path, path, without="dat")
     wrong("has no column but", load_path, path, without="id,day,a,y")
     assert main(["data", str(path), "--without", "day"]) == 0

@@ -416,7 +416,7 @@ def test_a_run_that_needs_its_model_says_so(
     with pytest.raises(EqpropError, match="the model is twirl, but the recipe is of swirl"):
         _ = ep.open_run(swirled.folder, model=other).network
     other = dataclasses.replace(SWIRL, dt=2 * SWIRL.dt)
-    with pytest.raises(EqpropError, match=f"has dt .*, but the training has {SWIRL.dt:g}"):
+    with pytest.raises(EqpropError, match=f"dt {2 * SWIRL.dt:g}, but what .*dt {SWIRL.dt:g}"):
         _ = ep.open_run(swirled.folder, model=other).network
     for command in ("resume", "evaluate"):
         assert main([command, str(swirled.folder), *(["--epochs", "9"] * (command == "resume"))])
@@ -491,6 +491,15 @@ ANALYTIC = {"analytic": True}
 
 def shorter(params: Any, x: jax.Array, states: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     return states[0][:, 1:], states[1]
+
+
+def test_an_energy_that_is_infinite_at_0_starts_from_a_bound() -> None:
+    def barrier(theta: Any, x: Any, states: Any) -> Any:
+        return swirl(theta, x, states) - 0.01 * jnp.sum(jnp.log(states[0]), axis=-1)
+
+    ep.Energy(barrier, (6, 5, 3), draw_swirl, bounds=((0.01, 1.0), None))
+    with pytest.raises(EqpropError, match="no finite gradient where all states are 0"):
+        ep.Energy(barrier, (6, 5, 3), draw_swirl, bounds=(None, (0.01, 1.0)))
 
 
 @pytest.mark.parametrize(

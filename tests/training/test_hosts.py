@@ -93,3 +93,13 @@ def test_processes_that_do_not_come_together(capsys, tmp_path):
     assert "do not come together" in line
     assert "--coordinator HOST:PORT" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_series_comes_together_before_jax_does_anything(tmp_path):
+    """In a process of its own, which alone may begin."""
+    fields = ["--dataset", "digits", "--hidden", "8", "--epochs", "1", "--T", "5", "--K", "2"]
+    place = ["--coordinator", f"localhost:{free_port()}", "--processes", "1", "--process", "0"]
+    command = ["train", "c-vf-1h-angle", *fields, *place, "--out", str(tmp_path / "out")]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-m", "eqprop", *command], env=environment, check=True)
+    assert len(list((tmp_path / "out").glob("*/metrics.jsonl"))) > 1
