@@ -10,7 +10,7 @@ import tyro
 from eqprop.cli.arguments import listing, split_name
 from eqprop.cli.data import DEFAULT_SPLIT, SplitOptions, choose_data
 from eqprop.cli.recipe_options import as_options, parse_with_fields
-from eqprop.errors import UsageError, typed
+from eqprop.errors import Diverged, UsageError, typed
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe, changes
@@ -120,12 +120,19 @@ def _train_series(
         trainings[name] = PlannedTraining(recipe, tuple(seeds), out / name, data)
     with typed():
         check_all(trainings, start and start.origin)
+    lost: Diverged | None = None
     for name, recipe in members.items():
-        if is_run(out / name):
-            resume(out / name, recipe.epochs, command, options.hardware)
-        else:
-            where = out / name, command, options.replicas, options.hardware
-            train(recipe, seeds, *where, dataset=dataset, start=start)
+        try:
+            if is_run(out / name):
+                resume(out / name, recipe.epochs, command, options.hardware)
+            else:
+                where = out / name, command, options.replicas, options.hardware
+                train(recipe, seeds, *where, dataset=dataset, start=start)
+        except Diverged as error:  # which it would do again; others need not
+            print(f"NOTE: {name}: {error}", flush=True)
+            lost = error
+    if lost:
+        raise lost
 
 
 def _read(name: str, args: Sequence[str]) -> tuple[TrainOptions, Recipe]:

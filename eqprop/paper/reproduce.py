@@ -229,6 +229,14 @@ class _Work:
             notes.append(f"NOT MNIST: {dataset.source}")
         if trainings and budget:
             notes.append(f"Epochs and seeds are those that a budget of {budget.text} allowed.")
+        lost = [
+            f"{label(recipe)}, seed {' '.join(map(str, planned.seeds))}"
+            for recipe in trainings
+            for planned in self._planned(self._folder(recipe), recipe, self._asked.seeds)
+            if planned.diverged
+        ]
+        if lost:
+            notes.append(f"Diverged, and shown as far as they came: {'; '.join(lost)}.")
         needed = [*trainings, *(figure.recipe for figure in item.verifications())]
         reasons: dict[str, list[str]] = {}
         for name in dict.fromkeys(map(label, needed)):

@@ -4,7 +4,6 @@ One panel each, small enough for a telephone; the page sets them side by side wh
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +179,8 @@ def _band(seeds: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _plain(text: str) -> str:
     """Text for a legend: short, and without what Matplotlib would take for mathematics."""
-    return textwrap.shorten(text, 28, placeholder="…")[:28].replace("$", r"\$")
+    short = text if len(text) <= 28 else f"{text[:27]}…"
+    return short.replace("$", r"\$")
 
 
 def _plain_ticks(axes: "Axes") -> None:

@@ -7,6 +7,7 @@ preempted, requeued, or submitted again. Logs are in ``jobs/``, the jobs' number
 import abc
 import dataclasses
 import json
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,11 +58,28 @@ class Processes(Workers):
 
     @override
     def job(self, logs: Path, number: str) -> Any:
-        return _submitit().LocalJob(logs, number)
+        return _Earlier(number)
 
     @override
     def room(self, trainings: int) -> int:
         return self.at_once
+
+
+@final
+@dataclass(frozen=True)
+class _Earlier:
+    """A process that an earlier call has started, of which submitit knows no more."""
+
+    job_id: str
+
+    def done(self) -> bool:
+        """Whether no process of submitit has that number."""
+        try:
+            asked = ["ps", "-ww", "-o", "args=", "-p", self.job_id]
+            said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        except OSError:  # no ps; what runs keeps its directory locked
+            return True
+        return "submitit" not in said
 
 
 @final
@@ -126,10 +144,11 @@ def work_all(
 ) -> None:
     """Has all trained that have not ended, and waits; ``done`` hears of each.
 
-    Stopped while it waits, jobs go on; called again, it waits for those that still run.
+    Stopped while it waits, it leaves jobs alone, though a terminal sends Ctrl-C to processes, too;
+    called again, it waits for those that still run.
 
     Raises:
-        KeyboardInterrupt: it was stopped; says how many jobs go on.
+        KeyboardInterrupt: it was stopped; says how many jobs ran.
         EqpropError: submitit or Slurm is not there, or jobs ended before their trainings.
     """
     logs = folder / "jobs"
@@ -145,7 +164,8 @@ def work_all(
     began = list(running)
     room = workers.room(len(trainings))
     while waiting or running:
-        start, waiting = waiting[: room - len(running)], waiting[max(0, room - len(running)) :]
+        free = max(0, room - len(running))
+        start, waiting = waiting[:free], waiting[free:]
         if start:
             with executor.batch():
                 new = {
@@ -159,9 +179,9 @@ def work_all(
         try:
             time.sleep(_POLL)
         except KeyboardInterrupt as stop:
-            jobs = "1 job goes" if len(running) == 1 else f"{len(running)} jobs go"
             raise KeyboardInterrupt(
-                f"interrupted; {jobs} on: the same command waits for what still runs"
+                f"interrupted while {len(running)} of {len(trainings)} jobs ran: the same command "
+                "waits for those that still do, and goes on with the others"
             ) from stop
         for name in [name for name, job in running.items() if job.done()]:
             del running[name]

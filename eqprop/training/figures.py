@@ -129,7 +129,7 @@ def _draw_counts(axes: "Axes", found: "Counts") -> None:
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": colour}
             axes.text(column, row, f"{number}", **style)
         rows, columns = (
-            [textwrap.shorten(name, 16, placeholder="…") for name in names]
+            [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
             for names in (found.rows, found.columns)
         )
         axes.set_xticks(range(len(columns)), columns, rotation=45 * (len(columns) > 4))

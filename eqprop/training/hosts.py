@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from eqprop.errors import EqpropError
+from eqprop.errors import EqpropError, UsageError
 from eqprop.training.hardware import Hardware
 
 _LEAVE = 30  # seconds that a process waits at its end for the others
@@ -21,8 +21,10 @@ _LEAVE = 30  # seconds that a process waits at its end for the others
 def join(hardware: Hardware) -> None:
     """Makes this process one of those that the hardware tells of; before JAX does anything else.
 
-    Raises ``EqpropError`` where the processes do not find each other.
+    Raises ``EqpropError`` where the processes do not find each other, or cannot.
     """
+    if hardware.coordinator is None and (hardware.processes, hardware.process) != (None, None):
+        raise UsageError("--processes and --process need --coordinator HOST:PORT, the same for all")
     if hardware.coordinator is None or jax.distributed.is_initialized():
         return
     found = hardware.coordinator == "auto"

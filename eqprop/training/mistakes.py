@@ -3,6 +3,7 @@
 Of real targets: predicted against true values. Nothing is drawn here, and nothing written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -112,7 +113,7 @@ def find(
         y, scores = (scaling.undo(values.astype(np.float64)) for values in (y, scores))
     found = _KINDS[type(target)](target.names, y, scores, cost)
     inputs = np.asarray(examples.inputs[found.rows])
-    features = used.features or tuple(f"x{n}" for n in range(inputs[0].size))
+    features = used.features or tuple(f"x{n}" for n in range(math.prod(inputs.shape[1:])))
     shown = features[:_FEATURES] if inputs.ndim == 2 else ()
     values = [[f"{value:.4g}" for value in x[: len(shown)].ravel()] for x in inputs]
     said = zip(map(str, found.rows), found.true, found.predicted, values, strict=True)

@@ -76,6 +76,8 @@ def train_side_by_side(
             raise error
         if told:
             raise TimeUp(f"its time is up; {where}")
+        if started.stopped:
+            raise EqpropError(f"the process of seed {started.stopped[0]} was stopped; {where}")
 
 
 @final
@@ -84,6 +86,8 @@ class _Processes:
 
     def __init__(self, run: Path, command: Sequence[str], share: int) -> None:
         self.running: dict[int, subprocess.Popen[str]] = {}
+        self.stopped: list[int] = []
+        """Seeds whose process heard a signal, ours or another's."""
         self._run, self._command, self._share = run, command, share
         self._said: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._errors: dict[int, list[str]] = {}
@@ -105,7 +109,8 @@ class _Processes:
             stdin=subprocess.PIPE,  # whose end tells it that this process is gone
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment(self._share, os.environ),
             start_new_session=True,  # Ctrl-C is heard here, and told on
         )
@@ -143,8 +148,12 @@ class _Processes:
                 continue
             del self.running[seed]
             self._close(seed, process)
-            if process.returncode and (error := _error(seed, process, self._errors[seed])):
+            if not process.returncode:
+                continue
+            if error := _error(seed, process, self._errors[seed]):
                 failed[seed] = error
+            else:
+                self.stopped.append(seed)
         return failed
 
     def _close(self, seed: int, process: "subprocess.Popen[str]") -> None:
@@ -159,6 +168,7 @@ class _Processes:
 def environment(share: int, of_this: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is to use so many cores."""
     found = {**of_this, "PYTHONUNBUFFERED": "1", "NPROC": str(share)}
+    found["PYTHONIOENCODING"] = "utf-8:replace"
     if share == 1:
         flags = "--xla_cpu_multi_thread_eigen=false"
         found |= {"OMP_NUM_THREADS": "1", "XLA_FLAGS": f"{of_this.get('XLA_FLAGS', '')} {flags}"}
@@ -166,7 +176,7 @@ def environment(share: int, of_this: Mapping[str, str]) -> dict[str, str]:
 
 
 def _error(seed: int, process: "subprocess.Popen[str]", lines: Sequence[str]) -> EqpropError | None:
-    """Why a process has failed; None where it has stopped as it was told."""
+    """Why a process has failed; None where it has stopped for a signal."""
     try:
         about: Any = json.loads(lines[-1])
         kind, message = about["kind"], about["message"]

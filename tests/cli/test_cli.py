@@ -433,6 +433,17 @@ def test_a_series_trains_a_recipe_at_each_value_and_goes_on(tmp_path, capsys, mo
         assert "give another directory with --out" in capsys.readouterr().err
 
 
+def test_a_member_of_a_series_that_diverges_does_not_end_the_others(tmp_path, capsys, monkeypatch):
+    series = dataclasses.replace(SERIES["c-vf-1h-angle"], values=(0.0, 45.0))
+    monkeypatch.setitem(SERIES, "c-vf-1h-angle", series)
+    lr = ("--lr", "1e30", "1e30")
+    assert train(tmp_path / "out", "--epochs", "1", *lr, recipe="c-vf-1h-angle") == 1
+    found = capsys.readouterr()
+    for name in ("angle-0", "angle-45"):
+        assert f"NOTE: {name}: the training has diverged" in found.out
+    assert "has diverged" in one_line(found.err)
+
+
 def test_the_angles_of_the_series_are_those_of_the_paper():
     members = SERIES["c-vf-2h-angle"].members(RECIPES["c-vf-2h"])
     assert [recipe.angle for recipe in members.values()] == [22.5 * n for n in range(9)]

@@ -127,6 +127,17 @@ def test_a_row_is_what_the_runs_say(two_seeds):
             assert (two_seeds / link / "metrics.jsonl").exists()
 
 
+def test_a_seed_that_has_diverged_is_told_of(two_seeds, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(two_seeds, out)
+    (lost,) = (out / "trainings").glob("*/seeds-1")
+    (lost / "diverged.txt").write_text("it did\n")
+    assert reproduce(out, "--recipes", "ep-1h", "--epochs", "1", "--seeds", "2") == 0
+    assert "Diverged, and shown as far as they came: ep-1h" in caption_of(out)
+    assert ", seed 1." in caption_of(out)
+    assert ", seed 0" not in caption_of(out)
+
+
 def test_more_epochs_and_seeds_go_on_with_what_is_there(two_seeds, tmp_path, monkeypatch):
     """As in one go, and what is finished is left alone."""
     out = tmp_path / "out"

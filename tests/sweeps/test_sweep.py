@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,15 +269,38 @@ def test_jobs_go_on_without_whoever_waits(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cluster.Processes, "executor", lambda *_: Executor())
     monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=interrupt))
     assert sweep(tmp_path, *GRID, "--on", "processes") == 130
-    assert "2 jobs go on: the same command waits" in one_line(capsys.readouterr().err)
+    line = one_line(capsys.readouterr().err)
+    assert "interrupted while 2 of 2 jobs ran: the same command waits for those that still" in line
+
+
+def test_a_process_of_an_earlier_call_is_known_by_its_number():
+    program = "import sys, time; print(flush=True); time.sleep(60)  # submitit"
+    job = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert job.stdout is not None
+    job.stdout.readline()
+    earlier = cluster.Processes(1, 1, 1, 0).job(Path(), str(job.pid))
+    assert not earlier.done()
+    assert cluster.Processes(1, 1, 1, 0).job(Path(), str(os.getpid())).done()
+    job.kill()
+    job.communicate()
+    assert earlier.done()
 
 
 @pytest.mark.parametrize(
-    ("at_once", "submitted"), [("1", []), ("2", ["beta-0.4"]), ("3", ["beta-0.4", "beta-0.7"])]
+    ("before", "at_once", "submitted"),
+    [
+        ("78", "1", []),
+        ("78", "2", ["beta-0.4"]),
+        ("78", "3", ["beta-0.4", "beta-0.7"]),
+        ("777", "1", []),  # more than may run now
+    ],
 )
-def test_jobs_that_still_run_are_waited_for(at_once, submitted, tmp_path, monkeypatch):
-    """Called again, it submits the others, and no more at a time than were asked for."""
-    numbers = {"beta-0.1": "7", "beta-0.4": "8"}
+def test_jobs_that_still_run_are_waited_for(before, at_once, submitted, tmp_path, monkeypatch):
+    """Called again, it submits the others, and no more at a time than were asked for. Job 7 still
+    runs.
+    """
+    values = ("0.1", "0.4", "0.7", "0.8", "0.9", "1")
+    numbers = {f"beta-{value}": job for value, job in zip(values, before, strict=False)}
     (tmp_path / "jobs.json").write_text(json.dumps(numbers))
     begun: list[str] = []
 
@@ -300,7 +324,7 @@ def test_jobs_that_still_run_are_waited_for(at_once, submitted, tmp_path, monkey
     monkeypatch.setattr(cluster.Processes, "job", job)
     monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=interrupt))
     monkeypatch.chdir(tmp_path.parent)
-    grid = ("--grid", "beta=0.1,0.4,0.7", "--epochs", "2")
+    grid = ("--grid", f"beta={','.join(values)}", "--epochs", "2")
     out = Path(tmp_path.name)
     assert sweep(out, *grid, "--on", "processes", "--at-once", at_once) == 130
     assert begun == submitted

@@ -61,6 +61,19 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedRun, ep.Datas
     return run_on(dataset, tmp_path_factory.mktemp("mistakes") / "hills"), dataset
 
 
+def test_a_network_without_mistakes_has_a_page_and_a_figure(tmp_path: Path) -> None:
+    y = np.arange(60) % 2
+    x = 3.0 * np.eye(2)[y] + np.random.default_rng(0).normal(scale=0.1, size=(60, 2))
+    dataset = ep.Dataset.from_arrays(x, y, name="apart")
+    run = ep.fit("ep-1h", dataset, tmp_path / "run", epochs=5, hidden=(8,), batch=5)
+    assert run.tested["test_error"] == 0
+    assert mistakes(run).worst.rows == []
+    figure = tmp_path / "figure.png"
+    assert main(["evaluate", str(run.folder), "--figure", str(figure)]) == 0
+    assert figure.stat().st_size > 1000
+    assert main(["report", str(run.folder), "--out", str(tmp_path / "page.html")]) == 0
+
+
 def test_the_confusion_matrix_is_that_of_the_predictions(classes) -> None:
     run, dataset = classes
     found, names = mistakes(run), ("ash", "beech", "cedar")

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trainings import SMALL, assert_close, assert_same, one_line, train
@@ -118,6 +120,29 @@ def test_a_seed_that_diverges_ends_them_all(
     assert "has diverged in epoch 1" in line
     assert is_free(tmp_path / "run" / "seed-0")
     assert is_free(tmp_path / "run" / "seed-1")
+
+
+def test_a_seed_that_is_stopped_from_outside_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin_process = seed_processes._Processes.begin
+
+    def begin_and_stop(processes: Any, seed: int) -> None:
+        begin_process(processes, seed)
+        if seed == 1:
+            process, run = processes.running[seed], tmp_path / "run" / "seed-1"
+
+            def stop() -> None:
+                wait(lambda: is_run(run) and bool(read_metrics(run)))
+                process.terminate()
+
+            threading.Thread(target=stop, daemon=True).start()
+
+    monkeypatch.setattr(seed_processes._Processes, "begin", begin_and_stop)
+    assert train(tmp_path / "run", *LONG) == 1
+    line = one_line(capsys.readouterr().err)
+    assert "the process of seed 1 was stopped; to go on: eqprop resume" in line
+    assert len(read_metrics(tmp_path / "run" / "seed-0")) == 40
 
 
 def test_a_seed_that_cannot_go_on_is_told_of(
