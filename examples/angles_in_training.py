@@ -18,6 +18,7 @@ from eqprop.theorem.trained import examine
 from eqprop.training import launch
 from eqprop.training.display import Display
 from eqprop.training.experiment import prepare_again
+from eqprop.training.files import write_whole
 from eqprop.training.metrics import angles
 from eqprop.training.runs import is_run
 
@@ -35,10 +36,10 @@ EPOCHS = (1, 2, 5, 10, 20)
 
 def main(runs: Path, out: Path) -> None:
     """Trains, or goes on, and writes what was found after each of ``EPOCHS``."""
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[dict[str, float]]] = json.loads(out.read_text()) if out.exists() else {}
     for name, wanted in RULES.items():
-        folder, found[name] = runs / name.lower(), []
-        for epochs in EPOCHS:
+        folder, there = runs / name.lower(), found.setdefault(name, [])
+        for epochs in EPOCHS[len(there) :]:
             now = dataclasses.replace(wanted, epochs=epochs)
             if is_run(folder):
                 launch.resume(folder, epochs, ["angles"])
@@ -47,7 +48,7 @@ def main(runs: Path, out: Path) -> None:
             run, display = ep.open_run(folder), Display()
             experiment = prepare_again(folder, run.record, run.recipe, display)
             theorem = examine(experiment, run.network, 0, display.say)
-            found[name].append(
+            there.append(
                 {
                     "epoch": epochs,
                     "angle": theorem.numbers["asked"]["together"]["angle"],
@@ -55,8 +56,8 @@ def main(runs: Path, out: Path) -> None:
                     "test_error": float(run.metrics["test_error"][epochs - 1]),
                 }
             )
-            print(name, found[name][-1], flush=True)
-    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            print(name, there[-1], flush=True)
+            write_whole(out, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ class SweepOptions:
     minutes: int = 240
     """Time limit of a job; Slurm then queues it again, and it goes on."""
     cpus: int = 4
-    """CPU cores of a job."""
+    """CPU cores of a Slurm job; processes share those of the machine."""
     gpus: int = 0
-    """GPUs of a job."""
+    """GPUs of a job; of processes, the first ones for all of them."""
     partition: str | None = None
     """Partition of the Slurm cluster."""
 

@@ -53,8 +53,8 @@ class Results:
 
     def verification(self, figure: Question) -> Verified | None:
         """The last one of a question."""
-        found = [v for v in self.verified if v.answers(figure, self.dataset)]
-        return found[-1] if found else None
+        found = (v for v in self.verified if v.answers(figure, self.dataset))
+        return max(found, key=lambda v: v.numbers["made"]["time"], default=None)
 
 
 def read_verified(root: Path) -> list[Verified]:

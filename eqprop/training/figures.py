@@ -102,6 +102,8 @@ def mistakes_figure(found: "Mistakes", out: Path) -> Path:
         for place in places:
             place.set_axis_off()
         for place, x, caption in zip(places, found.inputs, captions, strict=False):
+            if x.dtype.kind == "f":  # in any unit, where colours run from 0 to 1
+                x = (x - x.min()) / (np.ptp(x) or 1)  # noqa: PLW2901
             place.imshow(x if x.shape[2:] in ((3,), (4,)) else x.reshape(x.shape[:2]), cmap="gray")
             place.set_title(textwrap.fill(caption, 18), fontsize=6)
     with writing(out, "give another file with --figure"):

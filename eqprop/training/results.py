@@ -138,7 +138,8 @@ def read_run(folder: Path) -> list[SeedResult]:
     Raises ``EqpropError`` where there is no run, or its files are damaged.
     """
     record = read_record(folder)
-    sharing = len(record.seeds) if record.together else 1
+    above = read_record(folder.parent) if is_run(folder.parent) else record
+    sharing = len(above.seeds) if above.together else 1
     found: list[SeedResult] = []
     for seed, place in seed_folders(folder, record):
         own = read_record(place) if is_run(place) else record

@@ -31,3 +31,5 @@ def test_it_measures_then_trains_and_goes_on_when_called_again(tmp_path: Path) -
     results = read_run(tmp_path / "ep-1h")
     assert [result.epochs for result in results] == [1] * 5
     assert [result.sharing for result in results] == [5] * 5
+    (alone,) = read_run(tmp_path / "ep-1h" / "seed-1")
+    assert (alone.sharing, alone.seconds) == (5, results[1].seconds)

@@ -394,9 +394,15 @@ def test_the_angle_is_that_of_a_verification(tmp_path):
     records, out = tmp_path / "records", tmp_path / "out"
     assert main(["verify", "ep-1h", *DIGITS, "--betas", "0.1", "--out", str(records / "v")]) == 0
     args = ("--records", str(records), "--recipes", "ep-1h", "c-ep-1h")
+    verified = json.loads((records / "v" / "verification.json").read_text())
+    # Whatever they are called, the last one counts.
+    shutil.copytree(records / "v", records / "z")
+    earlier = json.loads((records / "z" / "verification.json").read_text())
+    earlier["made"]["time"] = "2000-01-01T00:00:00+00:00"
+    earlier["asked"]["together"]["angle"] = 77.0
+    (records / "z" / "verification.json").write_text(json.dumps(earlier))
     assert reproduce(out, *args, name="figure-gradient-angle") == 0
     first, second = rows_of(out, "figure-gradient-angle")
-    verified = json.loads((records / "v" / "verification.json").read_text())
     assert float(first["gradient_angle"]) == verified["asked"]["together"]["angle"]
     assert second["gradient_angle"] == ""
 
