@@ -264,16 +264,14 @@ def _numbers(column: pl.Series, separator: str, path: Path) -> pl.Series:
     with_comma = decimal | grouped
     if not with_comma.any() or not (plain | with_comma | column.is_null()).all():
         return column
-    # Where commas separate the columns, 1,2 may be a list, but 0,2 is none.
-    is_list = separator == "," and not column.str.contains(r"^[+-]?0?,\d").any()
-    if is_list and not (grouped == with_comma).all():
-        return column
-    if separator == "," or (grouped == with_comma).all():
+    # Where commas separate the columns, 1,2 may be a list, and stays text; but 0,2 is none.
+    lists = separator == ","
+    if (grouped == with_comma).all() or (lists and column.str.contains(r"^[+-]?0?,\d").any()):
         raise EqpropError(
             f"{path}: column {column.name!r} has numbers with commas, such as "
             f"{column[with_comma.arg_max() or 0]!r}: write them without, and with a decimal point"
         )
-    return column.str.replace(",", ".").cast(pl.Float64)
+    return column if lists else column.str.replace(",", ".").cast(pl.Float64)
 
 
 def _are_values(header: list[str]) -> bool:

@@ -173,7 +173,7 @@ def _check_own(recipe: Recipe, own: Own | None) -> None:
         raise EqpropError(f"the model is {name}, but the recipe is of {wanted}: give that")
     # Older records do not tell dt.
     if own and ", dt " in recipe.about and recipe.about != own.about:
-        raise EqpropError(f"{name} is an {own.about}, but what was trained an {recipe.about}")
+        raise EqpropError(f"{name} is {own.about}, but what was trained {recipe.about}: give that")
     if name and recipe.cost != "squared-error":
         raise EqpropError(
             f"cost {recipe.cost} reads out a network, and {name} is none: use squared-error"

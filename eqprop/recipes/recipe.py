@@ -455,8 +455,8 @@ def _check_setting(recipe: Recipe) -> None:
     )
     wired = {"channels": (), "skips": (), "lateral": (), "angle": None, "feedback": "trained"}
     plain = {"cost": "squared-error", "inside": False, "states": "full", "mean": (), "std": ()}
-    trained = {"train_input_bias": True, "output_slope": True}
-    for field, value in (wired | plain | trained).items():
+    plain |= {"train_input_bias": True, "output_slope": True}
+    for field, value in (wired | plain).items():
         _require(
             recipe.setting != "resistive" or getattr(recipe, field) == value,
             f"{field} is {getattr(recipe, field)}, but a resistive network has dense layers of "

@@ -102,9 +102,7 @@ def mistakes_figure(found: "Mistakes", out: Path) -> Path:
         for place in places:
             place.set_axis_off()
         for place, x, caption in zip(places, found.inputs, captions, strict=False):
-            if x.dtype.kind == "f":  # in any unit, where colours run from 0 to 1
-                x = (x - x.min()) / (np.ptp(x) or 1)  # noqa: PLW2901
-            place.imshow(x if x.shape[2:] in ((3,), (4,)) else x.reshape(x.shape[:2]), cmap="gray")
+            place.imshow(_picture(x), cmap="gray")
             place.set_title(textwrap.fill(caption, 18), fontsize=6)
     with writing(out, "give another file with --figure"):
         save(figure, out)
@@ -118,6 +116,13 @@ def draw_predictions(axes: "Axes", found: "Predictions") -> None:
     axes.plot(ends, ends, color="#808080", lw=0.8)
     axes.plot(true, predicted, ".", color="C0", ms=4, alpha=0.6)
     axes.grid(alpha=0.3)
+
+
+def _picture(x: np.ndarray) -> np.ndarray:
+    """An input as ``imshow`` takes it; floats, which are in any unit, from 0 to 1."""
+    if x.dtype.kind == "f":
+        x = (x - x.min()) / (np.ptp(x) or 1)
+    return x if x.shape[2:] in ((3,), (4,)) else x.reshape(x.shape[:2])
 
 
 def _draw_counts(axes: "Axes", found: "Counts") -> None:

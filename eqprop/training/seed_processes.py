@@ -167,8 +167,8 @@ class _Processes:
 
 def environment(share: int, of_this: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is to use so many cores."""
-    found = {**of_this, "PYTHONUNBUFFERED": "1", "NPROC": str(share)}
-    found["PYTHONIOENCODING"] = "utf-8:replace"
+    heard = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
+    found = {**of_this, **heard, "NPROC": str(share)}
     if share == 1:
         flags = "--xla_cpu_multi_thread_eigen=false"
         found |= {"OMP_NUM_THREADS": "1", "XLA_FLAGS": f"{of_this.get('XLA_FLAGS', '')} {flags}"}
