@@ -118,6 +118,9 @@ def bench(plan: BenchmarkPlan, command: Sequence[str]) -> None:
         if result.parts:
             display.say("")
             display.console.print(_profile(result, result.parts, peak))
+        elif plan.profile:
+            name, rule = result.recipe.name, result.recipe.rule
+            display.say(f"\n{name} has no profile: rule {rule} differentiates whole steps")
     if plan.out:
         display.say(f"all numbers in {plan.out}")
 

@@ -261,6 +261,8 @@ def test_bench(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["versions"]["jax"] == jax.__version__
     assert found["command"][:2] == ["eqprop", "bench"]
     assert [row["recipe"]["name"] for row in found["results"]] == list(names)
+    assert "bptt-1h has no profile: rule bptt differentiates" in shown
+    assert "ep-1h has no profile" not in shown
     for row in found["results"]:
         name, speed = row["recipe"]["name"], row["speed"]
         assert shown.count(name) >= 2
