@@ -13,11 +13,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 from eqprop.errors import EqpropError, UsageError, suggest
 
 
+@final
 class Command(NamedTuple):
     """A subcommand: what follows ``eqprop`` on the line, and what it does."""
 

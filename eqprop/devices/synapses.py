@@ -18,6 +18,7 @@ _NEAR = 0.01  # of the range: at a bound
 _LEAST = 0.01  # of a bound or a step, however its devices are spread
 
 
+@final
 class Cells(NamedTuple):
     """The devices of one array of weights, in device weights: each a number for all, or one for
     each weight.

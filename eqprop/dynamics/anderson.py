@@ -19,6 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.types import Array, Bool, Float, Int, States
 
 
+@final
 class Iteration(NamedTuple):
     """Where each example stands. ``n`` units of all layers in a row, ``m`` remembered pairs."""
 

@@ -19,6 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.types import Array, Float, Inexact, Layer, PRNGKeyArray, Strength
 
 
+@final
 class Stencil(NamedTuple):
     """Estimate ``d/dbeta f(beta) at 0`` by ``sum_k weights[k] f(betas[k]) + rest f(0)``.
 

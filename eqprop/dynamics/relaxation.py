@@ -18,6 +18,7 @@ from eqprop.types import Array, Float, Int, States
 type Step = Callable[[States], States]
 
 
+@final
 class Settled(NamedTuple):
     """How a relaxation ended: steps taken, and the largest change of any unit in the last step."""
 

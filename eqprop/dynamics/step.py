@@ -20,6 +20,7 @@ from eqprop.networks.resistive import ResistiveNetwork
 from eqprop.types import Forces, Layer, PRNGKeyArray, Rates, States
 
 
+@final
 class Place(NamedTuple):
     """Which layers of which model move."""
 

@@ -31,6 +31,7 @@ type Layers = tuple[int, ...] | None
 """Layers to move; None for all."""
 
 
+@final
 class Free(NamedTuple):
     """A free phase: the states ``s*`` and how the relaxation ended."""
 

@@ -30,6 +30,7 @@ type StateCurves = tuple[Inexact[Array, "K B ..."], ...]
 """States of the layers 1 ... N, or something of their shapes, at K consecutive times."""
 
 
+@final
 class Window(NamedTuple):
     """The last K steps of a free phase: all that truncated BPTT needs of it."""
 
@@ -39,6 +40,7 @@ class Window(NamedTuple):
     """``s_T``."""
 
 
+@final
 class Truncated(NamedTuple):
     """Truncated BPTT: the gradients of the loss through the last K steps."""
 
@@ -52,6 +54,7 @@ class Truncated(NamedTuple):
     """The sum of all ``grad_theta(t)``, mean over the batch."""
 
 
+@final
 class Adjoint(NamedTuple):
     """The solution of ``(I - J^T) lambda = dl/ds`` at the fixed point."""
 

@@ -42,6 +42,7 @@ part of the model, an edge or whatever else learns: ``(beta, eta)``.
 """
 
 
+@final
 class Products(NamedTuple):
     """Multiplications that an edge takes during a continual phase."""
 

@@ -26,6 +26,7 @@ type Conductances = tuple[Float[Array, "_ _"], ...]
 """``(n_pre, n_post)``, between each layer and the one before it."""
 
 
+@final
 class Known(NamedTuple):
     """What stands still while a clamped network settles."""
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,7 @@ from eqprop.recipes.recipe import Recipe
 from eqprop.types import PRNGKeyArray, Shape
 
 
+@final
 class Built(NamedTuple):
     """What a recipe builds: the system, the learner, the function that draws a network, how
     training images are altered, and what is silenced.

@@ -7,13 +7,14 @@ line. ``build.build`` turns it into the objects that do the work; nothing here l
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Literal, final
 
 from eqprop.devices.record import IDEAL, Device
 from eqprop.errors import EqpropError
 from eqprop.fields import conform
 
 
+@final
 @dataclasses.dataclass(frozen=True)
 class Published:
     """A published result, as reported: test error in %, mean and std over ``seeds`` runs; train

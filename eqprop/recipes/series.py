@@ -5,13 +5,14 @@ Nothing here loads JAX.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from eqprop.recipes.catalogue import RECIPES
 from eqprop.recipes.fast import fast
 from eqprop.recipes.recipe import Recipe
 
 
+@final
 class Goal(NamedTuple):
     """A test error in %, and in how many seconds a recipe is to be there, on two cores that do
     nothing else: data, compilation and tests included.
@@ -31,6 +32,7 @@ GOALS = (
 """What our own recipes are to reach, the quickest first."""
 
 
+@final
 @dataclasses.dataclass(frozen=True)
 class Series:
     """One recipe, trained once for each of several values of a field."""

@@ -43,6 +43,7 @@ _CHANNELS = 16  # channels of a convolutional layer whose receptive fields are s
 _UNITS = 64  # units of a layer whose states are traced
 
 
+@final
 class Tiles(NamedTuple):
     """Small signed images, each with a label."""
 
@@ -51,6 +52,7 @@ class Tiles(NamedTuple):
     images: Float[np.ndarray, "n rows columns"]
 
 
+@final
 class Trace(NamedTuple):
     """A layer in a free phase of T steps."""
 
@@ -63,6 +65,7 @@ class Trace(NamedTuple):
     """The whole layer after T steps, in its own shape."""
 
 
+@final
 class Relaxed(NamedTuple):
     """The free phase for one test example."""
 
@@ -219,6 +222,7 @@ def relax(
     return Relaxed(image, *said, layers, outputs=network.readout is None)
 
 
+@final
 class _Reading(NamedTuple):
     """What an example is, and what a network takes it for, as ``Relaxed`` has it."""
 

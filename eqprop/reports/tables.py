@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from eqprop.recipes.catalogue import published_for
 from eqprop.recipes.recipe import Recipe
@@ -14,6 +14,7 @@ type Row = Mapping[str, Any]
 """Numbers and words by name; None where there is nothing."""
 
 
+@final
 class Column(NamedTuple):
     """A column for readers: its head, and what stands in it for a row."""
 

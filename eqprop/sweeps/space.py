@@ -42,6 +42,7 @@ class Random:
     draw: Draw
 
 
+@final
 class Member(NamedTuple):
     """What is trained for one of the combinations."""
 

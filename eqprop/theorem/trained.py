@@ -1,7 +1,7 @@
 """Theorem 1 on the network of a run, as a report shows it: on few examples, as it was trained."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from eqprop.training.trainer import fetch
 _EXAMPLES = 5
 
 
+@final
 class Theorem(NamedTuple):
     """D(t) of a rule against -grad(t), measured as by ``eqprop verify``."""
 
