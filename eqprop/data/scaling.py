@@ -39,9 +39,8 @@ class Scaling(NamedTuple):
             shift, scale = low, high.astype(np.float64) - low
         else:
             shift, scale = (part(values, axis=0, dtype=np.float64) for part in (np.mean, np.std))
-        # The mean of equal numbers is not always that number, nor their deviation 0.
-        same = low == high
-        return _made(np.where(same, low, shift), np.where(same, 1, scale))
+        # The deviation of equal numbers is not always 0.
+        return _made(shift, np.where(low == high, 1, scale))
 
     def check_range(self, values: np.ndarray) -> None:
         """Raises ``EqpropError`` where images ``(n, ...)``, as they come, go from 0 to 1, but those

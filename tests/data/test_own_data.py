@@ -316,6 +316,13 @@ def test_a_feature_that_is_the_same_everywhere_becomes_0():
         assert Scaling.fit(how, x).scale == 1
 
 
+@pytest.mark.parametrize("mean", [-3, 5])
+def test_bytes_are_taken_where_numbers_were_not_from_0_to_1(mean):
+    Scaling.fit("auto", np.float32([[mean, 0], [mean + 1, 1]])).check_range(np.uint8([[200, 0]]))
+    with pytest.raises(EqpropError, match="were numbers of about 0 to 1"):
+        Scaling.fit("auto", np.float32([[0, 0], [1, 1]])).check_range(np.uint8([[200, 0]]))
+
+
 def test_scaling_keeps_precision():
     x = load_diabetes(return_X_y=True, scaled=False)[0].astype(np.float32)
     scaling = Scaling.fit("standard", x)
