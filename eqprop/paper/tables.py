@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import final, override
 
-from eqprop.paper.figures import FigureAsymmetric, FigureContrastive
+from eqprop.paper.figures import FigureAngle, FigureAsymmetric, FigureContrastive
 from eqprop.paper.item import UNPUBLISHED, PaperItem, Rendered, Scope, run_of
 from eqprop.paper.results import Results
 from eqprop.recipes.catalogue import RECIPES
@@ -83,9 +83,13 @@ class TableOthers(PaperItem):
             for recipe in TableMnist(self.scope).trainings()
             for seed in run_of(results, recipe)[1]
         }
-        # What other papers' figures show, unless it is a recipe of its own, or went on for longer.
-        figures = (FigureAsymmetric(self.scope), FigureContrastive(self.scope))
-        shown = {recipe.essence: recipe.epochs for item in figures for recipe in item.trainings()}
+        # What figures show, unless it is a recipe of its own, or went on for longer.
+        figures = (FigureAsymmetric, FigureContrastive, FigureAngle)  # the longest last
+        shown = {
+            recipe.essence: recipe.epochs
+            for figure in figures
+            for recipe in figure(self.scope).trainings()
+        }
         for recipe in RECIPES.values():
             shown.pop(self.scope.of(recipe).essence, None)
         alike = groups(

@@ -763,11 +763,16 @@ def test_the_figure_of_rules_on_asymmetric_networks(tmp_path):
     assert rendered.rows[1]["after"] == 81
     assert rendered.rows[1]["most_epochs_done"] == 20
     assert [row["published_test"] for row in rendered.rows] == [None] * 6
-    # The table of other trainings has what went on for longer, and nothing twice.
+    # The table of other trainings has what went on for longer, and nothing twice: 30 epochs of C-VF
+    # are in the figure over its angles.
     others = paper_items(Scope(("c-vf-1h", "bptt-1h")))["table-others"]
-    short = dataclasses.replace(long.until(20), folder=tmp_path / "short")
-    rows = others.show(Results("mnist", [long, short], [])).rows
-    assert [row["most_epochs_done"] for row in rows] == [30]
+    frozen = dataclasses.replace(long, record=Record(members[-1], (0,), data, started))
+    short = dataclasses.replace(frozen.until(20), folder=tmp_path / "short")
+    (row,) = others.show(Results("mnist", [long, frozen, short], [])).rows
+    assert (row["recipe"], row["most_epochs_done"]) == (
+        "bptt-1h, angle 90, feedback frozen",
+        30,
+    )
     assert others.show(Results("mnist", [short], [])).rows == []
     pages.write("figure-asymmetric", item, rendered, tmp_path, {})
     assert (tmp_path / "figure-asymmetric.png").read_bytes().startswith(b"\x89PNG")
