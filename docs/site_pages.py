@@ -27,7 +27,7 @@ from eqprop.recipes.series import SERIES
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-ROOT_MODULES = ("errors", "types", "sklearn")
+ROOT_MODULES = ("errors", "numerics", "types", "sklearn")
 """Modules in no folder."""
 COPIES = {
     "README.md": "index.md",
@@ -44,7 +44,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     listed = str(config.nav)
     pages = sorted(path.name for path in DOCS.glob("*.md") if path.name not in listed)
     config.nav += [{name.removesuffix(".md").capitalize(): name} for name in pages]
-    root = {"errors, types, sklearn": "api/root.md"}
+    root = {", ".join(ROOT_MODULES): "api/root.md"}
     pages = [{"Public names": "api/index.md"}, root, *({f: f"api/{f}.md"} for f in folders())]
     config.nav.append({"API": pages})
     return config
@@ -61,7 +61,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     add("api/index.md", public_page())
     add(
         "api/root.md",
-        "# errors, types, sklearn\n\n" + "\n\n".join(f"::: eqprop.{m}" for m in ROOT_MODULES),
+        f"# {', '.join(ROOT_MODULES)}\n\n" + "\n\n".join(f"::: eqprop.{m}" for m in ROOT_MODULES),
     )
     for folder, modules in folders().items():
         add(f"api/{folder}.md", api_page(folder, modules))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -19,6 +18,7 @@ from eqprop.data import named as data
 from eqprop.data.dataset import Dataset
 from eqprop.data.targets import Classes
 from eqprop.errors import UsageError, typed
+from eqprop.numerics import numerics
 from eqprop.recipes.build import nudge, nudged_rule
 from eqprop.recipes.recipe import Recipe
 from eqprop.theorem import verification
@@ -60,7 +60,7 @@ def verify(recipe: Recipe, options: VerifyOptions, out: Path, command: Sequence[
     stand_in = not options.random and dataset.name != recipe.dataset
     display.say(f"{'NOTE' if stand_in else 'data'}: {dataset.source}")
     # In the precision of trainings, so that network and minibatch are those of a training.
-    with typed(), jax.enable_x64(False):
+    with typed(), numerics(double=False):
         plan = plan_for(recipe, options)
         experiment = prepare(_with_rates(recipe), dataset)
         rule = nudged_rule(recipe)

@@ -22,6 +22,7 @@ from eqprop.learning.asymmetric import AsymmetricEP
 from eqprop.learning.baselines import Window, truncated
 from eqprop.learning.increments import Increment
 from eqprop.networks.model import Model
+from eqprop.numerics import numerics
 from eqprop.theorem.agreement import Comparison, Order, Picks, compare, fit_order, pick_synapses
 from eqprop.theorem.curves import (
     AsymmetricUpdates,
@@ -276,7 +277,7 @@ def verify(
             f"{len(plan.eta)} learning rate(s) for {edges} connections: give one for each"
         )
     first, at_rest = plan.betas[0], "" if plan.eta is None else ", eta x 0"
-    with jax.enable_x64(True):
+    with numerics(double=True):
         trials = _Trials(to_double(problem), rule, plan, progress)
         betas = tuple(
             trials.against_bptt(f"beta {beta:g}{at_rest}", beta, plan.nudge(beta))

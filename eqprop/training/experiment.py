@@ -19,6 +19,7 @@ from eqprop.errors import EqpropError
 from eqprop.networks.energy import Own
 from eqprop.networks.model import Model
 from eqprop.networks.parameter_names import named_parameters
+from eqprop.numerics import numerics
 from eqprop.recipes.build import build
 from eqprop.recipes.recipe import Recipe
 from eqprop.training import metrics
@@ -152,8 +153,8 @@ def prepare_again(
 
 
 def precision(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """Float64 exactly where the recipe asks for it."""
-    return jax.enable_x64(recipe.dtype == "float64")
+    """Numerics, with float64 exactly where the recipe asks for it."""
+    return numerics(double=recipe.dtype == "float64")
 
 
 def put_scaled(x: np.ndarray, y: np.ndarray, network: Model, outputs: Scaling | None) -> Examples:

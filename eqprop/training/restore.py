@@ -41,16 +41,17 @@ def restore(
         EqpropError: as ``load`` does; the metrics end before the checkpoint; or the replicas have
             no place in common any more.
     """
-    states = [experiment.start(seed) for seed in seeds]
-    found, damaged = hosts.on_lead(lambda: _find(experiment, runs, seeds)) or (None, [])
-    if found is not None:
-        states = [f.state for f in found]
-    elif runs[0].record.origin is not None:
-        states = (
-            hosts.on_lead(lambda: [_started(*it) for it in zip(states, runs, strict=True)])
-            or states
-        )
-    seconds = 0.0 if found is None else _seconds(found[0])
+    drawn = [experiment.start(seed) for seed in seeds]
+
+    def find() -> tuple[list[TrainState], float, list[str]]:
+        found, damaged = _find(experiment, runs, seeds)
+        if found is not None:
+            return [f.state for f in found], _seconds(found[0]), damaged
+        if runs[0].record.origin is None:
+            return drawn, 0.0, damaged
+        return [_started(*it) for it in zip(drawn, runs, strict=True)], 0.0, damaged
+
+    states, seconds, damaged = hosts.on_lead(find) or (drawn, 0.0, [])
     states, seconds = hosts.agree((states, seconds))
     return Start(experiment.trainer.layout.stack(states), float(seconds)), damaged
 

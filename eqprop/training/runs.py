@@ -20,7 +20,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
@@ -43,6 +43,7 @@ BEST = "best.safetensors"
 """The checkpoint of the best epoch on the validation part."""
 _RESULT = "result.json"
 _SUMMARY = "summary.json"
+_GO_ON = "make room, or make it writable; `eqprop resume` then goes on"
 
 
 @final
@@ -88,7 +89,7 @@ class Run:
                 ``run.json`` is damaged.
         """
         read_record(folder)
-        with _writing(folder / _LOCK):
+        with writing(folder, _GO_ON):
             lock = _hold(folder)
         try:
             return cls(folder, read_record(folder), lock)
@@ -112,10 +113,22 @@ class Run:
         """The folder of the checkpoints."""
         return self.folder / CHECKPOINTS
 
+    def check_held(self) -> None:
+        """Raises ``EqpropError`` where the directory that this process holds is no longer there:
+        what has come in its place is not to be written to.
+        """
+        assert self._lock is not None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.folder / _LOCK)):
+                return
+        raise EqpropError(
+            f"the run directory {self.folder} was moved, deleted or replaced while this process "
+            "trained in it: go on with it where it is now, or train again"
+        )
+
     def rewrite(self, record: Record) -> None:
         """Replaces the record in ``run.json``. Raises ``EqpropError`` where that cannot be."""
-        path = self.folder / _RECORD
-        with _writing(path):
+        with self._writing(_RECORD) as path:
             write_whole(path, _text(record))
         self.record = record
 
@@ -125,15 +138,13 @@ class Run:
         Raises:
             EqpropError: they cannot be written; what was there before is still there.
         """
-        path = self.folder / _METRICS
-        with _writing(path), path.open("a") as file:
+        with self._writing(_METRICS) as path, path.open("a") as file:
             file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
         from eqprop.training.events import Events  # loads NumPy
 
-        events = self.folder / "events"
-        with _writing(events):
+        with self._writing("events") as events:
             # TensorBoard then hides what a training that was cut had told of this epoch and later.
             self._events = self._events or Events(events, row["epoch"])
             self._events.add(row)
@@ -144,23 +155,20 @@ class Run:
         What is dropped will be measured again, and come out the same.
         """
         rows = [row for row in read_metrics(self.folder) if row["epoch"] <= epochs]
-        path = self.folder / _METRICS
-        with _writing(path):
+        with self._writing(_METRICS) as path:
             write_whole(path, "".join(map(_line, rows)))
         return len(rows)
 
     def keep_best(self, content: bytes) -> None:
         """Writes the packed checkpoint of the best epoch so far."""
-        path = self.folder / BEST
-        with _writing(path):
+        with self._writing(BEST) as path:
             write_whole(path, content)
 
     def conclude(self, epoch: int, tested: Mapping[str, float]) -> None:
         """Writes what the network of the best epoch has come to on the test set."""
-        path = self.folder / _RESULT
         told = {name: number for name, number in tested.items() if math.isfinite(number)}
         columns = {f"test_{name}": number for name, number in told.items()}
-        with _writing(path):
+        with self._writing(_RESULT) as path:
             write_whole(path, _line({"epoch": epoch} | columns))
 
     def summarise(self, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> None:
@@ -176,9 +184,16 @@ class Run:
             spread = {name: metrics.mean_and_std([t[name] for t in tables]) for name in shared}
             columns = {name: {"mean": mean, "std": std} for name, (mean, std) in spread.items()}
             summary.append({"epoch": number, "seeds": len(rows)} | columns)
-        path = self.folder / _SUMMARY
-        with _writing(path):
+        with self._writing(_SUMMARY) as path:
             write_whole(path, json.dumps(summary, indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """The path of a file that is written inside; if that fails, nothing else is lost."""
+        self.check_held()
+        path = self.folder / name
+        with writing(path, _GO_ON):
+            yield path
 
     def close(self) -> None:
         """Lets go of the directory."""
@@ -324,8 +339,3 @@ def _hold(folder: Path) -> io.TextIOWrapper:
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
-
-
-def _writing(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Writing for a run that has begun, of which nothing else is lost."""
-    return writing(path, "make room, or make it writable; `eqprop resume` then goes on")

@@ -247,6 +247,7 @@ class Session:
 
         def write() -> None:
             for run, part in zip(self._runs, parts, strict=True):
+                run.check_held()
                 checkpoint.save(run.checkpoints, part, {"seconds": seconds})
 
         hosts.on_lead(write)

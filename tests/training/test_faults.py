@@ -100,6 +100,33 @@ def test_metrics_that_cannot_be_written(place, oracle, tmp_path, monkeypatch, ca
     assert_same(run, oracle)
 
 
+@pytest.mark.parametrize("stretch", [1, 2, 5])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_directory_that_is_moved(stretch, replaced, oracle, tmp_path, monkeypatch, capsys):
+    """What has come in its place is left alone: its metrics were added to, and its checkpoints
+    deleted for being from further on.
+    """
+    run, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move() -> None:
+        run.rename(moved)
+        if replaced:
+            shutil.copytree(oracle, run)
+
+    with monkeypatch.context() as during:
+        save_often(during)
+        happens_in(during, stretch, move)
+        assert train(run, "--epochs", "3") == 1
+    line = one_line(capsys.readouterr().err)
+    assert f"{run} was moved, deleted or replaced" in line
+    assert run.exists() == replaced
+    if replaced:
+        assert_same(run, oracle)
+        assert checkpoints(run) == [run / "checkpoints" / "0003-00000.safetensors"]
+    assert main(["resume", str(moved)]) == 0
+    assert_same(moved, oracle)
+
+
 def test_a_record_that_cannot_be_written(oracle, tmp_path, capsys):
     # What a crash left is no reason to refuse the folder, so this is written first.
     (tmp_path / ".run.json.partial").symlink_to("/dev/full")

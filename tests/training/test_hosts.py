@@ -1,18 +1,32 @@
 """Many hosts: two processes on this machine. Oracle: the training of one process."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
-from trainings import metrics_of, state_of
+from trainings import (
+    _compile_once,  # noqa: F401
+    experiment_of,
+    metrics_of,
+    oracle,  # noqa: F401
+    state_of,
+    train,
+)
 
 from eqprop.cli.main import main
+from eqprop.training import hosts
+from eqprop.training.restore import restore
+from eqprop.training.runs import Run, read_record
+from eqprop.training.trainer import TrainState
 
 SETTINGS = ["--dataset", "digits", "--hidden", "16", "--batch", "64", "--seeds", "2"]
 
@@ -84,6 +98,40 @@ def test_one_of_two_processes_is_killed_and_one_goes_on(tmp_path, capsys):
             np.testing.assert_allclose(state_of(run / seed)[name], expected, rtol=1e-2, atol=1e-3)
         for ours, theirs in zip(metrics_of(run / seed), metrics_of(oracle / seed), strict=True):
             assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("begun", [(), ("--from", "{}")])
+def test_all_processes_restore_the_same(begun, epochs, oracle, tmp_path, monkeypatch):
+    """The first one sends as often as the others listen, wherever a training stands."""
+    run = tmp_path / "run"
+    assert train(run, *(word.format(oracle) for word in begun), "--epochs", "1") == 0
+    if not epochs:
+        shutil.rmtree(run / "checkpoints")
+    sent = []
+
+    def send(tree):
+        sent.append(tree)
+        return tree
+
+    def listen(tree):
+        assert jax.tree.structure(tree) == jax.tree.structure(sent[0])
+        return sent.pop(0)
+
+    def restored(process: int, talk, held: Run) -> TrainState:
+        place = SimpleNamespace(process_count=lambda: 2, process_index=lambda: process)
+        with held, monkeypatch.context() as alone:
+            alone.setattr(hosts, "jax", place)
+            alone.setattr(hosts.multihost_utils, "broadcast_one_to_all", talk)
+            return restore(experiment_of(run), [held], [0])[0].state
+
+    first = restored(0, send, Run.resume(run))
+    assert sent
+    other = restored(1, listen, Run.watch(run, read_record(run)))
+    assert not sent
+    assert first.position == other.position == (epochs, 0)
+    for ours, theirs in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_processes_that_do_not_come_together(capsys, tmp_path):

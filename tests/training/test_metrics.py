@@ -12,7 +12,7 @@ from trainings import checkpoints, metrics_of, signal_in, train
 
 from eqprop.cli.main import main
 from eqprop.training import metrics
-from eqprop.training.runs import Run, read_metrics, read_record
+from eqprop.training.runs import Run, read_metrics
 
 
 def outside_best_two(seen: metrics.Seen) -> jnp.ndarray:
@@ -157,7 +157,7 @@ def test_what_is_no_row(change) -> None:
 
 
 def test_a_summary_is_of_what_all_seeds_have(begun) -> None:
-    with Run.watch(begun, read_record(begun)) as run:
+    with Run.resume(begun) as run:
         run.summarise([[ROW], [ROW | {"test_error": 3.5, "more": 1.0}]])
     (row,) = json.loads((begun / "summary.json").read_text())
     assert row["seeds"] == 2

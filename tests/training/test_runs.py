@@ -136,6 +136,20 @@ def test_the_metrics_are_right(oracle):
     assert rows[-1]["nudged_steps"] == experiment.recipe.K
 
 
+def test_settings_of_jax_have_no_effect(oracle, tmp_path):
+    """As a user's program or environment may have them for its own sake."""
+    with (
+        jax.default_prng_impl("rbg"),
+        jax.threefry_partitionable(False),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.transfer_guard("disallow"),
+    ):
+        assert train(tmp_path / "run", "--epochs", "1") == 0
+        assert main(["resume", str(tmp_path / "run"), "--epochs", "3"]) == 0
+    assert_same(tmp_path / "run", oracle)
+
+
 def test_blocks_have_no_effect_on_an_evaluation(oracle, monkeypatch):
     experiment = experiment_of(oracle)
     network = experiment.start(0).network
