@@ -272,3 +272,17 @@ def test_a_regression_learns_at_a_quarter_of_the_rates(iris: Arrays) -> None:
     model = EPRegressor(epochs=1, random_state=0).fit(iris[0], iris[1])
     assert model.recipe_.lr == tuple(rate / 4 for rate in ep.recipe("ep-1h").lr)
     assert EPRegressor(epochs=1, lr=0.08).fit(*iris).recipe_.lr == (0.08, 0.08)
+
+
+def test_a_schedule_spans_all_epochs(iris: Arrays) -> None:
+    """Of 7 minibatches each: the rate is 0 after the last."""
+    fields = {"schedule": "cosine"}
+    model = EPClassifier(epochs=2, batch=20, random_state=0, fields=fields).fit(*iris)
+    schedule = model._program(150).trainer.learner.schedule
+    factors = [float(schedule(jnp.asarray(n))) for n in (0, 7, 14)]
+    assert factors == pytest.approx([1, 0.5, 0], abs=1e-6)
+
+
+def test_a_network_of_another_depth_learns_at_the_least_of_the_rates(iris: Arrays) -> None:
+    model = EPClassifier(hidden=(8, 8), epochs=1, random_state=0).fit(*iris)
+    assert model.recipe_.lr == (min(ep.recipe("ep-1h").lr),) * 3

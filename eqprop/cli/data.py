@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, final
@@ -146,10 +146,6 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
     widths[0] = min(widths[0], _COLUMNS - sum(widths[1:]) - 2 * len(widths))
     print()
     for name, *numbers in few:
-        print("  ".join([f"{name[: widths[0]]:{widths[0]}}", *_right(numbers, widths[1:])]))
+        print("  ".join([f"{name[: widths[0]]:{widths[0]}}", *map(str.rjust, numbers, widths[1:])]))
     if len(rows) > len(few):
         print(f"... and {len(rows) - len(few)} more")
-
-
-def _right(texts: Iterable[str], widths: Iterable[int]) -> list[str]:
-    return [f"{text:>{width}}" for text, width in zip(texts, widths, strict=True)]

@@ -70,7 +70,8 @@ def run(args: Sequence[str]) -> None:
     names = [each for name in names for each in (paper if name == ALL else [name])]
     options = parse(ReproduceOptions, rest, "eqprop reproduce NAME ...", _ABOUT, ReproduceOptions())
     _check(options)
-    budget = options.budget and _seconds(options.budget)
+    text = options.budget
+    seconds = None if text is None else _seconds(text)
 
     from eqprop.paper.reproduce import Budget, Reproduction, from_records, reproduce  # loads JAX
 
@@ -78,7 +79,7 @@ def run(args: Sequence[str]) -> None:
         names=tuple(dict.fromkeys(names)),
         scope=Scope(options.recipes, options.dataset, options.fast, options.epochs),
         seeds=options.seeds,
-        budget=Budget(options.budget, budget) if options.budget and budget else None,
+        budget=Budget(text, seconds) if text and seconds else None,
         out=options.out,
     )
     command = ["eqprop", "reproduce", *args]
@@ -110,7 +111,7 @@ def _check(options: ReproduceOptions) -> None:
     if options.into and not options.records:
         raise UsageError("--into needs --records: it fills a page from runs that are there")
     for name in ("budget", "epochs"):
-        if options.records and getattr(options, name):
+        if options.records and getattr(options, name) is not None:
             raise UsageError(f"--{name} has no place beside --records, which trains nothing")
 
 

@@ -16,8 +16,7 @@ from eqprop.theorem.questions import FIGURES
 
 def paper_items(scope: Scope) -> dict[str, PaperItem]:
     """All there are, by the name under which they are asked for."""
-    theorem = {f"figure-theorem-{n.removeprefix('fig-')}": q for n, q in FIGURES.items()}
-    return {
+    items: dict[str, PaperItem] = {
         "table-mnist": TableMnist(scope),
         "table-others": TableOthers(scope),
         "table-short": TableShort(scope),
@@ -26,13 +25,9 @@ def paper_items(scope: Scope) -> dict[str, PaperItem]:
         "figure-contrastive": FigureContrastive(scope),
         "figure-asymmetric": FigureAsymmetric(scope),
         "table-time": TableTime(scope),
-        **{
-            name: FigureTheorem(
-                dataclasses.replace(
-                    question,
-                    recipe=dataclasses.replace(question.recipe, dataset=scope.dataset),
-                )
-            )
-            for name, question in theorem.items()
-        },
     }
+    for name, question in FIGURES.items():
+        recipe = dataclasses.replace(question.recipe, dataset=scope.dataset)
+        asked = dataclasses.replace(question, recipe=recipe)
+        items[f"figure-theorem-{name.removeprefix('fig-')}"] = FigureTheorem(asked)
+    return items

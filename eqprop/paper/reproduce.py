@@ -227,12 +227,16 @@ class _Work:
         trainings = item.trainings()
         if trainings and dataset.name != "mnist":
             notes.append(f"NOT MNIST: {dataset.source}")
-        if trainings and budget:
-            notes.append(f"Epochs and seeds are those that a budget of {budget.text} allowed.")
-        lost = [
-            f"{label(recipe)}, seed {' '.join(map(str, planned.seeds))}"
+        all_of_it = [
+            planned
             for recipe in trainings
             for planned in self._planned(self._folder(recipe), recipe, self._asked.seeds)
+        ]
+        if budget and not all(planned.ended for planned in all_of_it):
+            notes.append(f"Epochs and seeds are those that a budget of {budget.text} allowed.")
+        lost = [
+            f"{label(planned.recipe)}, seed {' '.join(map(str, planned.seeds))}"
+            for planned in all_of_it
             if planned.diverged
         ]
         if lost:

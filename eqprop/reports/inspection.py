@@ -123,9 +123,8 @@ def inspect(
             network, found = _look(experiment, member, example)
         if mistakes and found.relaxed is not None:
             with display.doing("looking at mistakes") as tell:
-                done = f"{{}}/{len(experiment.test)}".format
                 test, cost = experiment.test, experiment.trainer.system.cost
-                settled = settle(experiment, network, test, lambda n: tell(done(n)))
+                settled = settle(experiment, network, test, lambda n: tell(f"{n}/{len(test)}"))
                 seen = find(member.record.data, test, settled.scores, cost)
             found = dataclasses.replace(found, mistakes=seen)
         if not theorem:

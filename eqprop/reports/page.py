@@ -57,7 +57,8 @@ def compose(
         display.say(f"note: {note}")
     sections = []
     for number, group in enumerate(groups, 1):
-        display.say(f"{group.recipe.name}: {', '.join(_folders(group))}")
+        where = ", ".join(str(member.folder) for member in group.members)
+        display.say(f"{group.recipe.name}: {where}")
         inspection = inspect(group, example, theorem, mistakes, display)
         for reason in inspection.missing.values():
             display.say(f"note: {reason}")
@@ -188,10 +189,6 @@ def _commands(group: Group) -> list[str]:
             at = commit
         lines.append(command)
     return lines
-
-
-def _folders(group: Group) -> list[str]:
-    return [str(member.folder) for member in group.members]
 
 
 def _fill(

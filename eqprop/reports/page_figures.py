@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from eqprop.recipes.recipe import Published
 from eqprop.reports.groups import Group
 from eqprop.reports.inspection import Relaxed, Trace
 from eqprop.reports.svg import COLOURS, MUTED, figure, tint
@@ -42,7 +43,7 @@ def training(group: Group, name: str) -> list[Markup]:
             metric.title,
             {column.label: _curves(group, column.name) for column in columns},
             f"{name}-{metric.name}",
-            _published_line(group) if metric.name == "error" else _nothing,
+            group.published if metric.name == "error" else None,
             log=metric.logarithmic,
         )
         for metric in metrics.METRICS
@@ -83,27 +84,13 @@ def predictions(found: Mistakes, name: str) -> list[Markup]:
     return panels
 
 
-def _published_line(group: Group) -> Callable[["Axes"], None]:
-    def draw(axes: "Axes") -> None:
-        if published := group.published:
-            low, high = published.test - published.std, published.test + published.std
-            axes.axhspan(low, high, color=MUTED, alpha=0.25, lw=0)
-            axes.axhline(published.test, color=MUTED, ls="--", lw=1, label="test, published")
-
-    return draw
-
-
-def _nothing(_: "Axes") -> None:
-    """Draws nothing more."""
-
-
 def _against_epochs(
     title: str,
     curves: Mapping[str, Curves],
     name: str,
-    extra: Callable[["Axes"], None] = _nothing,
+    published: Published | None = None,
     *,
-    log: bool = True,
+    log: bool,
 ) -> Markup:
     """Means over the seeds, in bands from the lowest to the highest seed."""
 
@@ -118,7 +105,10 @@ def _against_epochs(
             axes.plot(epochs, mean, color=colour, label=_plain(label), **style)
             if len(seeds) > 1:
                 axes.fill_between(epochs, low, high, color=colour, alpha=0.25, lw=0)
-        extra(axes)
+        if published:
+            low, high = published.test - published.std, published.test + published.std
+            axes.axhspan(low, high, color=MUTED, alpha=0.25, lw=0)
+            axes.axhline(published.test, color=MUTED, ls="--", lw=1, label="test, published")
         if log and positive:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
@@ -305,15 +295,13 @@ def _residuals(relaxed: Relaxed, name: str) -> Markup:
     layers = relaxed.layers
 
     def draw(axes: "Axes") -> None:
-        some = False
-        for n, layer in enumerate(layers, 1):
-            steps = np.arange(1, len(layer.residuals) + 1)
-            # There is no place for a 0 on a logarithmic axis.
-            moved = np.where(layer.residuals > 0, layer.residuals, np.nan)
-            some = some or bool(np.isfinite(moved).any())
-            name = "outputs" if relaxed.outputs and n == len(layers) else f"layer {n}"
-            axes.plot(steps, moved, color=COLOURS[(n - 1) % len(COLOURS)], lw=1.2, label=name)
-        if some:
+        # There is no place for a 0 on a logarithmic axis.
+        moved = [np.where(it.residuals > 0, it.residuals, np.nan) for it in layers]
+        for n, residuals in enumerate(moved):
+            name = "outputs" if relaxed.outputs and n + 1 == len(layers) else f"layer {n + 1}"
+            steps, colour = np.arange(1, len(residuals) + 1), COLOURS[n % len(COLOURS)]
+            axes.plot(steps, residuals, color=colour, lw=1.2, label=name)
+        if np.isfinite(moved).any():
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend()

@@ -71,9 +71,9 @@ def summary(recipe: Recipe, results: Sequence[SeedResult], dataset: str) -> dict
         "least_epochs_done": min(epochs, default=None),
         "most_epochs_done": max(epochs, default=None),
         "seeds": len(results) or None,
-        **_scores("test", results, "test"),
-        **_scores("validation", results, "validation"),
-        **_scores("training", results, "train"),
+        **averaged("test", scores_of(results, "test")),
+        **averaged("validation", scores_of(results, "validation")),
+        **averaged("training", scores_of(results, "train")),
         "minutes_a_seed": averaged("", [result.seconds / 60 for result in results])[""],
         "accelerator": ", ".join(sorted({a for it in results if (a := it.accelerator)})) or None,
         "published_test": published and published.test,
@@ -87,10 +87,6 @@ def averaged(name: str, values: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation of numbers, for a row, as ``name`` and ``name_std``."""
     mean, std = mean_and_std(values) if values else (None, None)
     return {name: mean, f"{name}_std": std}
-
-
-def _scores(name: str, results: Sequence[SeedResult], part: str) -> dict[str, float | None]:
-    return averaged(name, scores_of(results, part))
 
 
 def _minutes(row: Row) -> str:

@@ -32,7 +32,7 @@ from eqprop.training.files import write_whole
 from eqprop.training.metrics import OfExamples, primary
 from eqprop.training.planned import PlannedTraining, check_all
 from eqprop.training.records import made
-from eqprop.training.results import SeedResult, read_run, scores_of
+from eqprop.training.results import read_run, scores_of
 from eqprop.training.run_data import keep
 from eqprop.training.runs import is_run, make_folder
 
@@ -63,18 +63,14 @@ class Study:
         if not self.factors or any(not math.isfinite(f) or f <= 0 for f in self.factors):
             raise EqpropError(f"factors is {self.factors}: give numbers above 0")
 
-    @property
-    def sizes(self) -> tuple[float, ...]:
-        """The factors, the device as it is among them."""
-        return tuple(sorted({*self.factors, 1.0}))
-
     def members(self) -> dict[str, Recipe]:
         """What is trained, by the name of its directory."""
         recipe, device = self.recipe, self.recipe.device
         found = {"ideal": _on(recipe, IDEAL)}
+        # The device as it is comes first: some sizes can be no larger, or no smaller.
+        factors = [1.0, *sorted({*self.factors} - {1.0})]
         for name in (*device.effects, "together"):
-            # The device as it is comes first: some sizes can be no larger, or no smaller.
-            for factor in sorted(self.sizes, key=lambda f: f != 1):
+            for factor in factors:
                 part = _on(recipe, _part(device, name, factor))
                 if part not in found.values():
                     found[f"{name}-x{factor:g}"] = part
@@ -231,9 +227,7 @@ class _Page:
 
         if any(row["end"] == "not ended" for row in rows):
             return ["The study has not ended."]
-        ideal, whole = (_row_of(rows, *it) for it in (("none", None), ("together", 1.0)))
-        assert ideal is not None
-        assert whole is not None
+        ideal, whole = _row_of(rows, "none", None), _row_of(rows, "together", 1.0)
         lines = [f"Ideal: {said(ideal['score'])}; on the device, in situ: {said(whole['score'])}"]
         lines[0] += "." if whole["offline"] is None else f", offline: {said(whole['offline'])}."
         if ideal["score"] is None:
@@ -259,14 +253,11 @@ class _Page:
         dataset = self._asked.dataset
         return primary(type(dataset.target) if dataset else Classes)
 
-    def _results(self, name: str) -> list[SeedResult]:
-        folder = self._trainings[name].folder
-        return [it for it in read_run(folder) if it.epochs] if is_run(folder) else []
-
     def _score(self, name: str) -> dict[str, Any]:
-        part = self._asked.recipe.measured_part
-        scores = scores_of(self._results(name), part)
-        found, planned = averaged("score", scores), self._trainings[name]
+        planned = self._trainings[name]
+        seeds = read_run(planned.folder) if is_run(planned.folder) else []
+        finished = [seed for seed in seeds if seed.epochs]
+        found = averaged("score", scores_of(finished, self._asked.recipe.measured_part))
         if planned.diverged:
             found["score"] = None
         return {**found, "end": planned.end}
@@ -303,12 +294,11 @@ class _Page:
 
     def _limits(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """The imperfections, the one that alone does most harm first."""
-        ideal = next(row["score"] for row in rows if row["imperfection"] == "none")
+        ideal = _row_of(rows, "none", None)["score"]
         found: list[dict[str, Any]] = []
         for name in self._asked.recipe.device.effects:
             own = [row for row in rows if row["imperfection"] == name]
             here = _row_of(rows, name, 1.0)
-            assert here is not None
             limit = "not known" if ideal is None else tolerated(own, TOLERATED * ideal)
             found.append(
                 {
@@ -328,10 +318,8 @@ def _is_way(name: str) -> bool:
     return name.endswith(("-ideal", "-device"))
 
 
-def _row_of(rows: Sequence[Row], name: str, factor: float | None) -> Row | None:
-    return next(
-        (row for row in rows if row["imperfection"] == name and row["factor"] == factor), None
-    )
+def _row_of(rows: Sequence[Row], name: str, factor: float | None) -> Row:
+    return next(row for row in rows if row["imperfection"] == name and row["factor"] == factor)
 
 
 def tolerated(rows: Sequence[Row], limit: float) -> str:
@@ -344,11 +332,8 @@ def tolerated(rows: Sequence[Row], limit: float) -> str:
     scores = [math.inf if row["score"] is None else row["score"] for row in rows]
     above = [n for n, score in enumerate(scores) if score > limit]
     if not above:
-        return (
-            f"{rows[-1]['value']:.3g} and more"
-            if _grows(rows)
-            else f"{rows[-1]['value']:.3g} and less"
-        )
+        least, most = rows[0]["value"], rows[-1]["value"]
+        return f"{most:.3g} and {'more' if abs(most) >= abs(least) else 'less'}"
     first = above[0]
     if first == 0:
         return f"not even {rows[0]['value']:.3g}"
@@ -359,7 +344,3 @@ def tolerated(rows: Sequence[Row], limit: float) -> str:
     sign = math.copysign(1, before)
     crossing = sign * math.exp((1 - share) * math.log(abs(before)) + share * math.log(abs(after)))
     return f"{crossing:.2g}"
-
-
-def _grows(rows: Sequence[Row]) -> bool:
-    return abs(rows[-1]["value"]) >= abs(rows[0]["value"])

@@ -57,18 +57,6 @@ class SweepRun:
     dataset: Dataset | None = None
     """Data of one's own; None for those that the recipes name."""
 
-    def planned(self) -> dict[str, PlannedTraining]:
-        """The training of each member.
-
-        Raises ``EqpropError`` where the directory was begun with other data.
-        """
-        first = next(iter(self.members.values())).recipe
-        data = self.dataset and keep(self.dataset, first, self.out)
-        return {
-            name: PlannedTraining(member.recipe, self.seeds, self.out / name, data)
-            for name, member in self.members.items()
-        }
-
 
 def sweep(asked: SweepRun, command: Sequence[str]) -> None:
     """Trains every member that has not ended, and writes the table after each.
@@ -76,8 +64,13 @@ def sweep(asked: SweepRun, command: Sequence[str]) -> None:
     Raises:
         EqpropError: it was stopped, or a member could not be trained; a divergence is a result.
     """
+    first = next(iter(asked.members.values())).recipe
     with typed():
-        trainings = asked.planned()
+        data = asked.dataset and keep(asked.dataset, first, asked.out)
+        trainings = {
+            name: PlannedTraining(member.recipe, asked.seeds, asked.out / name, data)
+            for name, member in asked.members.items()
+        }
         check_all(trainings)
     table = _Table(asked, trainings, command)
     ended = sum(planned.ended for planned in trainings.values())

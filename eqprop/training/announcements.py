@@ -66,8 +66,6 @@ def report(run: Run, display: Display) -> None:
     columns = {name for result in results for name in result.columns}
     told = [m for m in metrics.of_examples() if m.name != "loss" and f"train_{m.name}" in columns]
     words_of = {"test": "test", "validation": "validation", "train": "training"}
-    if not recipe.validation:
-        del words_of["validation"]
     parts: list[str] = []
     for part, words in words_of.items():
         for metric in told:

@@ -70,13 +70,13 @@ class Display:
             yield lambda progress: status.update(f"{what} ... {progress}")
 
     @contextlib.contextmanager
-    def training(self, epochs: int) -> Iterator["Display"]:
+    def training(self, epochs: int) -> Iterator[None]:
         """Shows a training of so many epochs; ``now`` and ``epoch`` feed it."""
         self._epochs = epochs
         with self._live() as show:
             self._show = show
             try:
-                yield self
+                yield
             finally:
                 self._show = None
 

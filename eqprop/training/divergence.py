@@ -24,7 +24,7 @@ class Divergence(NamedTuple):
 
     minibatch: int
     where: str
-    replica: int = 0
+    replica: int
     """The first one that they are in."""
 
 

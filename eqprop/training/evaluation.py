@@ -26,7 +26,7 @@ from eqprop.training.settled import ranges, settle
 from eqprop.training.trainer import Examples
 
 
-def evaluate_run(folder: Path, figure: Path | None = None) -> None:
+def evaluate_run(folder: Path, figure: Path | None) -> None:
     """Prints loss and error of the newest checkpoint of a run, or of that of its best epoch where
     it has a validation part, on each part of the data; and what it takes for what in the test set;
     that also as a ``figure``, of the first seed.

@@ -131,11 +131,10 @@ def prepare(recipe: Recipe, dataset: Dataset, own: Own | None = None) -> Experim
     network = jax.eval_shape(init, jax.random.key(0))
     check_fits(dataset, network.shapes[0], network.score_shape[0])
     _check_size(recipe, network, batches)
-    train, held = (put_scaled(x, y, network, outputs) for _, x, y in learnt.parts())
-    test = held
+    train, test = (put_scaled(x, y, network, outputs) for _, x, y in learnt.parts())
+    validation = None
     if learnt is not dataset:
-        test = put_scaled(dataset.test_x, dataset.test_y, network, outputs)
-    validation = None if learnt is dataset else held
+        validation, test = test, put_scaled(dataset.test_x, dataset.test_y, network, outputs)
     return Experiment(recipe, trainer, init, train, test, trainer.batches(train), validation)
 
 

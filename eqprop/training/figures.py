@@ -129,8 +129,7 @@ def _draw_counts(axes: "Axes", found: "Counts") -> None:
     """Shades are shares of a row."""
     shares = found.counts / np.maximum(found.counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    few = found.counts.size <= _MOST_NUMBERS
-    if few:
+    if found.counts.size <= _MOST_NUMBERS:
         for (row, column), number in np.ndenumerate(found.counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": colour}

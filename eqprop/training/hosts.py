@@ -60,11 +60,6 @@ def watched(run: str) -> Iterator[None]:
         ) from error
 
 
-def leads() -> bool:
-    """Whether this process writes files and the screen."""
-    return jax.process_index() == 0
-
-
 def agree[T](tree: T) -> T:
     """The numbers in the first process's tree, in all processes."""
     if jax.process_count() == 1:
@@ -88,7 +83,7 @@ def on_lead[T](action: Callable[[], T]) -> T | None:
         return action()
     result: Any = None
     failure: Exception | None = None
-    if leads():
+    if jax.process_index() == 0:
         try:
             result = action()
         except Exception as error:

@@ -231,8 +231,7 @@ def _train_some(
     until: float,
 ) -> None:
     """Trains one seed, or several at the same time, in their run directories."""
-    epochs = experiment.recipe.epochs
-    seeds, folders = zip(*those, strict=True)
+    epochs, seeds = experiment.recipe.epochs, [seed for seed, _ in those]
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(_open(run, seed, folder, now)) for seed, folder in those]
         start, damaged = restore(experiment, runs, seeds)
@@ -240,26 +239,25 @@ def _train_some(
         rows = hosts.on_lead(lambda: [read_metrics(own.folder) for own in runs]) or [[]]
         waited = bool(hosts.agree(all(has_waited(experiment.recipe, own) for own in rows)))
         tell_damage(damaged, display)
-        where = f"{folders[0]}" if len(those) == 1 else f"{run.folder}"
+        where = runs[0].folder if len(runs) == 1 else run.folder
         done, minibatch = start.state.position
-        if waited:
-            display.say(f"{where}: stopped after {done} epochs, as its patience says")
-        elif done >= epochs:
-            display.say(f"{where}: {done} epochs are done (eqprop resume --epochs E adds some)")
         session = Session(experiment, runs, display, str(run.folder))
-        if done >= epochs or waited:
+        if waited or done >= epochs:
+            why = f"{done} epochs are done (eqprop resume --epochs E adds some)"
+            if waited:
+                why = f"stopped after {done} epochs, as its patience says"
+            display.say(f"{where}: {why}")
             session.catch_up(start.state)
-            _conclude(experiment, runs, seeds, display)
-            return
-        line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        if len(seeds) > 1:
-            line += " together"
-        if done or minibatch:
-            line += f", from epoch {done + 1}, minibatch {minibatch + 1}"
-            again = dataclasses.replace(now, epoch=done, minibatch=minibatch)
-            hosts.on_lead(lambda: [_note(own, experiment.recipe, again) for own in runs])
-        display.say(line)
-        session.train(start, epochs, until)
+        else:
+            line = f"run {where}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+            if len(seeds) > 1:
+                line += " together"
+            if done or minibatch:
+                line += f", from epoch {done + 1}, minibatch {minibatch + 1}"
+                again = dataclasses.replace(now, epoch=done, minibatch=minibatch)
+                hosts.on_lead(lambda: [_note(own, experiment.recipe, again) for own in runs])
+            display.say(line)
+            session.train(start, epochs, until)
         _conclude(experiment, runs, seeds, display)
 
 
@@ -275,13 +273,13 @@ def _conclude(
         tested = [read_result(run.folder) for run in runs]
         if all(row and row["epoch"] == epoch for row, epoch in zip(tested, best, strict=True)):
             return None
-        return [_best(run, state, epoch) for (run, state), epoch in zip(pairs, best, strict=True)]
+        return [_best(*it) for it in zip(runs, begun, best, strict=True)]
 
-    pairs = list(zip(runs, map(experiment.start, seeds), strict=True))
+    begun = [experiment.start(seed) for seed in seeds]
     found = hosts.on_lead(find)
-    if hosts.agree(found is None and hosts.leads()):
+    if hosts.agree(found is None):  # as the first process says
         return
-    states = hosts.agree(found or [state for _, state in pairs])
+    states = hosts.agree(found or begun)
     networks = experiment.trainer.layout.stack([state.network for state in states])
     with display.doing("testing"):
         scores = evaluate(experiment.trainer, networks, experiment.test)

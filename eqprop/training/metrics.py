@@ -43,8 +43,8 @@ class Seen(NamedTuple):
     states: Any
     y: Any
     settled: Any
-    variance: Any = None
-    unit: Any = None
+    variance: Any
+    unit: Any
     written: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -65,8 +65,8 @@ class Epoch(NamedTuple):
     recipe: Recipe
     tested: Mapping[str, float]
     seconds: Mapping[str, float]
-    seconds_to_start: float = math.nan
-    unit: float = 1.0
+    seconds_to_start: float
+    unit: float
 
 
 @final
@@ -392,7 +392,7 @@ def primary(target: type[Target]) -> OfExamples:
     return of_examples(target)[0]
 
 
-def start(dtype: Any, target: type[Target] = Classes, *, written: bool = False) -> Totals:
+def start(dtype: Any, target: type[Target], *, written: bool) -> Totals:
     """All totals before the first minibatch, for a network of that dtype and a kind of target;
     whether its weights are ``written`` on a device.
     """
@@ -408,7 +408,7 @@ def add(totals: Totals, seen: Seen) -> Totals:
     return {metric.total: metric.add(totals[metric.total], seen) for metric in kept}
 
 
-def sums(seen: Seen, those: Any, target: type[Target] = Classes) -> Totals:
+def sums(seen: Seen, those: Any, target: type[Target]) -> Totals:
     """Sums over some of the test examples, ``(B,)`` booleans, by the names of metrics."""
     return {m.name: (m.function(seen) * those).sum() for m in of_examples(target)}
 

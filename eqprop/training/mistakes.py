@@ -120,7 +120,7 @@ def find(
     worst = Table(
         "the worst, by test example",
         ("example", "true", "predicted", *shown),
-        [(row, true, taken, *(numbers if shown else ())) for row, true, taken, numbers in said],
+        [(row, true, taken, *numbers) for row, true, taken, numbers in said],
     )
     return Mistakes(found.tables, found.counts, found.predictions, worst, inputs)
 

@@ -56,9 +56,9 @@ class Layout:
 
     def stack[T](self, parts: Sequence[T]) -> T:
         """The replicas, one by one, as the arrays that hold them all; they share no memory."""
-        if self.mesh is not None:
-            return self._put(_merge(parts, np.stack) if self.replicas else parts[0], self._spec)
-        return _merge(parts, jnp.stack) if self.replicas else parts[0]
+        stack = jnp.stack if self.mesh is None else np.stack
+        whole = jax.tree.map(lambda *leaves: stack(leaves), *parts) if self.replicas else parts[0]
+        return self._put(whole, self._spec)
 
     def parts[T](self, stacked: T) -> list[T]:
         """Each replica's part of what ``stack`` or a lifted function returns."""
@@ -144,10 +144,6 @@ def divide(there: int, replicas: int, batch: int, wanted: int | None) -> tuple[i
         f"{replicas} seed(s) in minibatches of {batch} do not divide over {wanted} devices: give "
         f"--devices a number that divides seeds x batch, or another --batch"
     )
-
-
-def _merge[T](parts: Sequence[T], stack: Callable[..., Any]) -> T:
-    return jax.tree.map(lambda *leaves: stack(leaves), *parts)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -143,7 +143,7 @@ def read_run(folder: Path) -> list[SeedResult]:
     found: list[SeedResult] = []
     for seed, place in seed_folders(folder, record):
         own = read_record(place) if is_run(place) else record
-        if place != folder and own is not record and len(own.seeds) != 1:
+        if own is not record and len(own.seeds) != 1:
             raise EqpropError(f"{place} is a run of {len(own.seeds)} seeds within another: move it")
         rows = read_metrics(place)
         columns, chosen = _columns(place, rows), _chosen(place, rows)

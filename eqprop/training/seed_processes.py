@@ -50,8 +50,8 @@ def train_side_by_side(
         Diverged: what a seed has learnt is not finite; the others have made checkpoints.
         EqpropError: a process could not do its work.
     """
-    workers = max(1, min(len(seeds), cores()))
-    share = max(1, cores() // workers)
+    workers = min(len(seeds), cores())
+    share = cores() // workers
     waiting, failed = list(seeds), {}
     with _Processes(run, command, share) as started, Signals(until) as signals:
         with display.doing("training") as tell:

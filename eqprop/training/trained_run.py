@@ -262,8 +262,7 @@ class TrainedRun:
             )
         self._scalings[0].check_range(dataset.test_x)
         with precision(self.recipe):
-            test = dataset.test_x, dataset.test_y
-            examples = put_scaled(*test, self.network, self._scalings[1])
+            examples = put_scaled(dataset.test_x, dataset.test_y, self.network, self._scalings[1])
             (scores,) = evaluate(self._program.trainer, self.network, examples)
         return scores
 

@@ -831,3 +831,49 @@ def test_objects_and_truth_values_as_targets():
         ours = Dataset.from_arrays(X, values.astype(object))
         assert type(ours.target) is kind
         np.testing.assert_array_equal(ours.train_y, Dataset.from_arrays(X, values).train_y)
+
+
+def test_as_many_classes_as_a_byte_counts_and_one_more():
+    for classes, dtype in ((256, np.uint8), (257, np.int32)):
+        y = np.arange(2 * classes) % classes
+        dataset = Dataset.from_splits(np.zeros((len(y), 1)), y, np.zeros((len(y), 1)), y)
+        assert dataset.train_y.dtype == dtype
+        np.testing.assert_array_equal(dataset.train_y, y)
+
+
+def test_examples_of_a_label_are_counted_beyond_a_byte():
+    y = np.stack([np.arange(600) > 0, np.arange(600) < 300], axis=1)
+    rows = Labels(("often", "half")).summary(y.astype(np.uint8), y[:301].astype(np.uint8))
+    assert rows[1:] == [("often", "599", "300"), ("half", "300", "300")]
+
+
+def test_scaling_of_many_rows():
+    """A mean that is summed up in single precision would be off by more than the deviation."""
+    x = np.tile(np.float32([[3000.0, -1.0], [3001.0, 1.0]]), (200_000, 1))
+    shift, scale = Scaling.fit("standard", x)
+    np.testing.assert_allclose(shift, [3000.5, 0], atol=1e-3)
+    np.testing.assert_allclose(scale, [0.5, 1], rtol=1e-4)
+
+
+def test_images_as_bright_as_1_are_told_from_bytes_as_bright_as_255():
+    scaling = Scaling.fit("auto", np.uint8([[0, 255], [255, 0]]))
+    with pytest.raises(EqpropError, match="inputs go up to 1, but what was learnt were bytes"):
+        scaling.check_range(np.float64([[0, 1.0]]))
+    scaling.check_range(np.float64([[0, 255.0]]))
+
+
+@pytest.mark.parametrize("columns", [("size", "size=2"), ("size=2", "size")])
+def test_a_feature_belongs_to_the_column_with_the_longest_name(tmp_path, columns):
+    """``size=2=a`` is the text ``a`` of the column ``size=2``."""
+    path = tmp_path / "table.csv"
+    pl.DataFrame({name: [7, 8] if name == "size" else ["a", "b"] for name in columns}).write_csv(
+        path
+    )
+    found = load_inputs(path, ("size=2=a", "size=2=b", "size"))
+    np.testing.assert_array_equal(found, [[1, 0, 7], [0, 1, 8]])
+
+
+def test_parts_that_float32_does_not_tell_apart():
+    far = X + 2e9
+    wrong("training part: feature 0 varies by 57", Dataset.from_splits, far, Y, far, Y)
+    wrong("target 'y' varies by 1.5", Dataset.from_splits, X, 2e9 + Y / 2, X, 2e9 + Y / 2)

@@ -447,3 +447,24 @@ def test_each_step_of_a_continual_phase_is_written_with_random_numbers_of_its_ow
     moved, _, _ = learner.learn(system(None, steps=steps), net, learner.init(net), (X, Y), KEY)
     shaken = np.asarray(moved.edges[1].connection.weight - net.edges[1].connection.weight)
     assert shaken.std() == pytest.approx(np.sqrt(steps), rel=0.05)
+
+
+def test_gains_are_of_what_drives_a_neuron_and_know_nothing_of_thresholds():
+    """``gain drive - threshold``, each as it is alone."""
+    spreads = {"gain_spread": 0.2}, {"threshold_spread": 0.1}
+    gained, shifted = (driven(Device(**fields))[0][0] for fields in spreads)
+    both = driven(Device(**spreads[0], **spreads[1]))[0][0]
+    np.testing.assert_allclose(both, gained + shifted - 0.3, atol=1e-6)
+    assert abs(np.corrcoef(gained, shifted)[0, 1]) < 5 / np.sqrt(300)
+
+
+def test_feedback_weights_of_their_own_begin_with_a_mismatch_of_their_own():
+    plain = chain([(200,), (200,), (200,), (200,)], KEY, angle=0.0)
+    copied = with_copies(plain, Device(feedback_spread=0.1))
+    ratios = []
+    for edge, of in zip(copied.edges[1:], plain.edges[1:], strict=True):
+        ours, exact = (np.asarray(e.back.weight, np.float64) for e in (edge, of))
+        ratios.append(np.ravel(ours / exact))
+        np.testing.assert_array_equal(edge.ahead.weight, of.ahead.weight)
+    assert [ratio.std() for ratio in ratios] == pytest.approx([0.1, 0.1], rel=0.03)
+    assert abs(np.corrcoef(ratios)[0, 1]) < 5 / 200

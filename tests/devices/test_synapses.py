@@ -372,3 +372,56 @@ def test_what_is_spread_or_drawn_differs_from_one_connection_to_the_next():
     moved, _ = chip.write(network, chip.init(network), half, KEY)
     ends = [np.ravel(edge.connection.weight) for edge in moved.edges]
     assert abs(np.corrcoef(ends)[0, 1]) < 5 / 200
+
+
+def test_write_noise_is_in_device_weights():
+    device = Device(dw_min=0.001, write_noise=0.05, scale=(0.4,))
+    after, _ = written(device, 0.0, 0.001)
+    assert after.std() == pytest.approx(0.4 * 0.05, rel=0.03)
+    chip = pulsed(device, constant(0.2))
+    shown = weights(chip.shown(chip.program(constant(0.2), KEY), KEY))
+    assert shown.std() == pytest.approx(0.4 * 0.05, rel=0.03)
+
+
+def test_the_scatter_of_a_pulse_shrinks_with_its_step():
+    """At w = 0.5 a step up is ``dw_min (1 - 0.5)``, and scatters relative to that."""
+    step = 0.002
+    device = Device(dw_min=step, pulse_noise=0.8, slope_up=1.0, w_max=1.0)
+    moved = written(device, 0.5, step * (1 + 1e-6))[0] - 0.5
+    assert moved.mean() == pytest.approx(step / 2, rel=0.03)
+    assert moved.std() == pytest.approx(0.8 * step / 2, rel=0.03)
+
+
+def test_conductances_have_levels_and_steps_from_the_lower_bound():
+    network = constant(0.07)
+    chip = pulsed(Device(levels=9, w_max=0.5, w_min=-0.5), network, non_negative=True)
+    start = chip.program(network, KEY)
+    np.testing.assert_allclose(weights(start), 0.125, rtol=1e-5)
+    moved = weights(chip.write(start, chip.init(start), constant(0.04), KEY)[0])
+    assert set(np.unique(np.round(moved, 6))) == {0.125, 0.25}
+    assert moved.mean() == pytest.approx(0.165, abs=5 * 0.125 * np.sqrt(0.32 * 0.68 / N))
+    # A conductance of 0.25 is a device weight of -0.25, whose steps up are the larger ones.
+    network, device = constant(0.25), Device(dw_min=0.01, slope_up=1.0, w_max=0.5, w_min=-0.5)
+    chip = pulsed(device, network, non_negative=True)
+    moved = weights(chip.write(network, chip.init(network), constant(0.01 * (1 + 1e-6)), KEY)[0])
+    np.testing.assert_allclose(np.median(moved), 0.25 + 0.01 * (1 + 0.25 / 0.5), rtol=1e-5)
+
+
+def test_with_one_bound_alone_few_weights_are_at_it():
+    for fields, end in (({"w_max": 0.5}, 5.0), ({"w_min": -0.5}, -5.0)):
+        network = constant(0.0)
+        chip = pulsed(Device(dw_min=0.01, **fields), network)
+        held = chip.init(network)
+        assert float(chip.rest(network, held)[1].at_bounds) == 0
+        full, held = chip.write(network, held, constant(end), KEY)
+        assert float(chip.rest(full, held)[1].at_bounds) == 1
+
+
+def test_each_connection_has_a_scale_of_its_own():
+    network = jax.tree.map(jnp.zeros_like, chain([(5,), (4,), (3,)], KEY))
+    chip = pulsed(Device(w_max=1.0, w_min=-1.0, scale=(0.5, 2.0)), network)
+    wanted = jax.tree.map(lambda leaf: jnp.full_like(leaf, 9.0), network)
+    moved, _ = chip.write(network, chip.init(network), wanted, KEY)
+    for edge, scale in zip(moved.edges, (0.5, 2.0), strict=True):
+        for leaf in jax.tree.leaves(edge):
+            np.testing.assert_allclose(leaf, scale, rtol=1e-6)

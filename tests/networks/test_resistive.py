@@ -16,10 +16,10 @@ from eqprop.dynamics.relaxation import FixedSteps
 from eqprop.dynamics.step import BlockDescent
 from eqprop.dynamics.system import System
 from eqprop.errors import EqpropError
-from eqprop.learning.asymmetric import AsymmetricEP
+from eqprop.learning.asymmetric import AsymmetricEP, ContinualAsymmetricEP
 from eqprop.learning.baselines import BPTT, RecurrentBackprop
 from eqprop.learning.increments import Equilibrium
-from eqprop.learning.learners import WithOptimizer
+from eqprop.learning.learners import Continual, InsidePhase, WithOptimizer
 from eqprop.learning.rules import AfterPhase
 from eqprop.networks.graphs import chain
 from eqprop.networks.resistive import ResistiveNetwork
@@ -264,3 +264,20 @@ def test_initial_conductances_are_uniform_above_the_least() -> None:
         assert g.min() >= 0.01
         assert 0.95 * top < g.max() - 0.01 <= top * (1 + 1e-6)
         assert float((g - 0.01).mean()) == pytest.approx(top / 2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        Continual(Equilibrium(), OneSided(0.1), (1e3,) * 3),
+        ContinualAsymmetricEP(OneSided(0.1), (1e3,) * 3),
+    ],
+)
+def test_conductances_stay_where_they_may_be_continually(learner: InsidePhase) -> None:
+    system, network, batch = circuit(diodes=True, steps=(50, 3))
+    memory = learner.init(network)
+    after, _, _ = jax.jit(lambda n: learner.learn(system, n, memory, batch, jax.random.key(1)))(
+        network
+    )
+    least = [float(g.min()) for g in after.conductances]
+    assert least == pytest.approx([0.01] * 3)

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ BAD = {
     "no name": (["--budget", "3m"], ["comes first", "--budget"]),
     "budget": (["all", "--budget", "soon"], ["'soon'", "30m"]),
     "no budget at all": (["all", "--budget", "0s"], ["'0s'", "30m"]),
+    "an empty budget": (["all", "--budget", ""], ["''", "30m"]),
     "seeds": (["all", "--seeds", "0"], ["seeds is 0", "at least 1"]),
     "epochs": (["all", "--epochs", "-1"], ["epochs is -1", "at least 1"]),
     "recipe": (["table-mnist", "--recipes", "ep-1g"], ["'ep-1g'", "did you mean ep-1h"]),
@@ -233,10 +235,12 @@ def test_a_budget_that_is_spent_leaves_a_run_to_go_on_with(tmp_path, monkeypatch
     assert read_metrics(folder / "seeds-0") == []
     assert [row["most_epochs_done"] for row in rows_of(out)] == [""]
     assert "Not run: ep-1h, dataset digits (not within the budget of 9m)" in caption_of(out)
+    assert "that a budget of 9m allowed" in caption_of(out)
     assert reproduce(out, *args) == 0
     assert main(["train", "ep-1h", *DIGITS, "--epochs", "2", "--out", str(oracle)]) == 0
     assert_same(folder / "seeds-0", oracle)
     assert "Not run" not in caption_of(out)
+    assert "budget" not in caption_of(out)  # the options alone said how much that is
 
 
 def test_what_does_not_fit_is_said(tmp_path):
@@ -776,3 +780,50 @@ def test_the_figure_of_rules_on_asymmetric_networks(tmp_path):
     assert others.show(Results("mnist", [short], [])).rows == []
     pages.write("figure-asymmetric", item, rendered, tmp_path, {})
     assert (tmp_path / "figure-asymmetric.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _drawn(axes: Any) -> dict[str, list[list[float]]]:
+    """Of each set of points in a panel: x, y, and half the lengths of their bars."""
+    found: dict[str, list[list[float]]] = {}
+    for drawn in axes.containers:
+        points, _, (bars,) = drawn
+        # A point without one has a bar without ends.
+        lengths = [
+            float(np.ptp(ends, axis=0).sum()) / 2 if len(ends) else 0.0
+            for ends in bars.get_segments()
+        ]
+        found[drawn.get_label()] = [*(list(map(float, xy)) for xy in points.get_data()), lengths]
+    return found
+
+
+def test_charts_show_each_number_where_it_belongs():
+    nothing = {"most_epochs_done": None, "recipe": "a recipe"}
+    rows = [
+        {**nothing, "network": network, "rule": rule, "angle": angle, "test": test, "test_std": std}
+        | {"published_test": published, "published_std": published_std}
+        for network, rule, angle, test, std, published, published_std in (
+            ("one", "ep", 0.0, 2.0, 0.5, 3.0, 0.25),
+            ("one", "ep", 45.0, 4.0, None, None, None),
+            ("one", "vf", 45.0, 5.0, 0.125, 6.0, None),
+            ("two", "vf", 90.0, 7.0, 1.0, 7.5, 0.75),
+        )
+    ]
+    figure = new_figure()
+    charts.errors(figure, rows)
+    drawn = _drawn(figure.axes[0])
+    assert drawn["here"][0] == [2, 4, 5, 7]
+    assert drawn["here"][2] == [0.5, 0, 0.125, 1]
+    np.testing.assert_array_equal(drawn["published"][0], [3, np.nan, 6, 7.5])
+    assert (drawn["published"][2][0], drawn["published"][2][-1]) == (0.25, 0.75)
+    for part in ("here", "published"):
+        np.testing.assert_array_equal(np.round(drawn[part][1]), range(4))
+    figure = new_figure()
+    charts.against_angle(figure, rows)
+    one, two = map(_drawn, figure.axes)
+    assert one == {
+        "ep": [[0, 45], [2, 4], [0.5, 0]],
+        "ep, published": [[0], [3], [0.25]],
+        "vf": [[45], [5], [0.125]],
+        "vf, published": [[45], [6], [0]],
+    }
+    assert two == {"vf": [[90], [7], [1]], "vf, published": [[90], [7.5], [0.75]]}

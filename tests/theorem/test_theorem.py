@@ -39,10 +39,10 @@ from eqprop.networks.convolution import MaxPool, conv, conv_shape
 from eqprop.networks.edges import Tied
 from eqprop.networks.graphs import chain
 from eqprop.networks.network import Network
-from eqprop.theorem.agreement import compare, fit_order, pick_synapses
+from eqprop.theorem.agreement import _agreement, compare, fit_order, pick_synapses
 from eqprop.theorem.curves import Changes, Gradients, Problem, Updates
 from eqprop.theorem.settling import Settling, examine
-from eqprop.theorem.verification import Plan, Verification, verify
+from eqprop.theorem.verification import Plan, Verification, _floors, verify
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
@@ -451,3 +451,32 @@ def test_data_of_another_precision_than_the_network() -> None:
         verify(p, Equilibrium(), plan) for p in (problem._replace(batch=(x, y)), exact)
     )
     assert mixed.record() == double.record()
+
+
+def test_sensitivity_is_what_an_error_of_1_makes_of_the_relmse() -> None:
+    """A small error in every element at every step, divided by its size."""
+    p = np.random.default_rng(0).normal(size=(7, 20)) * np.linspace(0.1, 3, 20)
+    q = p - 1e-7
+    rows = p.sum(axis=0), q.sum(axis=0), (p**2).sum(axis=0), (q**2).sum(axis=0)
+    found = _agreement("W1", 7, [[row] for row in (*rows, ((p - q) ** 2).sum(axis=0))])
+    assert known(found.relmse) / 1e-7 == pytest.approx(found.sensitivity, rel=1e-5)
+
+
+def test_floors_are_what_a_drift_adds_to_the_curves() -> None:
+    """A drift of a state by r in each step is ``r/(beta dt)`` of D_s, and ``r/beta`` of D_theta;
+    both sides of a centered nudge see it alike.
+    """
+    problem = chain_problem([5, 4, 3], EnergyBased(tanh, 0.2), (300, 4))
+    picks = pick_synapses(problem.network, 1, 0)
+    found = compare(*sources(problem, Equilibrium(), OneSided(0.1)), 4, picks)
+    sensitivity = {t.name: t.sensitivity for t in (*found.tensors, found.together)}
+
+    def floors(nudge: Nudge, residual: float) -> dict[str, float]:
+        return _floors(found, nudge.of_batch(KEY, 3), residual, 0.2)
+
+    moved = floors(OneSided(-0.1), 1e-3)
+    for name, floor in moved.items():
+        dt = 0.2 if name.startswith("s") else 1.0
+        assert floor == pytest.approx(sensitivity[name] * 1e-3 / 0.1 / dt, rel=1e-6), name
+    centered = floors(Centered(0.1), 1e-3)
+    assert all(0 < centered[name] < 1e-10 * floor for name, floor in moved.items())

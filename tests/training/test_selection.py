@@ -52,7 +52,9 @@ def test_a_part_is_held_back_of_each_class_alike(iris):
     assert sorted(map(tuple, both)) == sorted(map(tuple, iris.train_x))
     again = iris.hold_back(0.25)
     np.testing.assert_array_equal(held.test_x, again.test_x)
-    assert len(iris.hold_back(0.25, seed=1).test_y) == 30
+    other = iris.hold_back(0.25, seed=1)
+    assert len(other.test_y) == 30
+    assert not np.array_equal(other.test_x, held.test_x)
     with pytest.raises(ep.EqpropError, match="training part: cannot be split with validation"):
         iris.hold_back(0.001)
 
