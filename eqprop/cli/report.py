@@ -53,9 +53,11 @@ def run(args: Sequence[str]) -> None:
         for folder in options.runs:
             expand(folder)
 
-    from eqprop.reports.page import compose, write  # loads JAX
+    from eqprop.reports.page import compose, make_place, write  # loads JAX
     from eqprop.training.display import Display, Stopwatch
 
+    with typed():
+        make_place(out)
     display, watch = Display(), Stopwatch()
     command = ["eqprop", "report", *args]
     page = compose(

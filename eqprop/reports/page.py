@@ -22,11 +22,12 @@ from eqprop.reports.inspection import Inspection, Relaxed, Tiles, inspect
 from eqprop.reports.svg import image
 from eqprop.training import metrics
 from eqprop.training.display import Display
-from eqprop.training.files import write_whole, writing
+from eqprop.training.files import partial, write_whole, writing
 from eqprop.training.mistakes import Mistakes
 from eqprop.training.records import Made
 from eqprop.training.results import SeedResult
 
+_ANOTHER = "give another file with --out"
 _CHANNELS = 16  # of a convolutional layer whose states are shown
 
 
@@ -68,10 +69,17 @@ def compose(
     return _fill(sections, notes, command)
 
 
+def make_place(out: Path) -> None:
+    """Sees that a page can be written, before the work on it. Raises ``EqpropError`` where not."""
+    with writing(out, _ANOTHER):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial(out).touch()
+        partial(out).unlink()
+
+
 def write(page: str, out: Path) -> None:
     """Writes the page, whole or not at all. Raises ``EqpropError`` where that cannot be done."""
-    with writing(out, "give another file with --out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out, _ANOTHER):
         write_whole(out, page)
 
 

@@ -463,10 +463,12 @@ def test_seeds_that_have_come_less_far(tmp_path: Path) -> None:
         (["{run}", "--example", "-1"], 2, "count from 0"),
         (["{run}", "--example", "10000"], 2, "tested on 10000 examples"),
         (["{run}", "--examples", "1"], 2, "did you mean --example?"),
-        (["{run}", "--no-theorem", "--out", "{run}/run.json/x.html"], 1, "cannot be written"),
+        (["{run}", "--no-theorem", "--out", "{run}/run.json/x.html"], 2, "cannot be written"),
     ],
 )
-def test_bad_input(typed, code, message, tmp_path, capsys) -> None:
+def test_bad_input(typed, code, message, tmp_path, capsys, monkeypatch) -> None:
+    if message == "cannot be written":  # which is said before the work
+        monkeypatch.setattr("eqprop.reports.page.compose", None)
     folder = copy(RECORDS / "ep-1h" / "seed-0", tmp_path / "run")
     filled = [part.format(tmp=tmp_path, run=folder) for part in typed]
     assert main(["report", *filled]) == code
