@@ -76,6 +76,11 @@ class _Estimator(BaseEstimator, abc.ABC):
         """
         X, y = self._checked(X, y, reset=True)
         self._targets_are(y)
+        if self.early_stopping and self.n_iter_no_change < 1:
+            raise EqpropError(
+                f"n_iter_no_change is {self.n_iter_no_change}: give at least 1 epoch, after which "
+                "to stop"
+            )
         held = None
         if self.early_stopping:
             train, validation = train_test_split(
@@ -192,6 +197,12 @@ class _Estimator(BaseEstimator, abc.ABC):
 
     def _go_on(self, X: np.ndarray, y: np.ndarray, *, first: bool):
         """Another epoch, or the first, on these examples."""
+        schedule = (self._recipe() if first else self.recipe_).schedule
+        if schedule != "constant":
+            raise EqpropError(
+                f"schedule is {schedule}, which ends with the epochs of fit: partial_fit would go "
+                "on at a rate of 0; use fields={'schedule': 'constant'}"
+            )
         if first:
             self._begin(X)
         with precision(self.recipe_):
@@ -322,7 +333,14 @@ class EPClassifier(ClassifierMixin, _Estimator):
         first = not hasattr(self, "_state")
         X, y = self._checked(X, y, reset=first)
         if first:
+            if classes is not None and not np.size(classes):
+                raise EqpropError("classes is empty: list all that there will ever be")
             self._targets_are(y if classes is None else np.asarray(classes))
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise EqpropError(
+                f"classes are {np.unique(classes).tolist()}, but the first ones were "
+                f"{self.classes_.tolist()}: give the same, or none"
+            )
         if len(unknown := np.setdiff1d(y, self.classes_)):
             raise EqpropError(
                 f"class {unknown.tolist()[0]!r} is none of {self.classes_.tolist()}: list all "

@@ -118,6 +118,24 @@ def test_classes_are_listed_in_the_first_partial_fit(iris: Arrays) -> None:
     assert model.partial_fit(x, y, classes=[0, 1, 2]).predict_proba(x).shape == (150, 3)
 
 
+def test_partial_fit_refuses_what_would_learn_nothing(iris: Arrays) -> None:
+    x, y = iris
+    model = EPClassifier(epochs=1, random_state=0, fields={"schedule": "cosine"})
+    with pytest.raises(EqpropError, match="schedule is cosine"):
+        model.partial_fit(x, y)
+    assert not hasattr(model, "loss_curve_")
+    with pytest.raises(EqpropError, match="schedule is cosine"):
+        model.fit(x, y).partial_fit(x, y)
+    model = EPClassifier(random_state=0)
+    with pytest.raises(EqpropError, match="classes is empty"):
+        model.partial_fit(x, y, classes=[])
+    model.partial_fit(x, y, classes=[2, 1, 0])
+    with pytest.raises(EqpropError, match=r"classes are \[0, 1, 2, 3\], but"):
+        model.partial_fit(x, y, classes=[0, 1, 2, 3])
+    with pytest.raises(EqpropError, match="n_iter_no_change is 0"):
+        EPClassifier(early_stopping=True, n_iter_no_change=0).fit(x, y)
+
+
 def test_early_stopping_keeps_the_best_network(iris: Arrays) -> None:
     x, y = iris
     model = EPClassifier(

@@ -9,6 +9,7 @@ import functools
 import itertools
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -196,14 +197,7 @@ def _read_csv(path: Path, features: tuple[str, ...], without: str | None) -> pl.
     """Without the spaces about names and fields."""
     import polars as pl
 
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline()
-        says = first.lower().startswith("sep=")  # to Excel
-        separator = max(",;\t", key=(file.readline() if says else first).count)
-    read = functools.partial(
-        pl.read_csv, path, separator=separator, skip_rows=int(says), null_values=_EMPTY
-    )
-    names = [name.strip() for name in read(n_rows=0).columns]
+    separator, read, names = _reader(path)
     texts = _texts(names, features)
     table = read(
         infer_schema_length=None,
@@ -225,6 +219,34 @@ def _read_csv(path: Path, features: tuple[str, ...], without: str | None) -> pl.
             if kind.is_float() and (not features or name in features):
                 _check_points(raw[name].str.strip_chars(), path)
     return table.with_columns(plain)
+
+
+def _reader(path: Path) -> tuple[str, Callable[..., pl.DataFrame], list[str]]:
+    """What separates the columns, what reads them, and their names without spaces."""
+    import polars as pl
+
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline()
+        says = first.lower().startswith("sep=")  # to Excel
+        header = file.readline() if says else first
+    if "\ufffd" in first + header:
+        raise EqpropError(f"{path} is not in UTF-8: save it again, as CSV in UTF-8")
+    separator = max(",;\t|", key=header.count)
+    read = functools.partial(
+        pl.read_csv, path, separator=separator, skip_rows=int(says), null_values=_EMPTY
+    )
+    return separator, read, [name.strip() for name in read(n_rows=0).columns]
+
+
+def _codes(name: str, path: Path) -> np.ndarray | None:
+    """The text of a column of whole numbers in a CSV file, where some begin with 0, as 007: these
+    are codes, and as numbers 007 and 7 would be one.
+    """
+    if path.suffix.lower() == ".parquet":
+        return None
+    _, read, names = _reader(path)
+    text = read(infer_schema=False, columns=[names.index(name)]).to_series().str.strip_chars()
+    return text.to_numpy().astype(str) if text.str.contains(r"^[+-]?0\d").any() else None
 
 
 def _has_commas(column: pl.Series) -> bool:
@@ -356,6 +378,8 @@ def _target(
     kind = kind or (Classes if _are_classes(y) else Real)
     if kind is not Classes:
         return y, kind, names
+    if y.dtype.kind in "iu" and (codes := _codes(names[0], path)) is not None:
+        y = codes
     if y.dtype.kind == "f" and (y == np.rint(y)).all() and np.abs(y).max() < 2**63:
         y = y.astype(np.int64)
     # By name, but in the order of the numbers.
@@ -394,7 +418,14 @@ def _values(column: pl.Series, path: Path) -> np.ndarray:
             "fill it in"
         )
     if column.dtype != pl.String:
-        return column.to_numpy()
+        values = column.to_numpy()
+        if (large := np.isinf(as_float32(values))).any():
+            row = int(np.argmax(large))
+            raise EqpropError(
+                f"{path}: column {column.name!r} of row {row + 1} is {values[row]:g}, too large "
+                "for float32: give it in another unit"
+            )
+        return values
     numbers = column.str.replace(",", ".").cast(pl.Float64, strict=False)
     if numbers.is_null().any() and numbers.drop_nulls().n_unique() > _MOST_CLASSES:
         row = numbers.is_null().arg_max() or 0

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from eqprop.devices.record import Device
+from eqprop.devices.record import EFFECTS, Device
 from eqprop.errors import EqpropError, UsageError, suggest
 
 _KIT = "as fitted in IBM's analog hardware kit"
@@ -94,7 +94,8 @@ def load_device(named: str) -> Device:
         EqpropError: a file with something else in it, or values that cannot be.
     """
     path = Path(named)
-    if path.suffix not in (".toml", ".json"):
+    kind = path.suffix.lower()
+    if kind not in (".toml", ".json"):
         if named not in PRESETS:
             raise UsageError(f"unknown device {suggest(named, PRESETS)} (or a .toml or .json file)")
         return PRESETS[named]
@@ -105,10 +106,16 @@ def load_device(named: str) -> Device:
     except UnicodeDecodeError as error:
         raise EqpropError(f"{path} is not text: give TOML or JSON, in UTF-8") from error
     try:
-        fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        fields = tomllib.loads(text) if kind == ".toml" else json.loads(text)
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise EqpropError(f"{path} is no {path.suffix[1:].upper()} ({error}): mend it") from error
-    return from_fields(fields, str(path))
+        raise EqpropError(f"{path} is no {kind[1:].upper()} ({error}): mend it") from error
+    device = from_fields(fields, str(path))
+    if not device.effects and device.name != "ideal":
+        raise EqpropError(
+            f"{path} describes a device without an imperfection (it gives "
+            f'{", ".join(fields) or "nothing"}): give some of {", ".join(EFFECTS)}, or name "ideal"'
+        )
+    return device
 
 
 def from_fields(fields: Any, where: str) -> Device:

@@ -19,7 +19,7 @@ READING = ("read_noise", "read_offset", "adc_bits")
 """Those about what a rule reads."""
 
 # Those that make a device imperfect; the others name it, or say more about one of these.
-_EFFECTS = (*SYNAPSES, *NEURONS, *READING, "feedback_spread")
+EFFECTS = (*SYNAPSES, *NEURONS, *READING, "feedback_spread")
 BOUNDS = ("w_max", "w_min")
 NEEDS: dict[str, tuple[str, ...]] = {
     "slope_up": ("dw_min", "w_max"),
@@ -125,7 +125,7 @@ class Device:
                     require(sane, field.name, "give 0, or a size from 1e-12 to 1e12")
                 if isinstance(number, int):
                     require(abs(number) < 2**31, field.name, "give less than 2^31")
-        for name in (*_EFFECTS, "chip", "samples"):
+        for name in (*EFFECTS, "chip", "samples"):
             if name not in BOUNDS:
                 least = int(name == "samples")
                 require(getattr(self, name) >= least, name, f"give at least {least}")
@@ -168,7 +168,7 @@ class Device:
         return tuple(
             field.name
             for field in dataclasses.fields(self)
-            if field.name in _EFFECTS and getattr(self, field.name) != field.default
+            if field.name in EFFECTS and getattr(self, field.name) != field.default
         )
 
     @property

@@ -500,6 +500,32 @@ def test_target_of_a_table(tmp_path, column, target, kind):
     assert load_path(path, kind=kind).target == target
 
 
+def test_codes_that_begin_with_0_are_classes_as_they_stand(tmp_path):
+    rows = [f"{n},{code}" for n, code in enumerate(["007", "7", "070"] * 10)]
+    path = tmp_path / "codes.csv"
+    path.write_text("\n".join(["a,code", *rows]) + "\n")
+    target = load_path(path).target
+    assert target.names == ("007", "070", "7")
+    assert target.values.dtype.kind == "U"
+    plain = [row.replace(",00", ",").replace(",0", ",") for row in rows]
+    path.write_text("\n".join(["a,code", *plain]) + "\n")
+    assert load_path(path).target.values.tolist() == [7, 70]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_header_that_is_not_in_utf_8(tmp_path, encoding):
+    path = tmp_path / "table.csv"
+    path.write_bytes(("größe,y\n" + "1,a\n2,b\n" * 10).encode(encoding))
+    wrong("not in UTF-8", load_path, path)
+
+
+@pytest.mark.parametrize("target", ["b", "a"])
+def test_numbers_too_large_for_float32_are_named_by_row(tmp_path, target):
+    path = table(tmp_path, "a,b\n" + "1.5,2.5\n" * 3 + "1e39,2.5\n" + "1.5,3.5\n" * 9)
+    said = wrong("column 'a' of row 4 is 1e+39", load_path, path, target=target)
+    assert "another unit" in said
+
+
 def test_several_targets_of_a_table(tmp_path):
     rows = [f"{n},{n % 2},{n % 3},{n % 5 == 0:d}" for n in range(60)]
     path = table(tmp_path, "\n".join(["a,b,c,d", *rows]))

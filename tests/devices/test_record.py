@@ -69,6 +69,10 @@ def test_files(tmp_path):
         name="mine", dw_min=0.01, w_max=1.0, w_min=-1.0, scale=(0.5, 1.0)
     )
     assert load_device(str(json_)) == Device(name="other", read_noise=0.1, samples=4)
+    shouted = json_.rename(tmp_path / "mine.JSON")
+    assert load_device(str(shouted)).name == "other"
+    shouted.write_text('{"name": "ideal"}')
+    assert load_device(str(shouted)) == Device()
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,9 @@ def test_files(tmp_path):
         ("dw_min = ", "is no TOML"),
         ("stuck = 7.0", r"mine.toml: .*device.stuck is 7\.0"),
         ("samples = 1.5", "mine.toml: .*samples"),
+        ("", "without an imperfection .*gives nothing.*dw_min"),
+        ("name = 'reram'", "without an imperfection .*gives name"),
+        ("samples = 16", "without an imperfection .*gives samples"),
     ],
 )
 def test_files_that_cannot_be(content, told, tmp_path):
