@@ -369,6 +369,10 @@ def _packed(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) ->
     if path.suffix == ".npz":
         import io
 
+        if taken := sorted({*about, "file", "allow_pickle"} & arrays.keys()):
+            raise EqpropError(
+                f"the parameter {taken[0]} has a name that .npz files need: export as .safetensors"
+            )
         file = io.BytesIO()
         words = {name: np.asarray(text) for name, text in about.items()}
         np.savez(file, allow_pickle=False, **arrays, **words)

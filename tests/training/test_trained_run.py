@@ -109,6 +109,21 @@ def test_an_exported_network_in_pytorch(flowers, iris, tmp_path):
     np.testing.assert_allclose(s2.numpy(), flowers.scores(iris.test_x), atol=2e-6)
 
 
+def test_parameters_with_names_that_an_npz_file_needs(tmp_path):
+    """They ended in a TypeError."""
+    energy = ep.Energy(
+        lambda p, x, s: (s[0] ** 2).sum(axis=-1) / 2 - (x @ p["target"] * s[0]).sum(axis=-1),
+        layers=(4, 3),
+        draw=lambda key: {"target": jax.random.normal(key, (4, 3))},
+    )
+    rng = np.random.default_rng(0)
+    data = ep.Dataset.from_arrays(rng.normal(size=(30, 4)), np.arange(30) % 3)
+    run = ep.fit(energy, data, tmp_path / "run", epochs=1, T=5, K=2, beta=0.5)
+    with pytest.raises(ep.EqpropError, match=r"parameter target .*export as .safetensors"):
+        run.export(tmp_path / "w.npz")
+    assert run.export(tmp_path / "w.safetensors").exists()
+
+
 def test_predictions_need_no_training_data(flowers, iris, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(flowers.folder, run)
