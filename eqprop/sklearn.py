@@ -186,14 +186,13 @@ class _Estimator(BaseEstimator, abc.ABC):
             raise EqpropError(f"fields has {name}: leave it out, {remedy}")
         given |= {"dataset": "own", "published": None, "test_tolerance": 0.0} | fields
         recipe = dataclasses.replace(base, **given)
-        rates = self.lr
+        rates, n = self.lr, recipe.connections
         if rates is None:
-            n = recipe.connections
             rates = recipe.lr if len(recipe.lr) == n else (min(recipe.lr),) * n
             rates = tuple(self._rate * rate for rate in rates)
         if isinstance(rates, numbers.Real):
-            rates = (float(rates),) * recipe.connections
-        return recipe if rates is None else dataclasses.replace(recipe, lr=tuple(rates))
+            rates = (float(rates),) * n
+        return dataclasses.replace(recipe, lr=tuple(rates))
 
     def _go_on(self, X: np.ndarray, y: np.ndarray, *, first: bool):
         """Another epoch, or the first, on these examples."""

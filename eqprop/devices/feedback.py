@@ -1,5 +1,6 @@
 """Feedback weights that are imperfect copies of the forward ones."""
 
+import dataclasses
 from typing import final, override
 
 import equinox as eqx
@@ -41,16 +42,13 @@ class Copied(Plastic):
 
     @override
     def statistic(self, r_pre: Layer, r_post: Layer) -> "Copied":
-        return self._with(self.connection.statistic(r_pre, r_post))
+        return dataclasses.replace(self, connection=self.connection.statistic(r_pre, r_post))
 
     @override
     def vector_field(self, r_pre: Layer, d_pre: Layer, r_post: Layer, d_post: Layer) -> "Copied":
         ahead = self.connection.statistic(r_pre, d_post)
         back = self.connection.feedback_statistic(r_pre, d_pre, r_post)
-        return self._with(jax.tree.map(jnp.add, ahead, back))
-
-    def _with(self, connection: Connection) -> "Copied":
-        return Copied(self.pre, self.post, connection, self.device, self.place)
+        return dataclasses.replace(self, connection=jax.tree.map(jnp.add, ahead, back))
 
 
 def mismatched(connection: Connection, device: Device, place: int) -> Connection:

@@ -1,5 +1,6 @@
 """Synapses that take pulses: what a learner writes, and what then stands there."""
 
+from collections.abc import Callable
 from typing import NamedTuple, final, override
 
 import equinox as eqx
@@ -61,30 +62,33 @@ class Pulsed(Writing):
     @override
     def program(self, network: Model, key: PRNGKeyArray) -> Model:
         device = self.device
-        leaves, structure = jax.tree.flatten(network)
-        programmed: list[Array] = []
-        for n, (leaf, cells) in enumerate(zip(leaves, self.cells, strict=True)):
-            weight = self._levelled(self._device_weight(leaf, cells))
-            weight = jnp.clip(weight, *_bounds(cells, leaf))
+
+        def programmed(n: int, leaf: Array, cells: Cells) -> Array:
+            low, high = _bounds(cells, leaf)
+            weight = jnp.clip(self._levelled(self._device_weight(leaf, cells)), low, high)
             if cells.stuck is not None and device.w_max is not None and device.w_min is not None:
                 value_key, _ = jax.random.split(jax.random.fold_in(key, n))
                 drawn = uniform(value_key, leaf.shape, leaf.dtype)
-                low, high = _bounds(cells, leaf)
                 weight = jnp.where(cells.stuck, low + (high - low) * drawn, weight)
-            exact = (weight - self.zero) * cells.scale
-            programmed.append(exact.astype(leaf.dtype))
-        return jax.tree.unflatten(structure, programmed).projected()
+            return ((weight - self.zero) * cells.scale).astype(leaf.dtype)
+
+        return self._each(network, programmed)
+
+    def _each(self, network: Model, change: Callable[[int, Array, Cells], Array]) -> Model:
+        """The network after a change of each array of weights, by its place and its devices."""
+        leaves, structure = jax.tree.flatten(network)
+        pairs = enumerate(zip(leaves, self.cells, strict=True))
+        return jax.tree.unflatten(structure, [change(n, *pair) for n, pair in pairs]).projected()
 
     @override
     def shown(self, network: Model, key: PRNGKeyArray) -> Model:
         if not self.device.write_noise:
             return network
-        leaves, structure = jax.tree.flatten(network)
-        shown = [
-            self._noisy(leaf, cells, jax.random.split(jax.random.fold_in(key, n))[1])
-            for n, (leaf, cells) in enumerate(zip(leaves, self.cells, strict=True))
-        ]
-        return jax.tree.unflatten(structure, shown).projected()
+
+        def shown(n: int, leaf: Array, cells: Cells) -> Array:
+            return self._noisy(leaf, cells, jax.random.split(jax.random.fold_in(key, n))[1])
+
+        return self._each(network, shown)
 
     def _noisy(self, leaf: Array, cells: Cells, key: PRNGKeyArray) -> Array:
         """Weights that have just been written, with write noise; stuck ones have none."""
@@ -132,16 +136,11 @@ class Pulsed(Writing):
         if self.device.drift:
             left = jnp.asarray(1 - self.device.drift, network.dtype)
 
-            def leaked(model: Model) -> Model:
-                leaves, structure = jax.tree.flatten(model)
-                made = [
-                    _unless_stuck(cells, leaf, leaf * left.astype(leaf.dtype))
-                    for leaf, cells in zip(leaves, self.cells, strict=True)
-                ]
-                return jax.tree.unflatten(structure, made).projected()
+            def leaked(_: int, leaf: Array, cells: Cells) -> Array:
+                return _unless_stuck(cells, leaf, leaf * left.astype(leaf.dtype))
 
-            network = leaked(network)
-            clean = None if clean is None else leaked(clean)
+            network = self._each(network, leaked)
+            clean = None if clean is None else self._each(clean, leaked)
         share = self._share_at_bounds(network if clean is None else clean)
         return network, Held(clean, stored.pulses, share)
 

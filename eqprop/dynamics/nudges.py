@@ -148,12 +148,8 @@ class MixedSign(Nudge):
 
     @override
     def of_batch(self, key: PRNGKeyArray, rows: int) -> Stencil:
-        first = self.stencil(key)
-        signs = 1.0 - 2.0 * (jnp.arange(rows) % 2)
-        assert first.rest is not None
-        return Stencil(
-            first.betas[:, None] * signs, first.weights[:, None] * signs, first.rest * signs
-        )
+        beta = self.stencil(key).betas * (1.0 - 2.0 * (jnp.arange(rows) % 2))
+        return Stencil(beta[None], 1 / beta[None], -1 / beta)
 
 
 @final

@@ -259,13 +259,9 @@ def _read_out(shapes: list[Shape], links: list[Link]) -> tuple[list[Shape], list
 
 
 def _pool(recipe: Recipe, window: int) -> Pool:
-    match recipe.pool:
-        case "max":
-            return MaxPool(window) if window > 1 else NoPool()
-        case "average":
-            return AveragePool(window) if window > 1 else NoPool()
-        case "none":
-            return NoPool()
+    if recipe.pool == "none" or window <= 1:
+        return NoPool()
+    return MaxPool(window) if recipe.pool == "max" else AveragePool(window)
 
 
 def _dynamics(recipe: Recipe, *, linear: bool) -> Dynamics:

@@ -1,6 +1,7 @@
 """Neurons, reading and feedback of a device against formulas, and what is left of an ideal one."""
 
 import dataclasses
+import functools
 from typing import final
 
 import equinox as eqx
@@ -29,6 +30,8 @@ from eqprop.networks.graphs import chain
 from eqprop.networks.network import Network
 from eqprop.recipes.build import build
 from eqprop.recipes.catalogue import recipe
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = jax.random.key(0)
 SHAPES = [(6,), (300,), (200,), (4,)]
@@ -214,33 +217,29 @@ IMPERFECT = {
 }  # fmt: skip
 
 
+@functools.cache
+def trained(rule: str, device: Device) -> np.ndarray:
+    """By how much a minibatch moves all weights; that of an ideal device serves many tests."""
+    asked = dataclasses.replace(
+        recipe("ep-1h"), rule=rule, hidden=(300, 200), lr=(1e-3,) * 3, K=8, device=device
+    )
+    built, key = build(asked, (6,), 4, 10), jax.random.key(3)
+    net, learner, at = built.init(KEY), built.learner, built.system.at(key)
+    learn = jax.jit(lambda n: learner.learn(at, n, learner.init(n), (X, Y), key)[0])
+    moved = jax.tree.map(jnp.subtract, learn(net), net)
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(moved)])
+
+
 @pytest.mark.parametrize("field", IMPERFECT)
 @pytest.mark.parametrize("rule", ["ep", "vf", "aep", "c-ep", "c-aep"])
 def test_every_imperfection_reaches_every_rule_and_vanishes_with_its_size(field, rule):
-    def trained(size: float) -> np.ndarray:
-        device = Device()
-        if size:
-            value = {"adc_bits": IMPERFECT[field] if size == 1 else 24}.get(
-                field, IMPERFECT[field] * size
-            )
-            device = Device(**{field: value}, adc_low=-1.0, adc_high=2.0)
-        asked = dataclasses.replace(
-            recipe("ep-1h"), rule=rule, hidden=(300, 200), lr=(1e-3,) * 3, K=8, device=device
-        )
-        built = build(asked, (6,), 4, 10)
-        net = built.init(KEY)
-        key = jax.random.key(3)
-        learn = jax.jit(
-            lambda n: built.learner.learn(
-                built.system.at(key), n, built.learner.init(n), (X, Y), key
-            )[0]
-        )
-        moved = learn(net)
-        return np.concatenate(
-            [np.ravel(leaf) for leaf in jax.tree.leaves(jax.tree.map(jnp.subtract, moved, net))]
-        )
-
-    ideal, small, large = trained(0), trained(1e-5), trained(1)
+    most = IMPERFECT[field]
+    least = 24 if field == "adc_bits" else 1e-5 * most
+    small, large = (
+        trained(rule, Device(**{field: value}, adc_low=-1.0, adc_high=2.0))
+        for value in (least, most)
+    )
+    ideal = trained(rule, Device())
     size = np.linalg.norm(ideal)
     off = np.linalg.norm(large - ideal) / size
     # In a continual phase, and in the field of a moving state, an offset is the same before

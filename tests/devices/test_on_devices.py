@@ -6,7 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from trainings import signal_in
+from trainings import (
+    _compile_once,  # noqa: F401
+    signal_in,
+)
 
 from eqprop.cli.main import main
 from eqprop.devices.record import Device
@@ -16,6 +19,8 @@ from eqprop.sweeps.device_study import Study, tolerated
 from eqprop.training.figures import new_figure
 from eqprop.training.runs import read_metrics, read_record
 from eqprop.training.trained_run import open_run
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SMALL = ["--dataset", "digits", "--hidden", "12", "--batch", "100"]
 NOISY = [

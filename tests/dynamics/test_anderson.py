@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracle
 import pytest
-from problems import chain_graph, make_network, make_problem
+from problems import make_network, make_problem
 
 from eqprop.dynamics.activations import hardsigm, sigm
 from eqprop.dynamics.anderson import Anderson
@@ -89,7 +90,7 @@ def test_points_are_those_of_gmres() -> None:
 @pytest.mark.parametrize("sweeps", [False, True])
 @pytest.mark.parametrize("dynamics", [Prototypical(sigm), EnergyBased(sigm, 0.3)])
 def test_it_ends_where_steps_run_long_end(dynamics: Dynamics, *, sweeps: bool) -> None:
-    problem = make_problem(make_network(SIZES, chain_graph(SIZES), 0), dynamics, (3000, 4))
+    problem = make_problem(make_network(SIZES, oracle.chain(SIZES), 0), dynamics, (3000, 4))
     system, network, (x, _) = problem
     clamped = system.clamp(network, x)
     expected, _ = system.free(clamped, x)
@@ -173,7 +174,7 @@ def test_a_cycle_of_plain_steps_has_a_fixed_point_within() -> None:
 
 def test_kinks_and_clipping() -> None:
     """A net of hardsigm units, some at rest at 0 or 1, ends where steps do."""
-    network = make_network(SIZES, chain_graph(SIZES), 3, scale=2.0)
+    network = make_network(SIZES, oracle.chain(SIZES), 3, scale=2.0)
     system, network, (x, _) = make_problem(network, Prototypical(hardsigm), (2000, 4), batch=8)
     clamped = system.clamp(network, x)
     expected, plainly = system.free(clamped, x)

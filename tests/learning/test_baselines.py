@@ -14,7 +14,6 @@ from gradients import StepGradients, bptt, unroll
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
-    chain_graph,
     graphs,
     known,
     make_network,
@@ -179,7 +178,7 @@ def test_truncation_at_the_whole_free_phase_is_the_gradient_of_the_loss() -> Non
 
 
 def test_any_relaxation_may_come_before_the_last_steps() -> None:
-    network = make_network([6, 5, 4, 3], chain_graph([6, 5, 4, 3]), 0)
+    network = make_network([6, 5, 4, 3], oracle.chain([6, 5, 4, 3]), 0)
     system, network, (x, y) = make_problem(network, Prototypical(sigm, inside=True), (400, 8))
     quick = System(system.dynamics, SquaredError(), ToTolerance(400, 1e-13), 8, sweeps=True)
     update, free = update_of(BPTT(), Problem(quick, network, (x, y)))
@@ -192,7 +191,7 @@ def test_any_relaxation_may_come_before_the_last_steps() -> None:
 def test_memory_does_not_grow_with_the_free_steps() -> None:
     def temporary(free_steps: int) -> int:
         system, network, batch = make_problem(
-            make_network([30, 20, 10], chain_graph([0, 0, 0]), 0),
+            make_network([30, 20, 10], oracle.chain([0, 0, 0]), 0),
             DYNAMICS["energy"],
             (free_steps, 5),
         )
@@ -293,7 +292,7 @@ def test_limits_of_an_adjoint_that_make_no_sense(limits: tuple[float, float]) ->
 def test_both_learn(rule: Rule, dynamics: str) -> None:
     """In single precision, as training is."""
     with jax.enable_x64(False):
-        network = make_network([8, 12, 4], chain_graph([0, 0, 0]), 0)
+        network = make_network([8, 12, 4], oracle.chain([0, 0, 0]), 0)
         system, network, (x, y) = make_problem(network, SETTLED[dynamics], (60, 15), batch=8)
         learner = WithOptimizer(rule, (0.5, 0.25), optax.identity())
 
@@ -359,7 +358,7 @@ def test_parameters_have_names() -> None:
 @pytest.mark.parametrize("steps", [1, 7, 12])
 def test_the_free_phase_of_a_baseline_counts_all_of_its_steps(steps: int) -> None:
     problem = make_problem(
-        make_network([5, 4, 3], chain_graph([5, 4, 3]), 0), Prototypical(sigm), (12, steps)
+        make_network([5, 4, 3], oracle.chain([5, 4, 3]), 0), Prototypical(sigm), (12, steps)
     )
     _, free = update_of(BPTT(), problem)
     assert free.settled.steps == 12

@@ -149,16 +149,13 @@ def test_units_that_are_held_stay_and_the_others_settle_given_them(rule: str, x6
 
 
 def test_what_is_left_learns_by_the_gradient_given_what_is_held(x64: None) -> None:
-    energy = ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2)
-    system, model = settled(energy)
-    x = jax.random.uniform(jax.random.key(1), (4, 6))
-    y = jnp.eye(3)[jnp.asarray([0, 1, 2, 0])]
+    system, model, x, y, unheld = swirling()
     values = np.full((4, 5), np.nan)
     values[0, 1], values[2, :3] = 0.4, -0.2
     output = jnp.full((4, 3), jnp.nan).at[1, 2].set(0.6)
     given = system.holding({1: jnp.asarray(values), 2: output})
     truth = gradient(given, model, x, y)
-    assert np.linalg.norm(truth - gradient(system, model, x, y)) > 0.1 * np.linalg.norm(truth)
+    assert np.linalg.norm(truth - unheld) > 0.1 * np.linalg.norm(truth)
     nudge = ep.Centered(1e-2)
     rules = ep.AfterPhase(ep.Equilibrium(), nudge), ep.AsymmetricEP(nudge)
     for rule in (*rules, RULES["rbp"], RULES["bptt"]):
@@ -213,31 +210,40 @@ def settled(own: ep.Energy | ep.Map, T: int = 400, K: int = 150) -> tuple[ep.Sys
     return system, jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model)
 
 
+@functools.cache
+def swirling() -> tuple[ep.System, Model, jax.Array, jax.Array, np.ndarray]:
+    """An energy that settles, a batch, and the gradient of its loss; in double precision."""
+    system, model = settled(ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2))
+    x = jax.random.uniform(jax.random.key(1), (4, 6))
+    y = jnp.eye(3)[jnp.asarray([0, 1, 2, 0])]
+    return system, model, x, y, gradient(system, model, x, y)
+
+
 @pytest.mark.parametrize("rule", [ep.Equilibrium(), ep.VectorField(), "aep"])
 @pytest.mark.parametrize(("nudge", "order"), [(ep.OneSided, 1), (ep.Centered, 2)])
 def test_updates_of_any_energy_are_gradients_to_the_order_of_the_nudge(
     rule: Any, nudge: Any, order: int, x64: None
 ) -> None:
-    energy = ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2)
-    system, model = settled(energy)
-    x = jax.random.uniform(jax.random.key(1), (4, 6))
-    y = jnp.eye(3)[jnp.asarray([0, 1, 2, 0])]
-    truth = gradient(system, model, x, y)
-    errors = []
-    for beta in (1e-1, 1e-2):
+    system, model, x, y, truth = swirling()
+
+    @jax.jit
+    def update(model: Model, beta: jax.Array) -> Model:
         made = ep.AsymmetricEP(nudge(beta)) if rule == "aep" else ep.AfterPhase(rule, nudge(beta))
-        found = flat(jax.jit(lambda m, made=made: made.update(system, m, x, y, KEY)[0])(model))
-        errors.append(np.linalg.norm(found + truth) / np.linalg.norm(truth))
+        return made.update(system, model, x, y, KEY)[0]
+
+    errors = [
+        np.linalg.norm(flat(update(model, beta)) + truth) / np.linalg.norm(truth)
+        for beta in (1e-1, 1e-2)
+    ]
     assert errors[1] < 0.02
     assert abs(np.log10(errors[0] / errors[1]) - order) < 0.25
 
 
-@pytest.mark.parametrize("outputs", [(1, 2), (2, 1), (1,)])
-@pytest.mark.parametrize("rule", ["ep", "vf", "aep", "bptt", "rbp", "held"])
-def test_a_cost_reads_the_layers_that_it_is_told(
-    rule: str, outputs: tuple[int, ...], x64: None
-) -> None:
-    """The loss is written out here; of two layers the targets stand side by side."""
+@functools.cache
+def read_at(outputs: tuple[int, ...]) -> tuple[ep.System, Model, jax.Array, jax.Array, np.ndarray]:
+    """The same with a cost that reads these layers; the loss is written out here, and of two layers
+    the targets stand side by side.
+    """
     system, model = settled(ep.Energy(swirl, (6, 5, 3), draw_swirl, dt=0.2, outputs=outputs))
     x = jax.random.uniform(jax.random.key(1), (4, 6))
     y = jax.random.uniform(jax.random.key(2), (4, sum((6, 5, 3)[n] for n in outputs)))
@@ -247,25 +253,38 @@ def test_a_cost_reads_the_layers_that_it_is_told(
         picked = jnp.concatenate([states[n - 1] for n in outputs], axis=1)
         return 0.5 * jnp.mean(jnp.sum((picked - y) ** 2, axis=1))
 
-    truth = flat(jax.jit(jax.grad(loss))(model))
+    return system, model, x, y, flat(jax.jit(jax.grad(loss))(model))
+
+
+OUTPUTS = pytest.mark.parametrize("outputs", [(1, 2), (2, 1), (1,)])
+
+
+@OUTPUTS
+@pytest.mark.parametrize("rule", ["ep", "vf", "aep", "bptt", "rbp"])
+def test_a_cost_reads_the_layers_that_it_is_told(
+    rule: str, outputs: tuple[int, ...], x64: None
+) -> None:
+    system, model, x, y, truth = read_at(outputs)
     nudge = ep.Centered(1e-2)
     rules = {
         **RULES,
         "ep": ep.AfterPhase(ep.Equilibrium(), nudge),
         "vf": ep.AfterPhase(ep.VectorField(), nudge),
         "aep": ep.AsymmetricEP(nudge),
-        "held": ep.AfterPhase(ep.Equilibrium(), nudge),
     }
     found = flat(jax.jit(lambda m: rules[rule].update(system, m, x, y, KEY)[0])(model))
-    if rule == "held":  # coupled learning: another loss, held at the layers read
-        system = dataclasses.replace(system, hold=True)
-        free, _ = system.free(model, x)
-        at = jnp.asarray(0.5)
-        last = system.nudged(model, x, y, at, free)
-        ends, start = (model.output([s[n - 1] for n in outputs]) for s in (last, free))
-        np.testing.assert_allclose(ends, start + 0.5 * (y - start), rtol=1e-12)
-    else:
-        np.testing.assert_allclose(found, -truth, atol=2e-3 * np.abs(truth).max())
+    np.testing.assert_allclose(found, -truth, atol=2e-3 * np.abs(truth).max())
+
+
+@OUTPUTS
+def test_the_layers_that_a_cost_reads_are_held(outputs: tuple[int, ...], x64: None) -> None:
+    """Coupled learning: another loss."""
+    system, model, x, y, _ = read_at(outputs)
+    system = dataclasses.replace(system, hold=True)
+    free, _ = system.free(model, x)
+    last = system.nudged(model, x, y, jnp.asarray(0.5), free)
+    ends, start = (model.output([s[n - 1] for n in outputs]) for s in (last, free))
+    np.testing.assert_allclose(ends, start + 0.5 * (y - start), rtol=1e-12)
 
 
 def test_a_network_with_two_outputs_is_trained(tmp_path: Path) -> None:

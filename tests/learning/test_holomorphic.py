@@ -11,9 +11,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from gradients import trace
-from problems import chain_graph, make_network, make_problem
+from problems import make_network, make_problem
 
 from eqprop.dynamics.activations import hardsigm, is_analytic, sigm, tanh
 from eqprop.dynamics.costs import Cost
@@ -40,7 +41,7 @@ EQUILIBRIUM = Equilibrium()
 
 def chain_problem(dynamics: Dynamics, steps: tuple[int, int] = (200, 150)) -> Problem:
     sizes = [6, 7, 5, 3]
-    return make_problem(make_network(sizes, chain_graph(sizes), 0, scale=0.7), dynamics, steps)
+    return make_problem(make_network(sizes, oracle.chain(sizes), 0, scale=0.7), dynamics, steps)
 
 
 def conv_problem(pool: Pool) -> Problem:

@@ -48,12 +48,12 @@ def power_matrix(network: ResistiveNetwork) -> np.ndarray:
     sizes = [2 * LAYERS[0] + 2, *(n for (n,) in network.shapes[1:])]
     starts = np.cumsum([0, *sizes])
     laplacian = np.zeros((starts[-1], starts[-1]))
-    for layer, g in enumerate(map(np.asarray, network.conductances)):
-        for i in range(g.shape[0]):
-            for j in range(g.shape[1]):
-                a, b = starts[layer] + i, starts[layer + 1] + j
-                laplacian[[a, b], [a, b]] += g[i, j]
-                laplacian[[a, b], [b, a]] -= g[i, j]
+    for layer, conductances in enumerate(network.conductances):
+        for (i, j), g in np.ndenumerate(conductances):
+            a, b = starts[layer] + i, starts[layer + 1] + j
+            for node, other in ((a, b), (b, a)):
+                laplacian[node, node] += g
+                laplacian[node, other] -= g
     return laplacian
 
 

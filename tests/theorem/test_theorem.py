@@ -18,7 +18,6 @@ from gradients import trace, unroll
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
-    chain_graph,
     graphs,
     known,
     make_network,
@@ -52,7 +51,7 @@ BETAS = (1e-3, 1e-4, 1e-5)
 
 
 def chain_problem(sizes: list[int], dynamics: Dynamics, steps: tuple[int, int], **how) -> Problem:
-    return make_problem(make_network(sizes, chain_graph(sizes), 0, **how), dynamics, steps)
+    return make_problem(make_network(sizes, oracle.chain(sizes), 0, **how), dynamics, steps)
 
 
 def parameter_errors(found: Verification) -> np.ndarray:
