@@ -241,6 +241,11 @@ class ContinualAsymmetricEP(InsidePhase):
     learning_rates: tuple[float, ...] = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True, default=constant)
 
+    @property
+    @override
+    def settings(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        return self.nudge, self.learning_rates, self.schedule
+
     @override
     def phase(
         self, system: System, network: Model, free: States, batch: Batch, strengths: Strengths

@@ -144,18 +144,20 @@ class InsidePhase(Learner):
     Raises ``EqpropError`` for a nudge of several phases.
     """
 
-    nudge: eqx.AbstractVar[Nudge]
-    learning_rates: eqx.AbstractVar[tuple[float, ...]]
-    schedule: eqx.AbstractVar[Schedule]
-
     def __check_init__(self) -> None:
-        _check_rates(self.learning_rates)
-        if not self.nudge.one_sided:
+        nudge, rates, _ = self.settings
+        _check_rates(rates)
+        if not nudge.one_sided:
             raise EqpropError(
                 "a continual rule moves the weights along one nudged phase, but "
-                f"{type(self.nudge).__name__} has several: use a one-sided, random-sign or "
-                "mixed-sign nudge"
+                f"{type(nudge).__name__} has several: use a one-sided, random-sign or mixed-sign "
+                "nudge"
             )
+
+    @property
+    @abc.abstractmethod
+    def settings(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        """What beta is drawn from, the learning rates of the parts, and the factor on these."""
 
     @abc.abstractmethod
     def phase(
@@ -184,7 +186,7 @@ class InsidePhase(Learner):
                 "ends, but a readout has no second end in it: use squared-error, or the rule that "
                 "is not continual"
             )
-        _check_rates(self.learning_rates, network)
+        _check_rates(self.settings[1], network)
         step = jnp.zeros((), jnp.int32)
         return step if self.writing is None else (step, self.writing.init(network))
 
@@ -199,9 +201,10 @@ class InsidePhase(Learner):
     ) -> tuple[Model, Memory, Free]:
         x, _ = batch
         free = system.free(system.clamp(network, x), x)
-        beta = self.nudge.of_batch(key, len(x)).betas[0].astype(network.dtype)
+        nudge, rates, schedule = self.settings
+        beta = nudge.of_batch(key, len(x)).betas[0].astype(network.dtype)
         step = jnp.asarray(memory if self.writing is None else memory[0])
-        strengths = beta, jnp.asarray(self.learning_rates) * self.schedule(step)
+        strengths = beta, jnp.asarray(rates) * schedule(step)
         if self.writing is None:
             return self.phase(system, network, free.states, batch, strengths), step + 1, free
         held = network, self.writing.begin(memory[1])
@@ -247,6 +250,11 @@ class Continual(InsidePhase):
     nudge: Nudge
     learning_rates: tuple[float, ...] = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True, default=constant)
+
+    @property
+    @override
+    def settings(self) -> tuple[Nudge, tuple[float, ...], Schedule]:
+        return self.nudge, self.learning_rates, self.schedule
 
     @override
     def phase(
